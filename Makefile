@@ -1,0 +1,47 @@
+# Everything a fresh machine needs is Python >= 3.11, make and a C++ compiler: each target sets itself up first.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Weights and data never come from a hub here: the miniature is shipped.
+RUN    := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.PHONY: help demo test lint format miniature clean
+help:
+	@echo "make demo       train ToVE_Vicuna and CLIP-only in the miniature world and compare them (10 minutes, 2 cores)"
+	@echo "make test       all tests (CPU, no hub)"
+	@echo "make lint       ruff check and format check;  make format mends them"
+	@echo "make miniature  train the shipped miniature models again (30 minutes, 2 cores)"
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "tove_lvlm needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.ready-demo: $(BIN)/uv pyproject.toml constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[train,experts]'
+	@touch $@
+
+$(VENV)/.ready-test: $(BIN)/uv pyproject.toml constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[train,experts,test]'
+	@touch $@
+
+demo: $(VENV)/.ready-demo
+	$(RUN) $(BIN)/tove demo
+
+test: $(VENV)/.ready-test
+	$(RUN) $(BIN)/python -m pytest
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.ready-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+miniature: $(VENV)/.ready-demo
+	$(RUN) $(BIN)/python scripts/build_miniature.py
+
+clean:
+	rm -rf outputs build dist .pytest_cache .ruff_cache

@@ -1,0 +1,94 @@
+import dataclasses
+
+import pytest
+
+from tove_lvlm import config
+from tove_lvlm.config import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lora:
+    lora_r: int = 128
+    lora_bias: str = dataclasses.field(default="none", metadata={"choices": ("none", "all")})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    learning_rate: float
+    train: list[str] = dataclasses.field(default_factory=list)
+    adapter: str | None = None
+    lora: Lora = dataclasses.field(default_factory=Lora)
+    extras: dict[str, int] = dataclasses.field(default_factory=dict)
+    mixed: str | list[str] = "a"
+
+    def __post_init__(self):
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_load_file_and_options(write):
+    path = write("learning_rate: 1e-3\ntrain: [a.json]\nlora: {lora_r: 8}\nextras: {k: 1}\nmixed: [x, y]\n")
+    run = config.load(Run, path, ["lora.lora_r=16", "adapter=null", "learning_rate=2"])
+    assert run == Run(
+        learning_rate=2.0, train=["a.json"], lora=Lora(lora_r=16), extras={"k": 1}, mixed=["x", "y"], adapter=None
+    )
+    assert isinstance(run.learning_rate, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat: 1", r"unknown key `learning_rat`; did you mean `learning_rate`\?"),
+        ("learning_rate: 1\nlora: {lora_rr: 1}", r"unknown key `lora.lora_rr`; did you mean `lora_r`"),
+        ("learning_rate: fast", r"`learning_rate` is 'fast' \(str\); expected float"),
+        ("learning_rate: true", r"`learning_rate` is True \(bool\); expected float"),
+        ("learning_rate: 1\nlora: {lora_r: 1.5}", r"`lora.lora_r` is 1.5 \(float\); expected int"),
+        ("learning_rate: 1\nlora: 3", r"`lora` expects a block .* got 3 \(int\)"),
+        ("learning_rate: 1\ntrain: [a, 2]", r"`train\[1\]` is 2 \(int\); expected str"),
+        ("learning_rate: 1\nlora: {lora_bias: some}", r"`lora.lora_bias` is 'some' \(str\); valid: none \| all"),
+        ("train: []", "required key `learning_rate` is missing"),
+        ("learning_rate: -1", "learning_rate must be positive, got -1.0"),
+        ("[1, 2]", "expected `key: value` lines"),
+        ("a: [", "not readable as YAML"),
+        ("learning_rate: ${nowhere}", "not readable as YAML"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_naming_the_key(write, text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        config.load(Run, write(text))
+    assert "\n" not in str(caught.value)
+    assert "run.yaml" in str(caught.value)
+
+
+def test_missing_file_and_bad_option(write, tmp_path):
+    with pytest.raises(ConfigError, match=r"none.yaml` does not exist"):
+        config.load(Run, tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="--options takes `a.b=c`, got `lora`"):
+        config.load(Run, write("learning_rate: 1"), ["lora"])
+
+
+def test_saved_yaml_loads_to_the_same(write, tmp_path):
+    run = config.load(Run, write("learning_rate: 3.5e-05\nextras: {b: 2}"))
+    config.save_yaml(run, tmp_path / "resolved.yaml")
+    assert config.load(Run, tmp_path / "resolved.yaml") == run
+
+
+def test_exit_on_error_is_one_line_and_code_2(capsys):
+    @config.exit_on_error
+    def main():
+        raise ConfigError("key `x` is wrong")
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: key `x` is wrong\n"

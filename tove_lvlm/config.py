@@ -1,0 +1,184 @@
+"""Typed configuration: a YAML file, LAVIS's `--options a.b=c`, and a dataclass that says what is valid. Our choice.
+
+The schema is a tree of dataclasses; the file and the options must fit it exactly. Whatever does not fit is one
+`ConfigError` whose single line names the dotted key, the value and what would have been valid. Nothing heavy is
+imported here, so that a mistake shows before torch is loaded.
+"""
+
+import dataclasses
+import functools
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+from .registry import nearest
+
+T = TypeVar("T")
+
+
+class UserError(ValueError):
+    """Something the user gave is wrong; the message is one line for them and no traceback is needed."""
+
+
+class ConfigError(UserError):
+    """A configuration does not fit: names the dotted key, the value and what would be valid."""
+
+
+def load(schema: type[T], cfg_path: str | Path, options: typing.Sequence[str] = ()) -> T:
+    """Read a YAML file, put the options over it and check the whole against `schema`.
+
+    Args:
+        schema: A dataclass whose fields may be dataclasses, lists, dicts, unions with None and plain types.
+        cfg_path: The YAML file.
+        options: `a.b=c` strings as given after `--options`.
+
+    Raises:
+        ConfigError: The file is absent or no YAML mapping, an option has no `=`, or a key or a value does not fit.
+    """
+    return parse(schema, read_yaml(cfg_path, options), where=str(cfg_path))
+
+
+def read_yaml(cfg_path: str | Path, options: typing.Sequence[str] = ()) -> dict[str, Any]:
+    """The file with the options over it as plain dicts and lists, interpolations resolved, unchecked.
+
+    Raises:
+        ConfigError: The file is absent or no YAML mapping, or an option has no `=`.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = Path(cfg_path)
+    if not path.is_file():
+        raise ConfigError(f"configuration file `{path}` does not exist (given as --cfg-path)")
+    try:
+        tree = OmegaConf.load(path)
+        if not OmegaConf.is_dict(tree):
+            raise ConfigError(f"{path}: expected `key: value` lines at the top level")
+        for option in options:
+            key, equals, _ = option.partition("=")
+            if not equals or not key:
+                raise ConfigError(f"--options takes `a.b=c`, got `{option}`")
+        return OmegaConf.to_container(OmegaConf.merge(tree, OmegaConf.from_dotlist(list(options))), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+
+
+def parse(schema: type[T], mapping: Mapping[str, Any], where: str = "configuration") -> T:
+    """Build the dataclass `schema` from plain dicts and lists.
+
+    Args:
+        schema: As for `load`.
+        mapping: The values.
+        where: File or place named in the message.
+
+    Raises:
+        ConfigError: The first key or value that does not fit.
+    """
+    return _build(schema, mapping, key="", where=where)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain dicts and lists, ready for YAML or JSON."""
+    return dataclasses.asdict(config)
+
+
+def save_yaml(config: Any, path: str | Path) -> None:
+    """Write the resolved configuration where a run keeps its files."""
+    import yaml
+
+    text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def exit_on_error(main: Callable[..., T]) -> Callable[..., T]:
+    """Let a script end with one line and exit code 2 when what the user gave is wrong."""
+
+    @functools.wraps(main)
+    def wrapped(*args, **kwargs):
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(2) from error
+
+    return wrapped
+
+
+def _build(schema: type, value: Any, key: str, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: {_at(key)} expects a block of `key: value`, got {_shown(value)}")
+    hints = typing.get_type_hints(schema)
+    fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
+    for name in value:
+        if name not in fields:
+            raise ConfigError(f"{where}: unknown key `{_join(key, name)}`; {nearest(str(name), fields)}")
+    arguments = {}
+    for name, field in fields.items():
+        dotted = _join(key, name)
+        if name in value:
+            arguments[name] = _fit(hints[name], value[name], dotted, where)
+            choices = field.metadata.get("choices")
+            if choices is not None and arguments[name] not in choices:
+                valid = " | ".join(str(choice) for choice in choices)
+                raise ConfigError(f"{where}: `{dotted}` is {_shown(value[name])}; valid: {valid}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{where}: required key `{dotted}` is missing")
+    try:
+        return schema(**arguments)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    except ValueError as error:  # __post_init__ of a schema speaks of its own field names
+        raise ConfigError(f"{where}: in {_at(key)}: {error}") from error
+
+
+def _fit(hint: Any, value: Any, key: str, where: str) -> Any:
+    """`value` as the type that `hint` asks for; int passes for float, nothing else is converted."""
+    origin = typing.get_origin(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in typing.get_args(hint):
+            return None
+        members = [member for member in typing.get_args(hint) if member is not type(None)]
+        for member in members[:-1]:
+            try:
+                return _fit(member, value, key, where)
+            except ConfigError:
+                continue
+        return _fit(members[-1], value, key, where)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, key, where)
+    if origin in (list, tuple):
+        item = typing.get_args(hint)[0]
+        if isinstance(value, list | tuple):
+            return origin(_fit(item, entry, f"{key}[{index}]", where) for index, entry in enumerate(value))
+    elif origin is dict:
+        item = typing.get_args(hint)[1]
+        if isinstance(value, Mapping):
+            return {name: _fit(item, entry, _join(key, name), where) for name, entry in value.items()}
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{where}: {_at(key)} is {_shown(value)}; expected {_type_name(hint)}")
+
+
+def _join(key: str, name: Any) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def _at(key: str) -> str:
+    return f"`{key}`" if key else "the top level"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def _type_name(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
