@@ -1,0 +1,29 @@
+"""Fixtures of every test. `tests/tiny.py` is importable as the plain module `tiny`."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_tower_yaml(tmp_path_factory) -> Path:
+    """YAML of a tower with four tiny random experts, weights beside it."""
+    import tiny
+
+    return tiny.make_tower_yaml(tmp_path_factory.mktemp("tiny_tower"))
+
+
+@pytest.fixture
+def tiny_tower(tiny_tower_yaml):
+    """That tower, built, at its start."""
+    import torch
+
+    from tove_lvlm import build_tower
+
+    torch.manual_seed(0)
+    return build_tower(tiny_tower_yaml)

@@ -1,0 +1,146 @@
+"""Images: what is refused and why, and the geometry of what is accepted."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tove_lvlm.data.errors import DataError
+from tove_lvlm.data.images import expand_to_square, pixel_shape, read_image, resolve_image, to_pixels
+
+
+def save(path, size=(8, 6), **options):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    save(folder / "sub" / "a.png")
+    save(tmp_path / "secret.png")
+    return folder
+
+
+def test_path_inside_the_folder(folder):
+    assert resolve_image(folder, "sub/a.png") == folder / "sub" / "a.png"
+    assert resolve_image(folder, "./sub//a.png").samefile(folder / "sub" / "a.png")
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "sub/../../secret.png", "sub/../sub/a.png", ".."])
+def test_dots_are_refused(folder, name):
+    with pytest.raises(DataError, match="leaves the image folder"):
+        resolve_image(folder, name)
+
+
+def test_absolute_path_is_refused(folder):
+    with pytest.raises(DataError, match="leaves the image folder"):
+        resolve_image(folder, str(folder / "sub" / "a.png"))
+
+
+def test_link_out_of_the_folder_is_refused_unless_allowed(folder):
+    (folder / "link.png").symlink_to(folder.parent / "secret.png")
+    (folder / "up").symlink_to(folder.parent)
+    (folder / "inner.png").symlink_to(folder / "sub" / "a.png")
+    (folder / "loop").symlink_to(folder / "loop")
+    for name in ("link.png", "up/secret.png"):
+        with pytest.raises(DataError, match="through a symbolic link"):
+            resolve_image(folder, name)
+        assert resolve_image(folder, name, allow_symlinks=True).is_file()
+    assert resolve_image(folder, "inner.png") == folder / "inner.png"
+    with pytest.raises(DataError, match="loop"):
+        resolve_image(folder, "loop")
+
+
+def test_image_folder_may_itself_be_a_link(folder):
+    link = folder.parent / "link_to_images"
+    link.symlink_to(folder)
+    assert resolve_image(link, "sub/a.png") == link / "sub" / "a.png"
+
+
+@pytest.mark.parametrize("name", ["none.png", "sub", "", "a\0b", None, 3, "x" * 5000])
+def test_path_that_is_no_image_file(folder, name):
+    with pytest.raises(DataError):
+        resolve_image(folder, name)
+
+
+def test_truncated_broken_and_false_images(tmp_path):
+    whole = save(tmp_path / "whole.jpg", size=(64, 64)).read_bytes()
+    files = {
+        "cut.jpg": whole[: len(whole) // 2],
+        "head.jpg": whole[:20],
+        "empty.jpg": b"",
+        "text.jpg": b"not an image at all",
+        "page.png": b"<html>404</html>",
+    }
+    png = bytearray(save(tmp_path / "whole.png", size=(64, 64)).read_bytes())
+    png[60:200] = bytes(140)
+    files["holes.png"] = bytes(png)
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError, match=f"{name} cannot be read"):
+            read_image(tmp_path / name)
+    assert read_image(tmp_path / "whole.jpg").size == (64, 64)
+
+
+def test_decompression_bombs(tmp_path, monkeypatch):
+    path = save(tmp_path / "big.png", size=(40, 30))
+    with pytest.raises(DataError, match="40 x 30 pixels, more than the limit of 1000"):
+        read_image(path, max_pixels=1000)
+    assert read_image(path, max_pixels=1200).size == (40, 30)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(DataError, match="DecompressionBombError"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_all_modes_become_rgb(tmp_path, mode):
+    path = tmp_path / ("a.tif" if mode in ("CMYK", "I;16") else "a.png")
+    Image.new(mode, (5, 4)).save(path)
+    image = read_image(path)
+    assert (image.mode, image.size) == ("RGB", (5, 4))
+
+
+def test_orientation_only_on_request(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    path = save(tmp_path / "turned.jpg", size=(8, 6), exif=exif)
+    assert read_image(path).size == (8, 6)
+    assert read_image(path, apply_exif=True).size == (6, 8)
+
+
+def test_square_by_hand():
+    image = Image.new("RGB", (4, 1), (9, 9, 9))
+    square = np.asarray(expand_to_square(image, (1, 2, 3)))
+    assert square.shape == (4, 4, 3)
+    assert (square[1] == 9).all()
+    assert (square[[0, 2, 3]] == [1, 2, 3]).all()
+    turned = np.asarray(expand_to_square(image.rotate(90, expand=True), (1, 2, 3)))
+    assert (turned[:, 1] == 9).all()
+    assert expand_to_square(image.crop((0, 0, 1, 1)), (0, 0, 0)).size == (1, 1)
+
+
+def test_padding_has_the_mean_colour(processor):
+    image = Image.new("RGB", (32, 16), (255, 255, 255))
+    padded_3HW = to_pixels(image, processor, "pad")
+    cut_3HW = to_pixels(image, processor, "square")
+    assert padded_3HW.shape == cut_3HW.shape == pixel_shape(processor) == (3, 16, 16)
+    # The mean colour is zero once normalised, but for its rounding to a byte.
+    assert padded_3HW[:, 0].abs().max() < 1 / 255 / min(processor.image_std)
+    white = (1 - torch.tensor(processor.image_mean)) / torch.tensor(processor.image_std)
+    torch.testing.assert_close(cut_3HW.mean((1, 2)), white)
+
+
+@pytest.mark.parametrize("aspect_ratio", ["square", "pad"])
+def test_strips_are_refused_before_they_grow(processor, aspect_ratio):
+    strip = Image.new("RGB", (1, 2000))
+    with pytest.raises(DataError, match="1 x 2000 pixels is too elongated"):
+        to_pixels(strip, processor, aspect_ratio, max_pixels=400_000)
+    assert to_pixels(strip, processor, aspect_ratio).shape == (3, 16, 16)
+
+
+def test_unknown_aspect_ratio(processor):
+    with pytest.raises(ValueError, match="unknown image_aspect_ratio 'anyres'; choose from square, pad"):
+        to_pixels(Image.new("RGB", (8, 8)), processor, "anyres")

@@ -1,0 +1,122 @@
+"""From an image file to the tower's pixels, as LLaVA does it, but with every failure named (our choice).
+
+Like LLaVA's training code this ignores the EXIF orientation unless told otherwise: its data sets were annotated on
+the stored pixels. For a user's own photograph pass `apply_exif=True`.
+
+Shapes: 3 channels, H W of the image processor.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+
+from tove_lvlm.data.errors import DataError
+
+ASPECT_RATIOS = ("square", "pad")
+MAX_PIXELS = 89_478_485
+"""Largest image that is decoded: Pillow's own limit, a quarter of a gigabyte in RGB."""
+
+
+def resolve_image(folder: str | Path, name: str, *, allow_symlinks: bool = False) -> Path:
+    """Find an image inside its folder.
+
+    Args:
+        folder: the image folder.
+        name: path relative to it.
+        allow_symlinks: accept a link inside the folder that leads out of it.
+
+    Raises:
+        DataError: the path leaves the folder, or there is no such file.
+    """
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise DataError(f"'image' must be a path inside the image folder, got {name!r}")
+    if os.path.isabs(name) or ".." in Path(name).parts:
+        raise DataError(f"image path {name!r} leaves the image folder {folder}; use a path inside it")
+    path = Path(folder) / name
+    try:
+        if not allow_symlinks and not path.resolve().is_relative_to(Path(folder).resolve()):
+            raise DataError(f"image path {name!r} leaves the image folder {folder} through a symbolic link")
+        if not path.is_file():
+            raise DataError(f"there is no image {path}")
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"image path {name!r} cannot be followed: {error}") from error
+    return path
+
+
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, apply_exif: bool = False) -> Image.Image:
+    """Decode an image to RGB.
+
+    Raises:
+        DataError: not an image, cut short, broken, or larger than `max_pixels`.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise DataError(f"image {path} has {width} x {height} pixels, more than the limit of {max_pixels}")
+            if apply_exif:
+                image = ImageOps.exif_transpose(image)
+            return image.convert("RGB")
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise whatever they like on broken files
+        raise DataError(f"image {path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def expand_to_square(image: Image.Image, color: tuple[int, int, int]) -> Image.Image:
+    """Put an image in the middle of a square of one colour (LLaVA's `expand2square`)."""
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    square = Image.new(image.mode, (side, side), color)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def to_pixels(
+    image: Image.Image, processor: Any, aspect_ratio: str = "square", max_pixels: int = MAX_PIXELS
+) -> torch.Tensor:
+    """Run the image processor on one image.
+
+    Args:
+        image: RGB image.
+        processor: a transformers image processor.
+        aspect_ratio: `square` leaves the shape to the processor (CLIP's cuts the middle out), `pad` fills the image up
+            to a square with the processor's mean colour first.
+        max_pixels: bound of the intermediate image.
+
+    Returns:
+        (3, H, W) float tensor.
+
+    Raises:
+        DataError: the image is so elongated that its intermediate image would pass `max_pixels`.
+        ValueError: unknown aspect ratio.
+    """
+    check_aspect_ratio(aspect_ratio)
+    short, long = sorted(image.size)
+    if aspect_ratio == "pad":
+        # A square around the largest plain photograph is still fine; around a strip it is a bomb.
+        num_pixels, limit = long * long, 2 * max_pixels
+    else:
+        edge = processor.size.get("shortest_edge") or 0
+        num_pixels, limit = edge * edge * long // short, max_pixels
+    if num_pixels > limit:
+        raise DataError(f"an image of {image.size[0]} x {image.size[1]} pixels is too elongated to be resized")
+    if aspect_ratio == "pad":
+        image = expand_to_square(image, tuple(int(mean * 255) for mean in processor.image_mean))
+    return processor.preprocess(image, return_tensors="pt")["pixel_values"][0]
+
+
+def check_aspect_ratio(aspect_ratio: str) -> None:
+    """Raise ValueError for an unknown name."""
+    if aspect_ratio not in ASPECT_RATIOS:
+        raise ValueError(f"unknown image_aspect_ratio {aspect_ratio!r}; choose from {', '.join(ASPECT_RATIOS)}")
+
+
+def pixel_shape(processor: Any) -> tuple[int, int, int]:
+    """The (3, H, W) that a processor gives, found by running it."""
+    return tuple(to_pixels(Image.new("RGB", (8, 8)), processor).shape)
