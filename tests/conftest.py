@@ -1,5 +1,6 @@
 """Fixtures of every test. `tests/tiny.py` is importable as the plain module `tiny`."""
 
+import copy
 import os
 import sys
 from pathlib import Path
@@ -18,12 +19,17 @@ def tiny_tower_yaml(tmp_path_factory) -> Path:
     return tiny.make_tower_yaml(tmp_path_factory.mktemp("tiny_tower"))
 
 
-@pytest.fixture
-def tiny_tower(tiny_tower_yaml):
-    """That tower, built, at its start."""
+@pytest.fixture(scope="session")
+def _built_tiny_tower(tiny_tower_yaml):
     import torch
 
     from tove_lvlm import build_tower
 
     torch.manual_seed(0)
     return build_tower(tiny_tower_yaml)
+
+
+@pytest.fixture
+def tiny_tower(_built_tiny_tower):
+    """That tower, built, at its start; each test has its own copy."""
+    return copy.deepcopy(_built_tiny_tower)

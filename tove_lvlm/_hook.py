@@ -2,7 +2,8 @@
 
 `tove --help` must answer within a second and transformers takes four to import, so each registration is tied to the
 import of the transformers module that holds the auto class: a finder on `sys.meta_path` lets the ordinary machinery
-find and run that module and then registers. It takes itself off the path when it has done so for all of them.
+find and run that module and then imports the tower's module whose last act is to register its class. It takes itself
+off the path when it has done so for all of them.
 """
 
 import importlib
@@ -12,11 +13,11 @@ import importlib.util
 import sys
 from types import ModuleType
 
-# Module of transformers -> the function of tower/register.py to call once it has been imported.
+# Module of transformers -> module of the tower to import once that has been imported.
 _WATCHED = {
-    "transformers.models.auto.configuration_auto": "register_config",
-    "transformers.models.auto.modeling_auto": "register_model",
-    "transformers.models.auto.image_processing_auto": "register_image_processor",
+    "transformers.models.auto.configuration_auto": "tove_lvlm.tower.configuration",
+    "transformers.models.auto.modeling_auto": "tove_lvlm.tower.modeling",
+    "transformers.models.auto.image_processing_auto": "tove_lvlm.tower.image_processing",
 }
 
 
@@ -25,15 +26,9 @@ def register_when_imported() -> None:
     awaited = {name for name in _WATCHED if name not in sys.modules}
     for name in _WATCHED:
         if name not in awaited:
-            _register(name)
+            importlib.import_module(_WATCHED[name])
     if awaited and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder(awaited))
-
-
-def _register(watched: str) -> None:
-    if not importlib.util.find_spec("tove_lvlm.tower.modeling"):  # TEMPORARY until the tower lands
-        return
-    getattr(importlib.import_module("tove_lvlm.tower.register"), _WATCHED[watched])()
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -68,4 +63,5 @@ class _Loader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self._inner.exec_module(module)
-        _register(module.__name__)
+        # Where the tower's module itself caused this import, it is half imported here and registers when it is done.
+        importlib.import_module(_WATCHED[module.__name__])

@@ -1,0 +1,73 @@
+"""`import tove_lvlm` is light and registers the tower whichever part of transformers is imported first."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("deepspeed", "peft", "timm", "open_clip", "lavis", "gradio", "llava")
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_loads_nothing_heavy():
+    loaded = python("import tove_lvlm, sys; print(*sys.modules)").split()
+    assert not set(loaded) & {*HEAVY, "torch", "transformers"}
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import tove_lvlm; from transformers import AutoConfig",
+        "from transformers import AutoConfig; import tove_lvlm",
+        "import tove_lvlm; from transformers import LlavaForConditionalGeneration",
+        "import tove_lvlm; from transformers.generation import GenerationMixin",
+        "import tove_lvlm, transformers; transformers.AutoImageProcessor",
+    ],
+)
+def test_registered_whatever_is_imported_first(first):
+    out = python(
+        first + "\nfrom transformers import AutoConfig, AutoModel, AutoImageProcessor"
+        "\nfrom transformers.models.auto.modeling_auto import MODEL_MAPPING"
+        "\nconfig = AutoConfig.for_model('tove_vision')"
+        "\nprint(type(config).__name__, MODEL_MAPPING[type(config)].__name__)"
+        "\nimport sys; print(*sys.modules)"
+    )
+    names, loaded = out.splitlines()[-2:]
+    assert names.split() == ["ToVEVisionConfig", "ToVEVisionModel"]
+    assert not set(loaded.split()) & set(HEAVY), "registration needs no training or expert package"
+
+
+def test_unknown_attribute_is_an_attribute_error():
+    import tove_lvlm
+
+    with pytest.raises(AttributeError, match="no attribute `build_towers`"):
+        _ = tove_lvlm.build_towers
+
+
+def test_help_answers_within_a_second():
+    tove = Path(sys.executable).with_name("tove")
+    seconds = []
+    for _ in range(3):  # the best of three: the machine may be busy with other tests
+        start = time.perf_counter()
+        done = subprocess.run([tove, "--help"], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0
+        assert "demo" in done.stdout
+    assert min(seconds) < 1.0
+
+
+def test_absent_package_is_named_with_its_extra():
+    out = python(
+        "import sys; sys.modules['deepspeed'] = None\n"
+        "from tove_lvlm.registry import require\n"
+        "try: require('deepspeed', extra='train')\n"
+        "except ImportError as error: print(error)"
+    )
+    assert "pip install 'tove-lvlm[train]'" in out

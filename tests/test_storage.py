@@ -1,0 +1,235 @@
+"""Atomic writes, reading, strict loading, fingerprints, sources."""
+
+import errno
+import hashlib
+import json
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from tove_lvlm import storage
+from tove_lvlm.config import UserError
+from tove_lvlm.storage import MissingWeightsError, WeightsError
+
+TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2], dtype=torch.int64)}
+
+
+# ---- atomic writes ----
+
+
+def fill_the_disk(writing) -> None:
+    with writing as temporary:
+        (temporary / "half" if temporary.is_dir() else temporary).write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_atomic_file_replaces_on_success(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    with storage.atomic_file(path) as temporary:
+        temporary.write_text("one")
+        assert not path.exists()
+    with storage.atomic_file(path) as temporary:
+        temporary.write_text("two")
+        assert path.read_text() == "one"
+    assert path.read_text() == "two"
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+def test_atomic_file_leaves_the_old_one_on_failure(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(OSError, match="No space"):
+        fill_the_disk(storage.atomic_file(path))
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_atomic_file_is_readable_by_others(tmp_path):
+    with storage.atomic_file(tmp_path / "file") as temporary:
+        temporary.write_text("x")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_atomic_dir(tmp_path):
+    path = tmp_path / "folder"
+    with storage.atomic_dir(path) as temporary:
+        (temporary / "sub").mkdir()
+        (temporary / "sub" / "one").write_text("1")
+        assert not path.exists()
+    with pytest.raises(OSError, match="No space"):
+        fill_the_disk(storage.atomic_dir(path))
+    assert [str(p.relative_to(path)) for p in sorted(path.rglob("*"))] == ["sub", "sub/one"]
+    with storage.atomic_dir(path) as temporary:
+        (temporary / "two").write_text("2")
+    assert os.listdir(path) == ["two"]
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_atomic_dir_puts_the_old_one_back_when_the_last_step_fails(tmp_path, monkeypatch):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").write_text("old")
+    real, calls = os.replace, []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError("no")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="no"), storage.atomic_dir(path) as temporary:
+        (temporary / "new").write_text("new")
+    assert os.listdir(path) == ["old"]
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+# ---- reading ----
+
+
+def test_tensors_round_trip_with_shared_memory_and_strides(tmp_path):
+    shared = torch.arange(4.0)
+    tensors = {**TENSORS, "s": shared, "t": shared, "u": torch.arange(6.0).view(2, 3).T}
+    storage.save_tensors(tmp_path / "w.safetensors", tensors, metadata={"step": "3"})
+    loaded = storage.load_tensors(tmp_path / "w.safetensors")
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[key], tensors[key]) for key in tensors)
+
+
+@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"state_dict": t, "epoch": 3}, lambda t: {"model": t}])
+def test_torch_files(tmp_path, wrap):
+    torch.save(wrap(TENSORS), tmp_path / "w.pth")
+    loaded = storage.load_tensors(tmp_path / "w.pth")
+    assert all(torch.equal(loaded[key], TENSORS[key]) for key in TENSORS)
+
+
+class Evil:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_nothing_is_unpickled(tmp_path):
+    torch.save({"a": torch.ones(1), "evil": Evil(str(tmp_path / "trace"))}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="w.pth.*weights_only=True"):
+        storage.load_tensors(tmp_path / "w.pth")
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("keep", [0, 7, 0.5, 0.99])
+def test_truncated_files_are_named(tmp_path, name, keep):
+    path = tmp_path / name
+    big = {"a": torch.randn(100, 100)}
+    torch.save(big, path) if name.endswith("pth") else storage.save_tensors(path, big)
+    content = path.read_bytes()
+    path.write_bytes(content[: keep if isinstance(keep, int) else int(len(content) * keep)])
+    with pytest.raises(WeightsError, match=name):
+        storage.load_tensors(path)
+
+
+def test_what_is_no_dictionary_of_tensors(tmp_path):
+    torch.save([1, 2], tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="w.pth.*dictionary of tensors, found list"):
+        storage.load_tensors(tmp_path / "w.pth")
+
+
+def test_folders_and_shards(tmp_path):
+    for index, key in enumerate(TENSORS):
+        storage.save_tensors(tmp_path / f"part{index}.safetensors", {key: TENSORS[key]})
+    weight_map = {key: f"part{index}.safetensors" for index, key in enumerate(TENSORS)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert storage.load_tensors(tmp_path).keys() == TENSORS.keys()
+    (tmp_path / "part1.safetensors").unlink()
+    with pytest.raises(MissingWeightsError, match="part1.safetensors"):
+        storage.load_tensors(tmp_path)
+
+
+def test_missing_weights_are_missing_files_and_users_errors(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(FileNotFoundError) as caught:
+            storage.load_tensors(path)
+        assert isinstance(caught.value, UserError)
+        assert str(tmp_path) in str(caught.value)
+
+
+def test_load_strict_names_file_and_keys_and_changes_nothing():
+    module = nn.Linear(3, 2)
+    before = module.weight.clone()
+    with pytest.raises(WeightsError, match=r"`w.pth`.*1 missing \(bias\); 1 unexpected \(bios\); 1 of another shape"):
+        storage.load_strict(module, {"weight": torch.zeros(2, 4), "bios": torch.zeros(2)}, where="w.pth")
+    assert torch.equal(module.weight, before)
+    storage.load_strict(module, {"weight": torch.ones(2, 3).half(), "bias": torch.zeros(2)}, where="w.pth")
+    assert torch.equal(module.weight, torch.ones(2, 3))
+    assert module.weight.dtype == torch.float32
+
+
+# ---- fingerprints and sources ----
+
+
+def test_fingerprint_of_a_file_is_its_sha256(tmp_path):
+    path = tmp_path / "model.safetensors"
+    storage.save_tensors(path, TENSORS)
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert storage.fingerprint(path) == storage.fingerprint(tmp_path) == expected
+    storage.save_tensors(path, {**TENSORS, "a": TENSORS["a"] + 1})
+    assert storage.fingerprint(path) != expected
+
+
+def test_fingerprint_of_tensors_sees_names_shapes_dtypes_and_values():
+    prints = {
+        storage.fingerprint(tensors)
+        for tensors in (
+            TENSORS,
+            {**TENSORS, "a": TENSORS["a"].view(3, 2)},
+            {**TENSORS, "a": TENSORS["a"] + 1},
+            {**TENSORS, "b": TENSORS["b"].int()},
+            {"c": TENSORS["a"], "b": TENSORS["b"]},
+        )
+    }
+    assert len(prints) == 5
+    assert storage.fingerprint(dict(reversed(TENSORS.items()))) == storage.fingerprint(TENSORS)
+    assert storage.fingerprint({"a": torch.ones(2, dtype=torch.bfloat16)})
+
+
+def test_resolve_source(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    assert storage.resolve_source("./here", base=tmp_path) == str(tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    assert storage.resolve_source("here", base="/") == str(tmp_path / "here")
+    assert storage.resolve_source("openai/clip-vit-base-patch32") == "openai/clip-vit-base-patch32"
+    for wrong in ("./gone", "/gone/x", "a/b/c", "~/gone", "gone/model.safetensors", "gone.yaml"):
+        with pytest.raises(MissingWeightsError, match="does not exist"):
+            storage.resolve_source(wrong)
+    with pytest.raises(MissingWeightsError, match="`shipped:no/such` is not shipped"):
+        storage.resolve_source("shipped:no/such")
+
+
+def test_resolve_shipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "ASSETS", tmp_path)
+    (tmp_path / "miniature" / "clip").mkdir(parents=True)
+    assert storage.resolve_source("shipped:miniature/clip") == str(tmp_path / "miniature" / "clip")
+    with pytest.raises(MissingWeightsError, match="shipped: shipped:miniature/clip"):
+        storage.resolve_source("shipped:miniature/clop")
+
+
+def test_fetch_says_that_a_hub_id_cannot_be_had():
+    with pytest.raises(MissingWeightsError, match="`nobody/nothing` is no file or folder here and cannot be had"):
+        storage.fetch("nobody/nothing")
+
+
+def test_json(tmp_path):
+    storage.save_json(tmp_path / "x.json", {"a": [1, "é"]})
+    assert storage.load_json(tmp_path / "x.json") == {"a": [1, "é"]}
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(WeightsError, match="x.json.*not readable as JSON"):
+        storage.load_json(tmp_path / "x.json")
+    with pytest.raises(MissingWeightsError, match="y.json"):
+        storage.load_json(tmp_path / "y.json")

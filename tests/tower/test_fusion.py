@@ -1,0 +1,79 @@
+"""t_fuse = t_clip + sum_k g_k e_k, and that one positional call is enough for a wrapper."""
+
+import pytest
+import torch
+from torch import nn
+
+from tove_lvlm.experts import ExpertSpec
+from tove_lvlm.experts.preprocess import Preprocessing
+from tove_lvlm.tower.configuration_yaml import FusionSettings
+from tove_lvlm.tower.fusion import ToVEFusion
+
+SEEN = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
+SPECS = [
+    ExpertSpec(name=name, family="timm", output="features", channels=2, preprocessing=SEEN) for name in ("a", "b", "c")
+]
+
+
+class Constant(nn.Module):
+    """Stands in for a transfer: e_k is one number everywhere."""
+
+    def __init__(self, value: float):
+        super().__init__()
+        self.value = value
+
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        return torch.full((1, 4, 2), self.value)
+
+
+def fusion() -> ToVEFusion:
+    """Gate (1/6, 2/6, 3/6) for every token; e = 6, 60, 600."""
+    module = ToVEFusion(SPECS, width=2, side=2, settings=FusionSettings(expert_dropout=0))
+    with torch.no_grad():
+        module.gate.fc2.weight.zero_()
+        module.gate.fc2.bias.copy_(torch.tensor([1.0, 2.0, 3.0]).log())
+    for name, value in zip("abc", (6.0, 60.0, 600.0), strict=True):
+        module.transfers[name] = Constant(value)
+    return module
+
+
+GRIDS = {name: torch.zeros(1, 2, 2, 2) for name in "abc"}
+CLIP = torch.randn(1, 4, 2, generator=torch.Generator().manual_seed(0))
+
+
+def test_transfer_by_hand():
+    output = fusion()(CLIP, GRIDS, torch.ones(1))
+    torch.testing.assert_close(output.t_fuse_BND, CLIP + 1 + 20 + 300, atol=1e-4, rtol=0)
+    mass = torch.tensor([1 / 6, 2 / 6, 3 / 6])
+    torch.testing.assert_close(output.gate_BNK, mass.expand(1, 4, 3))
+    assert output.balance.item() == pytest.approx(mass.var(unbiased=False).item() * 9, abs=1e-6)
+
+
+def test_detached_by_hand():
+    output = fusion()(CLIP, {name: GRIDS[name] for name in "ac"}, torch.ones(1))
+    torch.testing.assert_close(output.t_fuse_BND, CLIP + 6 / 4 + 600 * 3 / 4, atol=1e-4, rtol=0)
+    torch.testing.assert_close(output.gate_BNK, torch.tensor([0.25, 0.0, 0.75]).expand(1, 4, 3))
+
+
+def test_none_attached_returns_clip_itself():
+    output = fusion()(CLIP, {}, torch.ones(1))
+    assert output.t_fuse_BND is CLIP
+    assert torch.equal(output.gate_BNK, torch.zeros(1, 4, 3))
+    assert output.balance.item() == 0
+
+
+def test_peft_can_wrap_it():
+    from peft.utils import ModulesToSaveWrapper
+
+    module = fusion()
+    wrapper = ModulesToSaveWrapper(module, "default")
+    expected = module(CLIP, GRIDS, torch.ones(1))
+    found = wrapper(CLIP, GRIDS, torch.ones(1))
+    assert torch.equal(found.t_fuse_BND, expected.t_fuse_BND)
+
+
+def test_float32_masters_under_a_bf16_clip_keep_clips_dtype():
+    module = ToVEFusion(SPECS, width=2, side=2, settings=FusionSettings(zero_init=False))
+    grids = {name: grid.to(torch.bfloat16) for name, grid in GRIDS.items()}
+    output = module(CLIP.to(torch.bfloat16), grids, torch.ones(1))
+    assert output.t_fuse_BND.dtype == torch.bfloat16

@@ -1,0 +1,102 @@
+"""The gate against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from tove_lvlm.tower.gate import Gate
+
+
+def by_hand(**kwargs) -> Gate:
+    """Width 2, one hidden unit, three experts. LayerNorm of (x, y) with x > y is (1, -1) up to its epsilon."""
+    gate = Gate(width=2, num_experts=3, hidden=1, **kwargs)
+    with torch.no_grad():
+        gate.fc1.weight.copy_(torch.tensor([[3.0, 1.0]]))  # 3 * 1 - 1 * 1 = 2
+        gate.fc1.bias.fill_(-1.0)  # -> 1, gelu(1) = 0.8413447
+        gate.fc2.weight.copy_(torch.tensor([[1.0], [2.0], [-1.0]]))
+        gate.fc2.bias.copy_(torch.tensor([0.0, 0.5, 0.0]))
+    return gate.eval()
+
+
+GELU_1 = 0.5 * (1 + math.erf(1 / math.sqrt(2)))
+LOGITS = [GELU_1, 2 * GELU_1 + 0.5, -GELU_1]
+TOKENS = torch.tensor([[[300.0, 100.0]]])  # far apart, so that LayerNorm's epsilon does not count
+
+
+def softmax(logits: list[float]) -> list[float]:
+    total = sum(math.exp(x) for x in logits)
+    return [math.exp(x) / total for x in logits]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 4.0])
+def test_probabilities_by_hand(temperature):
+    probs = by_hand(temperature=temperature)(TOKENS, [True] * 3).probs_BNK
+    expected = softmax([x / temperature for x in LOGITS])
+    torch.testing.assert_close(probs[0, 0], torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_detached_are_exactly_zero_and_the_others_share():
+    probs = by_hand()(TOKENS, [True, False, True]).probs_BNK[0, 0]
+    left, right = softmax([LOGITS[0], LOGITS[2]])
+    assert probs[1].item() == 0.0
+    torch.testing.assert_close(probs[[0, 2]], torch.tensor([left, right]), atol=1e-6, rtol=0)
+
+
+def test_all_detached_gives_zeros_and_no_nan_gradient():
+    tokens = TOKENS.clone().requires_grad_(True)
+    probs = by_hand()(tokens, [False] * 3).probs_BNK
+    assert torch.equal(probs, torch.zeros(1, 1, 3))
+
+
+def test_gradient_has_no_nan_with_a_detached_expert():
+    gate = by_hand()
+    gate(TOKENS, [True, False, True]).probs_BNK[..., 0].sum().backward()
+    for parameter in gate.parameters():
+        assert torch.isfinite(parameter.grad).all()
+    assert gate.fc2.bias.grad[1].item() == 0.0
+    assert gate.fc2.bias.grad[0].item() != 0.0
+
+
+def test_noise_in_training_only():
+    gate = by_hand(noise=1.0)
+    calm = gate(TOKENS, [True] * 3).probs_BNK
+    assert torch.equal(calm, gate(TOKENS, [True] * 3).probs_BNK)
+    torch.testing.assert_close(calm[0, 0], torch.tensor(softmax(LOGITS)), atol=1e-6, rtol=0)
+    gate.train()
+    torch.manual_seed(0)
+    noisy = [gate(TOKENS.expand(1, 500, 2), [True] * 3).probs_BNK for _ in range(2)]
+    assert not torch.equal(*noisy)
+    # Undo the soft-max: differences of logits carry noise of variance 2.
+    spread = (noisy[0][..., 0].log() - noisy[0][..., 1].log()).std().item()
+    assert spread == pytest.approx(math.sqrt(2), rel=0.15)
+
+
+def test_expert_dropout_in_training_only_per_image():
+    gate = by_hand(expert_dropout=0.5)
+    batch = TOKENS.expand(4000, 3, 2)
+    torch.manual_seed(0)
+    assert (gate(batch, [True] * 3).probs_BNK > 0).all()
+    gate.train()
+    output = gate(batch, [True] * 3)
+    alive = output.probs_BNK > 0
+    assert torch.equal(alive, alive[:, :1].expand_as(alive)), "an image's tokens must agree on what is masked"
+    torch.testing.assert_close(output.probs_BNK.sum(-1), torch.ones(4000, 3))
+    # Each of 8 masks has 1/8; all three masked means none is: an expert lives in 5 of 8.
+    torch.testing.assert_close(alive[:, 0].float().mean(0), torch.full((3,), 5 / 8), atol=0.03, rtol=0)
+    assert (output.wanted_BNK > 0).all(), "the balance loss sees the gate before dropout"
+
+
+def test_expert_dropout_never_wakes_a_detached_expert():
+    gate = by_hand(expert_dropout=0.9).train()
+    torch.manual_seed(0)
+    probs = gate(TOKENS.expand(500, 1, 2), [True, False, True]).probs_BNK
+    assert (probs[..., 1] == 0).all()
+    torch.testing.assert_close(probs.sum(-1), torch.ones(500, 1))
+
+
+def test_probabilities_are_float32_in_a_bf16_gate():
+    gate = by_hand().to(torch.bfloat16)
+    probs = gate(TOKENS.to(torch.bfloat16), [True] * 3).probs_BNK
+    assert probs.dtype == torch.float32
+    assert probs.sum(-1).item() == pytest.approx(1.0, abs=1e-6)

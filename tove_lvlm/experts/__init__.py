@@ -1,0 +1,25 @@
+"""The vision experts: frozen networks that turn pixels into a grid of features or a map.
+
+Names load on first use, so that a tower's YAML is checked against `experts.schema` before torch is imported.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .base import EXPERTS, Expert, ExpertSpec, build_expert, describe
+    from .hub import ExpertHub
+
+__all__ = ["EXPERTS", "Expert", "ExpertHub", "ExpertSpec", "build_expert", "describe"]
+
+_HOMES = {**dict.fromkeys(__all__, "base"), "ExpertHub": "hub"}
+_FAMILIES = ("dense_vit", "timm_backbone")
+
+
+def __getattr__(name: str):
+    """Public names load on first use (PEP 562); the families register themselves then."""
+    if name not in _HOMES:
+        raise AttributeError(f"module `tove_lvlm.experts` has no attribute `{name}`")
+    for family in _FAMILIES:
+        importlib.import_module(f"{__name__}.{family}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,158 @@
+"""The vision expert: a frozen network, pixels in, a grid out. PAPER.md section 7, DESIGN.md section 2.
+
+Shapes: B images, C channels of the grid, h w its sides.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import storage
+from ..registry import Registry
+from .preprocess import Preprocessing
+from .schema import parse_expert
+
+EXPERTS: "Registry[type[Expert]]" = Registry("expert family")
+"""Family name -> class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertSpec:
+    """What the tower must know of an expert without running it."""
+
+    name: str
+    family: str
+    output: str
+    """`features` or `map`."""
+    channels: int
+    """C of the grid."""
+    preprocessing: Preprocessing
+
+
+class Expert(nn.Module):
+    """A frozen network whose `encode` gives a feature grid or a map.
+
+    Subclasses build the network in `__init__` from the architecture fields alone (it may run on the meta device),
+    and override `describe`, `encode` and, where keys differ, `adapt_weights`.
+
+    Args:
+        fields: The family's architecture fields, complete.
+    """
+
+    def __init__(self, fields: Mapping[str, Any]):
+        super().__init__()
+        self.fields = dict(fields)
+        self.spec = self.describe(fields)
+        self._made_on_meta = False
+
+    @classmethod
+    def describe(cls, fields: Mapping[str, Any]) -> ExpertSpec:
+        """The spec from the architecture fields, without building the network where possible."""
+        raise NotImplementedError
+
+    def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
+        """The expert's grid.
+
+        Args:
+            pixels_B3HW: As `spec.preprocessing` says, in the dtype of the expert's weights.
+
+        Returns:
+            (B, C, h, w).
+        """
+        raise NotImplementedError
+
+    def forward(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
+        """As `encode`, through the module's hooks (ZeRO-3 gathers weights in them)."""
+        return self.encode(pixels_B3HW)
+
+    def picture(self, grid_BCHW: torch.Tensor) -> torch.Tensor:
+        """The map as a picture for people, (B, H, W, 3) uint8, each channel stretched over the image.
+
+        Args:
+            grid_BCHW: What `encode` gave; one or three channels.
+
+        Raises:
+            ValueError: The grid has another number of channels.
+        """
+        if grid_BCHW.shape[1] not in (1, 3):
+            raise ValueError(f"expert `{self.spec.name}`: {grid_BCHW.shape[1]} channels; a picture has 1 or 3")
+        low, high = grid_BCHW.float().amin((2, 3), keepdim=True), grid_BCHW.float().amax((2, 3), keepdim=True)
+        stretched = (grid_BCHW.float() - low) / (high - low).clamp(min=1e-6) * 255
+        return stretched.round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
+
+    def adapt_weights(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The state dict that `load_state_dict` takes, from the tensors on disk."""
+        return tensors
+
+    def load_weights(self, path: str | os.PathLike) -> None:
+        """Load the network's weights, all of them.
+
+        Args:
+            path: Weight file, or folder that holds one.
+
+        Raises:
+            MissingWeightsError: Nothing there.
+            WeightsError: Truncated, unreadable, or keys or shapes that do not fit; names file and first keys.
+        """
+        files = storage.weight_files(path)
+        storage.load_strict(self, self.adapt_weights(storage.load_tensors(path)), where=files[0])
+
+    def train(self, mode: bool = True) -> "Expert":
+        """Stays in eval mode whatever is asked: dropout or a batch norm's statistics must not wake."""
+        return super().train(False)
+
+    # ---- buffers that no checkpoint holds ----
+
+    def note_meta(self) -> None:
+        """Remember whether the network was made on the meta device; called at the end of `__init__`."""
+        self._made_on_meta = any(buffer.is_meta for _, buffer in self.loose_buffers())
+
+    def loose_buffers(self) -> list[tuple[str, torch.Tensor]]:
+        """The non-persistent buffers, by name."""
+        kept = self.state_dict().keys()
+        return [(name, buffer) for name, buffer in self.named_buffers() if name not in kept]
+
+    @torch.no_grad()
+    def repair_buffers(self) -> None:
+        """Fill the non-persistent buffers of a network that was made on the meta device and then given its weights.
+
+        transformers materialises such buffers without a value (HOSTS.md 1.3), and rotary tables or relative-position
+        indices live there. A twin built on the CPU has the right ones.
+        """
+        buffers = self.loose_buffers()
+        if not self._made_on_meta or any(buffer.is_meta for _, buffer in buffers):
+            return
+        with torch.device("cpu"):
+            twin = dict(type(self)(self.fields).loose_buffers())
+        for name, buffer in buffers:
+            buffer.copy_(twin[name])
+        self._made_on_meta = False
+
+
+def describe(entry: Mapping[str, Any]) -> ExpertSpec:
+    """The spec of an expert entry of a tower's config.
+
+    Args:
+        entry: `name`, `family` and architecture fields.
+
+    Raises:
+        ConfigError: Unknown family or field, or a value that does not fit.
+    """
+    fields = parse_expert(entry, where="tower config")
+    return EXPERTS.get(fields["family"]).describe(fields)
+
+
+def build_expert(entry: Mapping[str, Any]) -> Expert:
+    """The expert of an entry of a tower's config, frozen, without weights.
+
+    Raises:
+        ConfigError: As for `describe`.
+        ImportError: The family's package is absent.
+    """
+    fields = parse_expert(entry, where="tower config")
+    expert = EXPERTS.get(fields["family"])(fields)
+    return expert.requires_grad_(False).train(False)

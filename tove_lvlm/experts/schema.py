@@ -1,0 +1,150 @@
+"""What an entry of a tower's `experts` list may hold, per family, checked without importing torch. Our choice.
+
+One dataclass for each family: the architecture fields that fix the network's shape and its input. Where the weights
+come from is not architecture and is handled by the tower's builder.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import storage
+from ..config import ConfigError, parse
+from ..registry import Registry
+
+EXPERT_FIELDS: Registry[type] = Registry("expert family")
+"""Family name -> dataclass of its architecture fields."""
+
+OUTPUTS = ("features", "map")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertFields:
+    """What every expert has."""
+
+    name: str
+    """Name within the tower; lower case letters, digits and `_`."""
+    family: str
+    """One of the registered families."""
+    output: str = field(default="features", metadata={"choices": OUTPUTS})
+    """`features`: a feature grid, projected by the transfer MLP. `map`: a predicted map, read by a conv stem first."""
+    image_size: int = 224
+    """Side of the square input in pixels."""
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    """Mean of the input normalisation over [0, 1] RGB."""
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    """Standard deviation of the same."""
+
+    def __post_init__(self):
+        if not self.name.isidentifier() or self.name != self.name.lower() or self.name.startswith("_"):
+            raise ConfigError(
+                f"expert name `{self.name}` must be lower case letters, digits and `_`, and begin with a letter"
+            )
+        if self.image_size < 1:
+            raise ConfigError(f"expert `{self.name}`: `image_size` is {self.image_size}; expected at least 1")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ConfigError(
+                f"expert `{self.name}`: `mean` and `std` need 3 numbers each, std above 0; got {self.mean}, {self.std}"
+            )
+
+
+@EXPERT_FIELDS.register("dense_vit")
+@dataclass(frozen=True, kw_only=True)
+class DenseViTFields(ExpertFields):
+    """A plain ViT with a per-patch linear head that predicts a full-resolution map."""
+
+    output: str = field(default="map", metadata={"choices": OUTPUTS})
+    width: int
+    depth: int
+    heads: int
+    patch_size: int
+    channels: int
+    """Channels of the predicted map."""
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if min(self.width, self.depth, self.heads, self.patch_size, self.channels) < 1 or self.width % self.heads:
+            raise ConfigError(
+                f"expert `{self.name}`: width, depth, heads, patch_size and channels must be at least 1 and width a "
+                f"multiple of heads; got {self.width}, {self.depth}, {self.heads}, {self.patch_size}, {self.channels}"
+            )
+        if self.image_size % self.patch_size:
+            raise ConfigError(
+                f"expert `{self.name}`: `image_size` {self.image_size} is not a multiple of `patch_size` "
+                f"{self.patch_size}"
+            )
+
+
+@EXPERT_FIELDS.register("timm")
+@dataclass(frozen=True, kw_only=True)
+class TimmFields(ExpertFields):
+    """Any timm backbone, by name."""
+
+    output: str = field(default="features", metadata={"choices": ("features",)})
+    architecture: str
+    """timm's model name, with or without the tag of its weights."""
+    model_args: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of `timm.create_model`."""
+    out_index: int = -1
+    """Which of the backbone's intermediate features is used; -1 is the last."""
+    channels: int | None = None
+    """Width of those features; found on the meta device when it is not given."""
+
+
+def parse_expert(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check one expert's architecture fields and complete them with the family's defaults.
+
+    Args:
+        entry: `name`, `family` and the fields of that family.
+        where: File or place named in the message.
+
+    Returns:
+        Plain dictionary, ready for the tower's config.
+
+    Raises:
+        ConfigError: Unknown family or field, or a value that does not fit.
+    """
+    for key in ("name", "family"):
+        if not isinstance(entry.get(key), str):
+            raise ConfigError(f"{where}: required key `{key}` of an expert is missing or no string: {dict(entry)}")
+    try:
+        schema = EXPERT_FIELDS.get(entry["family"])
+    except ValueError as error:
+        raise ConfigError(f"{where}: expert `{entry['name']}`: {error}") from error
+    return dataclasses.asdict(parse(schema, entry, where=f"{where}: expert `{entry['name']}`"))
+
+
+def complete_fields(entry: Mapping[str, Any], source: str | None, where: str) -> dict[str, Any]:
+    """As `parse_expert`, with what the weights' own config.json states for fields that the entry leaves out.
+
+    Args:
+        entry: `name`, `family` and fields as a YAML gives them.
+        source: Resolved weight source; only a local folder (or a file's) is looked at.
+        where: File or place named in the message.
+
+    Raises:
+        ConfigError: As for `parse_expert`.
+    """
+    entry = dict(entry)
+    if source is not None and isinstance(entry.get("family"), str) and entry["family"] in EXPERT_FIELDS:
+        folder = Path(source) if Path(source).is_dir() else Path(source).parent
+        if (folder / "config.json").is_file():
+            stated = _stated_fields(entry["family"], storage.load_json(folder / "config.json"))
+            entry = {**stated, **entry}
+    return parse_expert(entry, where)
+
+
+def _stated_fields(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The family's fields in a config.json: by their own names, or in the layout of timm's folders on the hub."""
+    known = {item.name for item in dataclasses.fields(EXPERT_FIELDS.get(family))} - {"name", "family"}
+    found = {key: config[key] for key in known if key in config}
+    hub = config.get("pretrained_cfg") or {}
+    for key in ("mean", "std"):
+        if key not in found and key in hub:
+            found[key] = list(hub[key])
+    if "image_size" not in found and "input_size" in hub:
+        found["image_size"] = hub["input_size"][-1]
+    return found

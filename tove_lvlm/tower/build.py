@@ -1,0 +1,134 @@
+"""Build a tower from its YAML, frozen weights loaded, or load a saved one. DESIGN.md section 2."""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import storage
+from ..config import ConfigError
+from . import checkpoint
+from .clip import load_clip, read_architecture, read_normalisation
+from .configuration import ToVEVisionConfig
+from .configuration_yaml import ClipSection, TowerConfig, read_tower_yaml
+from .modeling import ToVEVisionModel
+
+logger = logging.getLogger(__name__)
+
+
+def build_tower(source: str | os.PathLike, options: Sequence[str] = ()) -> ToVEVisionModel:
+    """The tower of a YAML with its frozen parts loaded in float32, or a saved tower.
+
+    Args:
+        source: YAML, or folder written by `save_pretrained`, whole or light.
+        options: `a.b=c` strings put over a YAML.
+
+    Returns:
+        On the CPU, in eval mode; `tove_fusion` is at its start when it comes from a YAML.
+
+    Raises:
+        ConfigError: The YAML does not fit.
+        WeightsError: Weights are missing, truncated, or do not fit; nothing is left random unless the YAML says
+            `pretrained: none`.
+        ImportError: An expert's package is absent.
+    """
+    path = Path(storage.resolve_source(source))
+    if path.is_dir():
+        if options:
+            raise ValueError(f"options {list(options)} are for a tower's YAML; `{path}` is a saved tower")
+        return ToVEVisionModel.from_pretrained(path)
+    tower = read_tower_yaml(path, options)
+    # The cheap checks of all weight files first: nothing is built for a source that is not there.
+    places = {part: storage.fetch(place, revision) for part, place, revision in _sources(tower) if place is not None}
+    for place in places.values():
+        storage.weight_files(place)
+    model = ToVEVisionModel(vision_config(tower))
+    _load(model, tower, places)
+    return model.eval()
+
+
+def tower_config_from_yaml(path: str | os.PathLike, options: Sequence[str] = ()) -> ToVEVisionConfig:
+    """The architecture that a YAML describes, without weights, for the meta device.
+
+    Args:
+        path: YAML.
+        options: `a.b=c` strings put over it.
+
+    Raises:
+        ConfigError: It does not fit, or the sizes of a CLIP on the hub are not to be had and `clip.architecture` does
+            not give them.
+    """
+    return vision_config(read_tower_yaml(os.fspath(path), options))
+
+
+def vision_config(tower: TowerConfig) -> ToVEVisionConfig:
+    """The transformers config of a checked YAML.
+
+    Raises:
+        ConfigError: As for `tower_config_from_yaml`.
+    """
+    from ..experts import describe
+
+    architecture, normalisation = _clip_architecture(tower.clip)
+    mean, std = normalisation or (None, None)
+    stated = {"image_mean": tower.clip.image_mean or mean, "image_std": tower.clip.image_std or std}
+    # The width of a backbone's features is architecture: with it in the config a reader need not build the backbone.
+    experts = [expert.fields for expert in tower.experts]
+    experts = [
+        {**fields, "channels": describe(fields).channels} if fields.get("channels", 0) is None else fields
+        for fields in experts
+    ]
+    return ToVEVisionConfig(
+        clip_config=architecture,
+        experts=experts,
+        detached=tower.detached,
+        select_layer=tower.clip.select_layer,
+        fusion=dataclasses.asdict(tower.fusion),
+        **{key: value for key, value in stated.items() if value is not None},
+    )
+
+
+def _clip_architecture(clip: ClipSection) -> tuple[dict[str, Any], tuple[list[float], list[float]] | None]:
+    if clip.pretrained is None:
+        return dict(clip.architecture), None
+    if storage.is_hub_id(clip.pretrained) and clip.architecture is not None:
+        return dict(clip.architecture), None
+    try:
+        folder = storage.fetch(clip.pretrained, clip.revision, weights=False)
+    except storage.MissingWeightsError as error:
+        raise ConfigError(
+            f"`clip.pretrained`: {error}; or state its sizes with `clip.architecture` where only those are needed"
+        ) from error
+    if folder.is_file():
+        folder = folder.parent
+    return {**read_architecture(folder), **(clip.architecture or {})}, read_normalisation(folder)
+
+
+def _sources(tower: TowerConfig) -> list[tuple[str, str | None, str | None]]:
+    """(part, source, revision) of all parts that are loaded."""
+    attached = [expert for expert in tower.experts if expert.name not in tower.detached]
+    parts = [("clip", tower.clip.pretrained, tower.clip.revision)]
+    return parts + [(expert.name, expert.pretrained, expert.revision) for expert in attached]
+
+
+def _load(model: ToVEVisionModel, tower: TowerConfig, places: dict[str, Path]) -> None:
+    for part, place, _ in _sources(tower):
+        if place is None:
+            logger.warning("tower: `%s` has random weights, because its `pretrained` is none", part)
+        elif part == "clip":
+            load_clip(model.clip, places[part])
+        else:
+            model.experts[part].load_weights(places[part])
+    prints = {part: storage.fingerprint(place) for part, place in places.items()}
+    clip = tower.clip
+    model.sources = {
+        "clip": checkpoint.source_of(clip.pretrained, clip.revision, clip.license, prints.get("clip")),
+        "experts": {
+            expert.name: checkpoint.source_of(
+                expert.pretrained, expert.revision, expert.license, prints.get(expert.name)
+            )
+            for expert in tower.experts
+        },
+    }

@@ -1,0 +1,225 @@
+"""A tower on disk: whole (frozen weights included) or light (`tove_fusion` and references). DESIGN.md section 2.
+
+Beside config.json lies sources.json: {"format": 1, "form": "whole" | "light", "clip": {...}, "experts": {NAME: {...}}},
+each part with its source, revision, sha256 and licence.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .. import storage
+from ..experts import Expert, build_expert
+from .clip import load_clip
+from .configuration import ToVEVisionConfig
+
+if TYPE_CHECKING:
+    from .modeling import ToVEVisionModel
+
+logger = logging.getLogger(__name__)
+
+SOURCES_FILE = "sources.json"
+FUSION = "tove_fusion."
+_FORMAT = 1
+
+
+# ---- sources ----
+
+
+def source_of(
+    source: str | None, revision: str | None = None, license: str | None = None, sha256: str | None = None
+) -> dict[str, Any]:
+    """Entry of sources.json.
+
+    Args:
+        source: Resolved source, or None for random weights.
+        revision: On the hub.
+        license: As the user states it.
+        sha256: Fingerprint of the weights; None when they have not been looked at.
+    """
+    return {"source": _portable(source), "revision": revision, "sha256": sha256, "license": license}
+
+
+def _portable(source: str | None) -> str | None:
+    """A path inside the package's assets as `shipped:NAME`, which holds on any machine."""
+    if source is not None and Path(source).is_relative_to(storage.ASSETS):
+        return f"shipped:{Path(source).relative_to(storage.ASSETS)}"
+    return source
+
+
+def _checked_path(part: str, entry: Mapping[str, Any] | None, elsewhere: str | None) -> Path:
+    """Where the weights of a frozen part are, after comparing their fingerprint."""
+    if not entry or not (entry.get("source") or elsewhere):
+        raise storage.WeightsError(f"{SOURCES_FILE} does not say where the weights of `{part}` come from")
+    try:
+        path = storage.fetch(storage.resolve_source(elsewhere or entry["source"]), entry.get("revision"))
+        found = storage.fingerprint(path)
+    except storage.MissingWeightsError as error:
+        raise storage.MissingWeightsError(
+            f"weights of `{part}`: {error}; give their place with from_pretrained(..., sources={{'{part}': PATH}})"
+        ) from error
+    if entry.get("sha256") and found != entry["sha256"]:
+        raise storage.WeightsError(
+            f"weights of `{part}` at `{path}` are not those that the tower was trained with: sha256 {found[:12]}..., "
+            f"expected {entry['sha256'][:12]}..."
+        )
+    return path
+
+
+def load_expert(model: "ToVEVisionModel", name: str, elsewhere: str | None = None) -> Expert:
+    """A detached expert with its weights, from where the tower's sources say.
+
+    Raises:
+        WeightsError: The source is unknown, missing, or holds other weights.
+    """
+    entry = next(entry for entry in model.config.experts if entry["name"] == name)
+    path = _checked_path(name, model.sources.get("experts", {}).get(name), elsewhere)
+    expert = build_expert(entry)
+    expert.load_weights(path)
+    return expert
+
+
+# ---- writing ----
+
+
+def save(
+    model: "ToVEVisionModel", save_whole: Callable[..., None], folder: str | os.PathLike, light: bool, **kwargs
+) -> None:
+    """Write a tower.
+
+    Args:
+        model: Tower.
+        save_whole: `PreTrainedModel.save_pretrained`, bound.
+        folder: Where.
+        light: Only `tove_fusion` and references.
+        **kwargs: For `save_whole`.
+
+    Raises:
+        WeightsError: A light tower has a frozen part of unknown origin.
+    """
+    if light:
+        unknown = [part for part, entry in _parts(model) if not (entry or {}).get("source")]
+        if unknown:
+            raise storage.WeightsError(
+                f"a light tower refers to its frozen parts, and it is not known where {', '.join(unknown)} came from; "
+                "save it whole"
+            )
+        state = kwargs.pop("state_dict", None) or model.state_dict()
+        kwargs["state_dict"] = {key: tensor for key, tensor in state.items() if key.startswith(FUSION)}
+    save_whole(folder, **kwargs)
+    if kwargs.get("is_main_process", True):
+        # Here, because transformers' image processors import its auto classes, which import this package's model.
+        from .image_processing import ToVEImageProcessor
+
+        ToVEImageProcessor.for_tower(model.config).save_pretrained(folder)
+        form = "light" if light else "whole"
+        storage.save_json(Path(folder) / SOURCES_FILE, {"format": _FORMAT, "form": form, **model.sources})
+
+
+def _parts(model: "ToVEVisionModel") -> list[tuple[str, Mapping[str, Any] | None]]:
+    experts = model.sources.get("experts", {})
+    return [("clip", model.sources.get("clip")), *((name, experts.get(name)) for name in model.attached_names)]
+
+
+# ---- reading ----
+
+
+def is_light(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds a light tower."""
+    file = Path(folder) / SOURCES_FILE
+    return file.is_file() and storage.load_json(file).get("form") == "light"
+
+
+def load_light(
+    cls: "type[ToVEVisionModel]",
+    folder: str | os.PathLike,
+    config: ToVEVisionConfig | None = None,
+    dtype: torch.dtype | str | None = None,
+    sources: Mapping[str, str] | None = None,
+    torch_dtype: torch.dtype | str | None = None,
+    output_loading_info: bool = False,
+    **kwargs,
+) -> Any:
+    """Build a light tower: frozen parts from their sources, `tove_fusion` from the folder.
+
+    Args:
+        cls: Model class.
+        folder: Of the light tower.
+        config: In place of the folder's.
+        dtype: Of the whole tower; "auto" and None take the one it was saved in.
+        sources: Part -> where it is on this machine, in place of what sources.json says.
+        torch_dtype: Older name of `dtype`.
+        output_loading_info: Also return an (empty) report, as transformers does.
+        **kwargs: transformers' options of loading; those that would change the result are refused.
+
+    Raises:
+        WeightsError: A frozen part is missing or is not the one the tower was trained with.
+        ValueError: An option that a light tower cannot follow.
+    """
+    refused = sorted(
+        key for key in ("device_map", "quantization_config", "state_dict", "key_mapping") if kwargs.get(key)
+    )
+    if refused:
+        raise ValueError(f"a light tower is loaded on the CPU and cannot follow {', '.join(refused)}; use .to() after")
+    folder, sources = Path(folder), dict(sources or {})
+    config = config or ToVEVisionConfig.from_pretrained(folder)
+    attention = kwargs.get("attn_implementation")
+    if attention is not None:
+        config._attn_implementation = attention
+    model = cls(config)
+    model.sources = read_sources(folder)
+    load_clip(model.clip, _checked_path("clip", model.sources.get("clip"), sources.get("clip")))
+    for name, expert in model.experts.items():
+        entry = model.sources.get("experts", {}).get(name)
+        expert.load_weights(_checked_path(name, entry, sources.get(name)))
+    own = {key.removeprefix(FUSION): tensor for key, tensor in storage.load_tensors(folder).items()}
+    storage.load_strict(model.tove_fusion, own, where=storage.weight_files(folder)[0])
+    dtype = dtype or torch_dtype
+    if dtype is None or dtype == "auto":
+        dtype = getattr(config, "dtype", None) or torch.float32
+    model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype).eval()
+    report = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+    return (model, report) if output_loading_info else model
+
+
+def load_whole(load: Callable[..., Any], folder: str | os.PathLike, *args, **kwargs) -> Any:
+    """Load a whole tower with transformers and make sure that nothing of it is random.
+
+    Args:
+        load: `PreTrainedModel.from_pretrained`, bound.
+        folder: Folder or hub id.
+        *args: For `load`.
+        **kwargs: For `load`.
+
+    Raises:
+        WeightsError: Weights are missing or truncated, or some keys of the tower are not among them.
+    """
+    from safetensors import SafetensorError
+
+    want_report = kwargs.pop("output_loading_info", False)
+    if kwargs.pop("sources", None):
+        raise ValueError("`sources` is for a light tower; this one holds its frozen weights itself")
+    try:
+        model, report = load(folder, *args, output_loading_info=True, **kwargs)
+    except SafetensorError as error:
+        raise storage.WeightsError(f"weights in `{folder}` are truncated or not safetensors: {error}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise storage.WeightsError(
+            f"weights in `{folder}` lack {len(missing)} tensors of the tower ({', '.join(missing[:3])}, ...); it would "
+            "be partly random"
+        )
+    if (Path(folder) / SOURCES_FILE).is_file():
+        model.sources = read_sources(folder)
+    return (model, report) if want_report else model
+
+
+def read_sources(folder: str | os.PathLike) -> dict[str, Any]:
+    """Where the frozen parts of a saved tower came from; empty when the folder does not say."""
+    file = Path(folder) / SOURCES_FILE
+    content = storage.load_json(file) if file.is_file() else {}
+    return {key: content[key] for key in ("clip", "experts") if key in content}

@@ -1,0 +1,73 @@
+"""The frozen CLIP: stock, but for staying in eval mode; and how its weights are read. DESIGN.md section 2."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from .. import storage
+
+_VISION = "vision_model."
+# What a whole CLIPModel or a CLIPVisionModelWithProjection holds besides the encoder; nothing else may be left over.
+_BESIDE = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
+
+
+class FrozenCLIP(CLIPVisionModel):
+    """transformers' CLIP encoder that stays in eval mode whatever is asked."""
+
+    def train(self, mode: bool = True) -> "FrozenCLIP":
+        """Stays in eval mode."""
+        return super().train(False)
+
+
+def read_architecture(folder: Path) -> dict[str, Any]:
+    """Fields of `CLIPVisionConfig` from a CLIP folder's config.json.
+
+    Args:
+        folder: Of a CLIPModel or of its vision part.
+
+    Raises:
+        MissingWeightsError: No config.json.
+        WeightsError: It is not that of a CLIP.
+    """
+    config = storage.load_json(folder / "config.json")
+    kind = config.get("model_type")
+    if kind == "clip":
+        # Old files carry what differs from the defaults in `vision_config_dict`.
+        config = {**config.get("vision_config", {}), **(config.get("vision_config_dict") or {})}
+    elif kind != "clip_vision_model":
+        raise storage.WeightsError(
+            f"folder `{folder}` is no CLIP: its config.json says `model_type: {kind}`; expected `clip` or "
+            "`clip_vision_model`"
+        )
+    return CLIPVisionConfig(**config).to_dict()
+
+
+def read_normalisation(folder: Path) -> tuple[list[float], list[float]] | None:
+    """Mean and std of a CLIP folder's own preprocessor, or None when it has none."""
+    file = folder / "preprocessor_config.json"
+    config = storage.load_json(file) if file.is_file() else {}
+    if "image_mean" not in config or "image_std" not in config:
+        return None
+    return config["image_mean"], config["image_std"]
+
+
+def load_clip(clip: CLIPVisionModel, path: Path) -> None:
+    """Load the encoder's weights, all of them, from a CLIPModel's or a vision-only file or folder.
+
+    Args:
+        clip: Encoder; parameters keep their dtype and device.
+        path: File or folder.
+
+    Raises:
+        MissingWeightsError: Nothing there.
+        WeightsError: Truncated, or keys or shapes that do not fit; names file and first keys.
+    """
+    files = storage.weight_files(path)
+    tensors: dict[str, torch.Tensor] = {}
+    for key, tensor in storage.load_tensors(path).items():
+        if key.startswith(_BESIDE) or key.endswith("position_ids"):
+            continue
+        tensors[key.removeprefix(_VISION)] = tensor
+    storage.load_strict(clip, tensors, where=files[0])

@@ -1,0 +1,132 @@
+"""The tower's transformers config: architecture only. HOSTS.md section 3.3.
+
+Where weights came from is not architecture: `sources.json` beside it says that.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.models.auto.configuration_auto import AutoConfig
+
+from ..config import ConfigError, parse
+from ..experts.schema import parse_expert
+from .configuration_yaml import FusionSettings, check_names
+
+# What fixes a CLIP's network; the rest of its config (names, dtype, library version) is not architecture.
+_CLIP_FIELDS = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+    "attention_dropout": 0.0,
+}
+
+
+class ToVEVisionConfig(PreTrainedConfig):
+    """Architecture of a ToVE vision tower.
+
+    Args:
+        clip_config: Fields of `CLIPVisionConfig` that differ from its defaults.
+        experts: One plain dictionary for each expert: `name`, `family` and the family's architecture fields.
+        detached: Names of experts that are not run; their weights are neither loaded nor saved.
+        select_layer: CLIP's hidden state whose patch tokens are used.
+        fusion: Settings of `tove_fusion` (`FusionSettings`).
+        image_mean: Mean of the tower's input over [0, 1] RGB, three floats.
+        image_std: Standard deviation of the same.
+
+    Raises:
+        ConfigError: An expert or a setting does not fit, the CLIP's image or patch is not square, or it has no such
+            layer.
+    """
+
+    model_type = "tove_vision"
+    base_config_key = "vision_config"
+
+    def __init__(
+        self,
+        clip_config: dict[str, Any] | None = None,
+        experts: Sequence[dict[str, Any]] = (),
+        detached: Sequence[str] = (),
+        select_layer: int = -2,
+        fusion: dict[str, Any] | None = None,
+        image_mean: Sequence[float] = tuple(OPENAI_CLIP_MEAN),
+        image_std: Sequence[float] = tuple(OPENAI_CLIP_STD),
+        **kwargs,
+    ):
+        given = clip_config or {}
+        self.clip_config = {key: given.get(key, default) for key, default in _CLIP_FIELDS.items()}
+        self.experts = [parse_expert(entry, where="tower config") for entry in experts]
+        self.detached = list(detached)
+        self.select_layer = select_layer
+        self.fusion = dataclasses.asdict(parse(FusionSettings, fusion or {}, where="tower config, fusion"))
+        self.image_mean = [float(value) for value in image_mean]
+        self.image_std = [float(value) for value in image_std]
+        self._check()
+        # What hosts read. `hidden_states` of the output are (t_clip, t_fuse): one layer above its input.
+        self.hidden_size = self.clip_config["hidden_size"]
+        self.image_size = self.clip_config["image_size"]
+        self.patch_size = self.clip_config["patch_size"]
+        self.num_channels = self.clip_config["num_channels"]
+        self.num_hidden_layers = 1
+        for derived in ("hidden_size", "image_size", "patch_size", "num_channels", "num_hidden_layers"):
+            kwargs.pop(derived, None)
+        super().__init__(**kwargs)
+
+    @property
+    def side(self) -> int:
+        """Tokens along one side of the square grid."""
+        return self.image_size // self.patch_size
+
+    @property
+    def num_tokens(self) -> int:
+        """Visual tokens per image."""
+        return self.side**2
+
+    @property
+    def expert_names(self) -> list[str]:
+        """All experts, attached or not, in the order of the gate's columns."""
+        return [entry["name"] for entry in self.experts]
+
+    @property
+    def attached_names(self) -> list[str]:
+        """The experts that are run, in order."""
+        return [name for name in self.expert_names if name not in self.detached]
+
+    @property
+    def fusion_settings(self) -> FusionSettings:
+        """Typed settings of `tove_fusion`."""
+        return FusionSettings(**self.fusion)
+
+    def _check(self) -> None:
+        check_names(self.expert_names, self.detached, "tower config")
+        for name in self.expert_names:
+            if hasattr(nn.ModuleDict, name):
+                raise ConfigError(f"tower config: an expert cannot be called `{name}`; choose another `name`")
+        size, patch, layers = (self.clip_config[key] for key in ("image_size", "patch_size", "num_hidden_layers"))
+        for key, value in (("image_size", size), ("patch_size", patch)):
+            if not isinstance(value, int):
+                raise ConfigError(
+                    f"tower config: the CLIP's `{key}` is {value!r}; expected one integer, because experts are "
+                    "resampled to a square token grid"
+                )
+        if size < patch:
+            raise ConfigError(f"tower config: `image_size` {size} is smaller than `patch_size` {patch}")
+        if not -layers - 1 <= self.select_layer <= layers:
+            raise ConfigError(
+                f"tower config: `select_layer` is {self.select_layer}; a CLIP of {layers} layers has hidden states "
+                f"{-layers - 1} to {layers}"
+            )
+        if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
+            raise ConfigError("tower config: `image_mean` and `image_std` need 3 floats each, std above 0")
+
+
+AutoConfig.register(ToVEVisionConfig.model_type, ToVEVisionConfig, exist_ok=True)

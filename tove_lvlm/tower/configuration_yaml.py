@@ -1,0 +1,179 @@
+"""A tower's YAML as typed configuration, checked without importing torch. DESIGN.md sections 2 and 4.
+
+clip:
+  pretrained: openai/clip-vit-large-patch14-336   # hub id | folder | shipped:NAME | none (random weights)
+  architecture: {hidden_size: 1024, ...}          # only where the sizes must be known without the folder
+  select_layer: -2
+fusion: {zero_init: true, expert_dropout: 0.1}
+experts:
+  - {name: depth, family: dense_vit, output: map, pretrained: shipped:miniature/depth}
+detached: []
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import storage
+from ..config import ConfigError, parse, read_yaml
+from ..experts.schema import EXPERT_FIELDS, complete_fields
+from ..registry import nearest
+
+_WEIGHT_KEYS = ("pretrained", "revision", "license")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionSettings:
+    """The trainable part of the tower, `tove_fusion`. The values are our choice; the paper's are not known."""
+
+    zero_init: bool = True
+    """The last layer of each transfer MLP starts at zero, so that step 0 is CLIP exactly."""
+    mlp_hidden: int | None = None
+    """Hidden width of the transfer MLPs; that of CLIP when left out."""
+    gate_hidden: int | None = None
+    """Hidden width of the gate; a quarter of CLIP's when left out."""
+    temperature: float = 1.0
+    """Divides the gate's logits."""
+    gate_noise: float = 0.0
+    """Standard deviation of the noise on the logits, in training only."""
+    expert_dropout: float = 0.1
+    """Probability that an expert is masked at the gate for an image, in training only."""
+    stem_width: int = 256
+    """Channels that a conv stem gives for an expert with output `map`."""
+
+    def __post_init__(self):
+        if self.temperature <= 0:
+            raise ConfigError(f"`temperature` is {self.temperature}; expected above 0")
+        if self.gate_noise < 0:
+            raise ConfigError(f"`gate_noise` is {self.gate_noise}; expected 0 or above")
+        if not 0 <= self.expert_dropout < 1:
+            raise ConfigError(f"`expert_dropout` is {self.expert_dropout}; expected 0 <= p < 1")
+        for key in ("mlp_hidden", "gate_hidden", "stem_width"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ConfigError(f"`{key}` is {value}; expected at least 1")
+        if self.stem_width % 8:
+            raise ConfigError(f"`stem_width` is {self.stem_width}; expected a multiple of 8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSection:
+    """The frozen CLIP whose tokens are enriched."""
+
+    pretrained: str | None
+    """Hub id or folder (of a CLIPModel or its vision part); `none` builds it with random weights."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    license: str | None = None
+    """Licence of the weights, kept in sources.json."""
+    architecture: dict[str, Any] | None = None
+    """Fields of `CLIPVisionConfig`; needed with `pretrained: none`, and to build the tower where a hub id cannot be
+    looked up."""
+    select_layer: int = -2
+    """CLIP layer whose patch tokens are used, as an index of its hidden states (LLaVA's default)."""
+    image_mean: list[float] | None = None
+    """Mean of the tower's input; that of the CLIP's own preprocessor when left out."""
+    image_std: list[float] | None = None
+    """Standard deviation of the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertSection:
+    """One expert: its architecture and where its weights come from."""
+
+    fields: dict[str, Any]
+    pretrained: str | None
+    revision: str | None = None
+    license: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name within the tower."""
+        return self.fields["name"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+    """A tower's YAML. Paths in it are already resolved."""
+
+    clip: ClipSection
+    experts: list[ExpertSection]
+    fusion: FusionSettings = field(default_factory=FusionSettings)
+    detached: list[str] = field(default_factory=list)
+    """Experts that the tower has but does not run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Raw:
+    clip: ClipSection
+    experts: list[dict[str, Any]] = field(default_factory=list)
+    fusion: FusionSettings = field(default_factory=FusionSettings)
+    detached: list[str] = field(default_factory=list)
+
+
+def read_tower_yaml(path: str | Path, options: Sequence[str] = ()) -> TowerConfig:
+    """Read and check a tower's YAML; weight sources come out resolved, nothing is loaded.
+
+    Args:
+        path: The YAML, or `shipped:NAME`.
+        options: `a.b=c` strings put over the file.
+
+    Raises:
+        ConfigError: Unknown key, family or field, wrong type, a source that does not exist, an expert named twice.
+    """
+    path = Path(_resolved(str(path), None, "tower"))
+    raw = parse(_Raw, read_yaml(path, options), where=str(path))
+    clip = dataclasses.replace(raw.clip, pretrained=_source(raw.clip.pretrained, path, "clip.pretrained"))
+    if clip.pretrained is None and clip.architecture is None:
+        raise ConfigError(f"{path}: `clip.pretrained` is none, so `clip.architecture` must give the sizes")
+    experts = [_expert(entry, index, path) for index, entry in enumerate(raw.experts)]
+    check_names([expert.name for expert in experts], raw.detached, str(path))
+    return TowerConfig(clip=clip, experts=experts, fusion=raw.fusion, detached=raw.detached)
+
+
+def check_names(names: Sequence[str], detached: Sequence[str], where: str) -> None:
+    """Each expert once, and only known ones detached.
+
+    Raises:
+        ConfigError: Names the expert.
+    """
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise ConfigError(f"{where}: experts named twice: {', '.join(twice)}; give each its own `name`")
+    for name in detached:
+        if name not in names:
+            raise ConfigError(f"{where}: `detached` names the expert `{name}`; {nearest(name, names)}")
+
+
+def _expert(entry: Mapping[str, Any], index: int, path: Path) -> ExpertSection:
+    where = f"experts[{index}]"
+    if "pretrained" not in entry:
+        raise ConfigError(
+            f"{path}: required key `{where}.pretrained` is missing; give a hub id, a file or a folder, or `none` for "
+            "random weights"
+        )
+    for key in _WEIGHT_KEYS:
+        if not isinstance(entry.get(key), str | None):
+            raise ConfigError(f"{path}: `{where}.{key}` is {entry[key]!r}; expected text or none")
+    weights = {key: entry.get(key) for key in _WEIGHT_KEYS}
+    weights["pretrained"] = _source(weights["pretrained"], path, f"{where}.pretrained")
+    fields = {key: value for key, value in entry.items() if key not in _WEIGHT_KEYS}
+    if isinstance(fields.get("family"), str) and fields["family"] not in EXPERT_FIELDS:
+        hint = nearest(fields["family"], EXPERT_FIELDS.names())
+        raise ConfigError(f"{path}: `{where}.family`: unknown expert family `{fields['family']}`; {hint}")
+    return ExpertSection(fields=complete_fields(fields, weights["pretrained"], f"{path}: {where}"), **weights)
+
+
+def _source(source: str | None, path: Path, key: str) -> str | None:
+    if source is None or source.lower() == "none":
+        return None
+    return _resolved(source, path.resolve().parent, f"{path}: `{key}`")
+
+
+def _resolved(source: str, base: Path | None, where: str) -> str:
+    try:
+        return storage.resolve_source(source, base)
+    except storage.MissingWeightsError as error:
+        raise ConfigError(f"{where}: {error}") from error

@@ -1,0 +1,101 @@
+"""`tove_fusion`: everything that is trained in the tower, as one module. DESIGN.md section 2.
+
+    t_fuse = t_clip + sum_k g_k * e_k
+
+One call with one positional tensor first, so that a wrapper (peft's `modules_to_save`) can stand in for it; its
+parameters are never reached from outside.
+
+Shapes: B images, N tokens, D width, K experts, C h w an expert's grid.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..experts import ExpertSpec
+from .configuration_yaml import FusionSettings
+from .gate import Gate
+from .init import start
+from .losses import balance_loss
+from .transfer import Transfer
+
+
+class FusionOutput(NamedTuple):
+    """What the fusion gives."""
+
+    t_fuse_BND: torch.Tensor
+    """Enriched tokens, in the dtype of `t_clip`."""
+    gate_BNK: torch.Tensor
+    """Gate probabilities, float32; exactly 0 for detached experts."""
+    balance: torch.Tensor
+    """Balance loss, scalar float32."""
+
+
+class ToVEFusion(nn.Module):
+    """Gate and residual knowledge transfer of all K experts, attached or not.
+
+    Args:
+        specs: The experts, in the order of the gate's columns.
+        width: D.
+        side: Tokens along a side.
+        settings: Sizes and switches.
+    """
+
+    def __init__(self, specs: Sequence[ExpertSpec], width: int, side: int, settings: FusionSettings):
+        super().__init__()
+        self.names = [spec.name for spec in specs]
+        self.gate = None
+        if specs:
+            self.gate = Gate(
+                width,
+                len(specs),
+                hidden=settings.gate_hidden or max(1, width // 4),
+                temperature=settings.temperature,
+                noise=settings.gate_noise,
+                expert_dropout=settings.expert_dropout,
+            )
+        self.transfers = nn.ModuleDict(
+            {
+                spec.name: Transfer(
+                    spec,
+                    side=side,
+                    width=width,
+                    hidden=settings.mlp_hidden or width,
+                    stem_width=settings.stem_width,
+                    zero_init=settings.zero_init,
+                )
+                for spec in specs
+            }
+        )
+        self.apply(start)
+
+    def forward(
+        self, t_clip_BND: torch.Tensor, grids: Mapping[str, torch.Tensor], weight_B: torch.Tensor
+    ) -> FusionOutput:
+        """Enrich CLIP's tokens.
+
+        Args:
+            t_clip_BND: CLIP's tokens; returned as they are when no expert is attached.
+            grids: The attached experts' grids by name, (B, C, h, w) each.
+            weight_B: 1 for an image that counts in the balance loss, 0 for a dummy.
+        """
+        attached_K = [name in grids for name in self.names]
+        if not any(attached_K):
+            empty_BNK = t_clip_BND.new_zeros(*t_clip_BND.shape[:2], len(self.names), dtype=torch.float32)
+            return FusionOutput(t_clip_BND, empty_BNK, empty_BNK.new_zeros(()))
+        # The trainable part may be kept in another dtype than the frozen one (float32 masters under autocast).
+        gate = self.gate(t_clip_BND.to(self.gate.fc1.weight.dtype), attached_K)
+        delta_BND = None
+        for index, name in enumerate(self.names):
+            if not attached_K[index]:
+                continue
+            e_BND = self.transfers[name](grids[name])
+            share_BND = gate.probs_BNK[..., index, None].to(e_BND.dtype) * e_BND
+            delta_BND = share_BND if delta_BND is None else delta_BND + share_BND
+        return FusionOutput(
+            t_fuse_BND=t_clip_BND + delta_BND.to(t_clip_BND.dtype),
+            gate_BNK=gate.probs_BNK,
+            balance=balance_loss(gate.wanted_BNK, weight_B, attached_K, collective=self.training),
+        )

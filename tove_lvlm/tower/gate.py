@@ -1,0 +1,75 @@
+"""The token-aware gate: how much every token takes from each expert. PAPER.md section 7.
+
+    g = softmax(G(t_clip) / temperature), logits of detached experts at -inf; G: LayerNorm, a small MLP (our choice)
+
+Shapes: B images, N tokens, D width, K experts.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from .init import FAN_IN, mark
+
+
+class GateOutput(NamedTuple):
+    """Probabilities, float32."""
+
+    probs_BNK: torch.Tensor
+    """What the experts are weighted with."""
+    wanted_BNK: torch.Tensor
+    """The same before expert dropout; the balance loss shapes the gate, not the mask."""
+
+
+class Gate(nn.Module):
+    """Gate over K experts.
+
+    Args:
+        width: D.
+        num_experts: K.
+        hidden: Width of the hidden layer.
+        temperature: Divides the logits.
+        noise: Standard deviation of Gaussian noise on the logits, in training only.
+        expert_dropout: Probability that an expert is masked for an image, in training only. Where all would be
+            masked, none is.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_experts: int,
+        hidden: int,
+        temperature: float = 1.0,
+        noise: float = 0.0,
+        expert_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.temperature, self.noise, self.expert_dropout = temperature, noise, expert_dropout
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = mark(nn.Linear(width, hidden), FAN_IN)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, num_experts)
+
+    def forward(self, t_clip_BND: torch.Tensor, attached_K: list[bool]) -> GateOutput:
+        """Probabilities for each token.
+
+        Args:
+            t_clip_BND: CLIP's tokens.
+            attached_K: Which experts take part; the others get exactly 0. Without any, all are 0.
+        """
+        logits_BNK = self.fc2(self.act(self.fc1(self.norm(t_clip_BND)))).float() / self.temperature
+        mask_K = torch.tensor(attached_K, device=logits_BNK.device)
+        if not any(attached_K):
+            nothing_BNK = torch.zeros_like(logits_BNK)
+            return GateOutput(nothing_BNK, nothing_BNK)
+        if self.training and self.noise > 0:
+            logits_BNK = logits_BNK + self.noise * torch.randn_like(logits_BNK)
+        logits_BNK = logits_BNK.masked_fill(~mask_K, float("-inf"))
+        wanted_BNK = logits_BNK.softmax(-1)
+        if not (self.training and self.expert_dropout > 0):
+            return GateOutput(wanted_BNK, wanted_BNK)
+        keep_BK = torch.rand(len(logits_BNK), len(attached_K), device=logits_BNK.device) >= self.expert_dropout
+        keep_BK = keep_BK & mask_K
+        keep_BK = torch.where(keep_BK.any(-1, keepdim=True), keep_BK, mask_K)
+        return GateOutput(logits_BNK.masked_fill(~keep_BK[:, None], float("-inf")).softmax(-1), wanted_BNK)

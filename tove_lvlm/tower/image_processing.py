@@ -1,0 +1,31 @@
+"""The tower's image processor: CLIP's, under the tower's own name. HOSTS.md sections 1.2 and 3.3.
+
+Every host stacks one (3, H, W) tensor for each image, so there is one normalisation here; what each expert wants is
+made from it inside the tower.
+"""
+
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from .configuration import ToVEVisionConfig
+
+
+class ToVEImageProcessor(CLIPImageProcessorPil):
+    """Resize the shorter side, crop the centre, rescale, normalise: `pixel_values` (B, 3, S, S).
+
+    Has what LLaVA asks of it: `preprocess`, `image_mean`, `image_std`, `size["shortest_edge"]`, `crop_size["height"]`.
+    """
+
+    @classmethod
+    def for_tower(cls, config: ToVEVisionConfig) -> "ToVEImageProcessor":
+        """The processor whose pixels the tower of this config expects."""
+        side = config.image_size
+        return cls(
+            size={"shortest_edge": side},
+            crop_size={"height": side, "width": side},
+            image_mean=list(config.image_mean),
+            image_std=list(config.image_std),
+        )
+
+
+AutoImageProcessor.register(ToVEVisionConfig, image_processor_classes={"pil": ToVEImageProcessor}, exist_ok=True)

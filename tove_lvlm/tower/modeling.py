@@ -1,0 +1,287 @@
+"""The ToVE vision tower as a transformers model. DESIGN.md section 2, HOSTS.md section 3.
+
+    pixels -> CLIP (frozen) -> t_clip -> tove_fusion -> t_fuse
+        \\--> hub of experts (frozen) -> grids --^
+
+Shapes: B images, N tokens, D width, K experts, H W pixels.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import CLIPVisionConfig
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import AutoModel
+from transformers.utils import ModelOutput
+
+from ..experts import ExpertHub, build_expert, describe
+from ..experts.preprocess import Preprocessing
+from ..registry import nearest
+from ..storage import WeightsError
+from . import checkpoint
+from .clip import FrozenCLIP
+from .configuration import ToVEVisionConfig
+from .fusion import ToVEFusion
+from .init import is_marked, start
+
+
+@dataclass
+class ToVEOutput(ModelOutput):
+    """What the tower gives."""
+
+    last_hidden_state: torch.Tensor | None = None
+    """t_fuse, (B, N, D)."""
+    pooler_output: Any = None
+    """Left to the host: LLaVA puts the projected features here."""
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    """(t_clip, t_fuse): hosts that select a layer must select the last one."""
+    gate_probs: torch.Tensor | None = None
+    """(B, N, K) float32, columns as `expert_names`; exactly 0 for detached experts."""
+    balance_loss: torch.Tensor | None = None
+    """Scalar float32, without its weight."""
+
+
+class ToVEVisionModel(PreTrainedModel):
+    """A frozen CLIP whose tokens take from frozen vision experts what a token-aware gate lets them.
+
+    Args:
+        config: Architecture.
+    """
+
+    config_class = ToVEVisionConfig
+    base_model_prefix = "tove"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["CLIPEncoderLayer", "CLIPVisionEmbeddings", "DenseViT", "TimmBackbone", "ToVEFusion"]
+
+    def __init__(self, config: ToVEVisionConfig):
+        super().__init__(config)
+        clip_config = CLIPVisionConfig(**config.clip_config)
+        clip_config._attn_implementation = config._attn_implementation
+        self.clip = FrozenCLIP(clip_config)
+        entries = {entry["name"]: entry for entry in config.experts}
+        self.experts = ExpertHub({name: build_expert(entries[name]) for name in config.attached_names})
+        specs = [describe(entry) for entry in config.experts]
+        self.tove_fusion = ToVEFusion(specs, config.hidden_size, config.side, config.fusion_settings)
+        self._put_aside: dict[str, nn.Module] = {}
+        self.sources: dict[str, Any] = {}
+        """Where the frozen weights came from: `clip` and `experts.NAME` -> source, revision, sha256, license."""
+        self.post_init()
+        self._settle()
+
+    # ---- what it computes ----
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        output_hidden_states: bool | int | list[int] | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> ToVEOutput | tuple:
+        """Tokens for a batch of images.
+
+        Args:
+            pixel_values: (B, 3, S, S) with S the config's `image_size`, normalised with its mean and std. An image
+                that is exactly zero is a host's dummy and has no weight in the balance loss.
+            output_hidden_states: Ignored; `hidden_states` is always (t_clip, t_fuse).
+            return_dict: False gives a tuple.
+            **kwargs: Whatever a host passes on; ignored.
+
+        Returns:
+            Tokens in the dtype of the tower's weights.
+
+        Raises:
+            ValueError: The pixels have another shape.
+        """
+        self._check_pixels(pixel_values)
+        if self.training:
+            self._sleep()  # train() called on a part deep inside CLIP or an expert does not pass our own train()
+        weight_B = (pixel_values != 0).flatten(1).any(1)
+        t_clip_BND = self._clip_tokens(pixel_values)
+        given = Preprocessing(self.config.image_size, tuple(self.config.image_mean), tuple(self.config.image_std))
+        grids = self.experts(pixel_values, given, dtype=t_clip_BND.dtype)
+        fused = self.tove_fusion(t_clip_BND, grids, weight_B)
+        output = ToVEOutput(
+            last_hidden_state=fused.t_fuse_BND,
+            hidden_states=(t_clip_BND, fused.t_fuse_BND),
+            gate_probs=fused.gate_BNK,
+            balance_loss=fused.balance,
+        )
+        return output.to_tuple() if return_dict is False else output
+
+    @torch.no_grad()
+    def _clip_tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
+        layer = self.config.select_layer
+        wanted = layer if layer != 0 else True  # an index makes transformers keep that layer only; 0 reads as "none"
+        states = self.clip(pixels_B3HW.to(self.clip.dtype), output_hidden_states=wanted).hidden_states
+        tokens_BND = states[layer][:, 1:]
+        if tokens_BND.shape[1] != self.config.num_tokens:
+            raise ValueError(
+                f"CLIP gave {tokens_BND.shape[1]} patch tokens; expected {self.config.side} x {self.config.side}, "
+                "because experts are resampled to a square grid"
+            )
+        return tokens_BND
+
+    def _check_pixels(self, pixel_values: torch.Tensor) -> None:
+        size = self.config.image_size
+        if not isinstance(pixel_values, torch.Tensor) or pixel_values.ndim != 4:
+            shape = tuple(pixel_values.shape) if isinstance(pixel_values, torch.Tensor) else type(pixel_values).__name__
+            raise ValueError(f"pixel_values are {shape}; expected one tensor (B, 3, {size}, {size})")
+        if pixel_values.shape[1:] != (3, size, size):
+            height, width = pixel_values.shape[-2:]
+            reason = "" if height == width else " (images must be square: experts are resampled to a square token grid)"
+            raise ValueError(
+                f"pixel_values have shape {tuple(pixel_values.shape)}; expected (B, 3, {size}, {size}){reason}; use "
+                "the tower's ToVEImageProcessor"
+            )
+
+    # ---- which experts take part ----
+
+    @property
+    def expert_names(self) -> list[str]:
+        """All experts, attached or not, in the order of the gate's columns."""
+        return self.config.expert_names
+
+    @property
+    def attached_names(self) -> list[str]:
+        """The experts that are run, in order."""
+        return self.config.attached_names
+
+    def detach(self, *names: str) -> None:
+        """Take experts out: they are neither run nor saved, their gate probability is exactly 0, the others share it.
+
+        Args:
+            *names: At least one; those already detached stay so.
+
+        Raises:
+            ValueError: No such expert, or no name.
+        """
+        if not names:
+            raise ValueError(f"name the experts to detach; {nearest('', self.expert_names)}")
+        self._check_names(names)
+        for name in names:
+            if name in self.experts:
+                self._put_aside[name] = self.experts.pop(name)
+        self.config.detached = [name for name in self.expert_names if name in {*self.config.detached, *names}]
+
+    def attach(self, *names: str) -> None:
+        """Put detached experts back, bit for bit.
+
+        Args:
+            *names: All detached ones when left out. One that was detached when the tower was loaded has no weights
+                here: they are read from where `sources` says.
+
+        Raises:
+            ValueError: No such expert, or its weights are unknown.
+        """
+        self._check_names(names)
+        wanted = [name for name in self.config.detached if name in names or not names]
+        found = {
+            name: self._put_aside[name] if name in self._put_aside else checkpoint.load_expert(self, name)
+            for name in wanted
+        }
+        like = next(self.clip.parameters())
+        attached = {**dict(self.experts.items()), **{name: expert.to(like) for name, expert in found.items()}}
+        for name in found:
+            self._put_aside.pop(name, None)
+        self.config.detached = [name for name in self.config.detached if name not in wanted]
+        self.experts.clear()
+        self.experts.update({name: attached[name] for name in self.attached_names})
+
+    def _check_names(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            if name not in self.expert_names:
+                raise ValueError(f"the tower has no expert `{name}`; {nearest(str(name), self.expert_names)}")
+
+    # ---- what is frozen ----
+
+    def requires_grad_(self, requires_grad: bool = True) -> "ToVEVisionModel":
+        """As `nn.Module.requires_grad_`, for `tove_fusion` only: CLIP and experts hold no gradients."""
+        self.tove_fusion.requires_grad_(requires_grad)
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """CLIP's patch embedding."""
+        return self.clip.get_input_embeddings()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """First values of one module that was not loaded; transformers calls it for each."""
+        if is_marked(module):
+            start(module)
+        else:
+            super()._init_weights(module)
+
+    def _initialize_weights(self, module: nn.Module, *args, **kwargs) -> None:
+        """transformers' walk over the modules after building or loading; the tower itself comes last."""
+        super()._initialize_weights(module, *args, **kwargs)
+        if module is self:
+            self._refuse_partly_random()
+            self._settle()
+
+    def _refuse_partly_random(self) -> None:
+        """transformers only warns of missing keys, and a host's `from_pretrained` does not pass our own."""
+        found: dict[bool, list[str]] = {True: [], False: []}
+        for part, module in (("clip", self.clip), ("experts", self.experts)):
+            for name, tensor in module.state_dict(keep_vars=True).items():
+                found[getattr(tensor, "_is_hf_initialized", False)].append(f"{part}.{name}")
+        if found[True] and found[False]:
+            raise WeightsError(
+                f"the checkpoint lacks {len(found[False])} tensors of the tower's frozen parts "
+                f"({', '.join(found[False][:3])}, ...); it would be partly random"
+            )
+
+    def _settle(self) -> None:
+        """What loading undoes: transformers makes every loaded parameter trainable and leaves loose buffers empty."""
+        self.clip.requires_grad_(False)
+        self.experts.requires_grad_(False)
+        self._sleep()
+        for expert in self.experts.values():
+            expert.repair_buffers()
+
+    def _sleep(self) -> None:
+        self.clip.train(False)
+        self.experts.train(False)
+
+    # ---- files ----
+
+    def save_pretrained(self, save_directory: str | os.PathLike, light: bool = False, **kwargs) -> None:
+        """Write the tower, its image processor and `sources.json`.
+
+        Args:
+            save_directory: Folder.
+            light: Write only `tove_fusion`, with references to the frozen parts and their fingerprints.
+            **kwargs: As `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            ValueError: A light tower needs to know where every frozen part came from.
+        """
+        checkpoint.save(self, super().save_pretrained, save_directory, light, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+        """Load a tower, whole or light.
+
+        Args:
+            pretrained_model_name_or_path: Folder or hub id.
+            *args: As `PreTrainedModel.from_pretrained`.
+            **kwargs: As `PreTrainedModel.from_pretrained`. For a light tower: `config`, `dtype`, and `sources`, a
+                dictionary part -> source that says where frozen parts (`clip`, an expert's name) are on this machine.
+
+        Raises:
+            WeightsError: Weights are missing, truncated, or not those that the tower was trained with.
+        """
+        folder = pretrained_model_name_or_path
+        if checkpoint.is_light(folder):
+            return checkpoint.load_light(cls, folder, *args, **kwargs)
+        return checkpoint.load_whole(super().from_pretrained, folder, *args, **kwargs)
+
+
+AutoModel.register(ToVEVisionConfig, ToVEVisionModel, exist_ok=True)

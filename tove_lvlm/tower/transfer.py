@@ -1,0 +1,91 @@
+"""From an expert's grid to CLIP's tokens: stem, resampling, LayerNorm and a two-layer MLP. PAPER.md section 7.
+
+    e_k = MLP_k(LN(resample(grid_k)))        the MLP's last layer starts at zero (our choice; a switch)
+
+Shapes: B images, C channels and h w sides of an expert's grid, N tokens, D width.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..experts import ExpertSpec
+from .init import FAN_IN, STEM, ZERO, mark
+
+NUM_STEM_CONVS = 4
+
+
+class MapStem(nn.Sequential):
+    """Four 3x3 convs that bring a predicted map near the token grid, with stride 2 as often as its size demands.
+
+    Without a norm: statistics over an image would take away the level that a depth map is about.
+
+    Args:
+        in_channels: C of the map.
+        map_size: Side of the map.
+        side: Tokens along a side.
+        width: Channels of the result; a multiple of 8.
+    """
+
+    def __init__(self, in_channels: int, map_size: int, side: int, width: int):
+        halvings = min(NUM_STEM_CONVS, max(0, int(math.log2(map_size / side))))
+        widths = [in_channels, width // 8, width // 4, width // 2, width]
+        layers: list[nn.Module] = []
+        for index in range(NUM_STEM_CONVS):
+            stride = 2 if index < halvings else 1
+            conv = nn.Conv2d(widths[index], widths[index + 1], kernel_size=3, stride=stride, padding=1)
+            layers += [mark(conv, STEM), nn.GELU()]
+        super().__init__(*layers)
+
+
+class Transfer(nn.Module):
+    """One expert's way into the tokens.
+
+    Args:
+        spec: The expert.
+        side: Tokens along a side.
+        width: D.
+        hidden: Hidden width of the MLP.
+        stem_width: Channels of the conv stem, for an expert whose output is a map.
+        zero_init: Whether the last layer starts at zero.
+    """
+
+    def __init__(self, spec: ExpertSpec, side: int, width: int, hidden: int, stem_width: int, zero_init: bool):
+        super().__init__()
+        self.name, self.side, self.channels = spec.name, side, spec.channels
+        self.stem, channels = None, spec.channels
+        if spec.output == "map":
+            self.stem = MapStem(spec.channels, spec.preprocessing.size, side, stem_width)
+            channels = stem_width
+        self.norm = nn.LayerNorm(channels)
+        self.fc1 = mark(nn.Linear(channels, hidden), FAN_IN)
+        self.act = nn.GELU()
+        self.fc2 = mark(nn.Linear(hidden, width), ZERO if zero_init else FAN_IN)
+
+    def forward(self, grid_BChw: torch.Tensor) -> torch.Tensor:
+        """Tokens `e_k`, (B, N, D).
+
+        Args:
+            grid_BChw: The expert's features or map.
+        """
+        grid_BChw = grid_BChw.to(self.fc1.weight.dtype)
+        if self.stem is not None:
+            grid_BChw = self.stem(grid_BChw)
+        tokens_BNC = resample(grid_BChw, self.side).flatten(2).transpose(1, 2)
+        return self.fc2(self.act(self.fc1(self.norm(tokens_BNC))))
+
+
+def resample(grid_BChw: torch.Tensor, side: int) -> torch.Tensor:
+    """Bilinear resampling to (B, C, side, side), antialiased where the grid shrinks; the same tensor when it fits.
+
+    Args:
+        grid_BChw: Any float dtype, which the result has too.
+        side: Tokens along a side.
+    """
+    if grid_BChw.shape[-2:] == (side, side):
+        return grid_BChw
+    shrinks = min(grid_BChw.shape[-2:]) > side
+    resampled = F.interpolate(grid_BChw.float(), size=(side, side), mode="bilinear", antialias=shrinks)
+    return resampled.to(grid_BChw.dtype)
