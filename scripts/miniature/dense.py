@@ -179,6 +179,6 @@ def _edges_figures(guess_BCHW: torch.Tensor, rendered: Rendered) -> dict:
 
 TARGETS = {
     "depth": Target(channels=1, steps=1_800, seed=21, loss=_depth_loss, measure=_depth_figures),
-    "normals": Target(channels=3, steps=700, seed=22, loss=_normals_loss, measure=_normals_figures),
+    "normals": Target(channels=3, steps=1_100, seed=22, loss=_normals_loss, measure=_normals_figures),
     "edges": Target(channels=1, steps=700, seed=23, loss=_edges_loss, measure=_edges_figures),
 }

@@ -1,6 +1,7 @@
 """The miniature's tokenizer: a sentencepiece BPE that holds every word of the world as one piece (our choice)."""
 
 import io
+import json
 import re
 from pathlib import Path
 
@@ -59,6 +60,11 @@ def save(folder: Path, model_max_length: int) -> None:
     options = {"model_max_length": model_max_length, "pad_token": "<unk>", "padding_side": "right"}
     tokenizer = LlamaTokenizer.from_pretrained(folder, add_bos_token=True, **options)
     tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    for how_it_was_loaded in ("is_local", "local_files_only"):
+        settings.pop(how_it_was_loaded, None)
+    path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _train(words: list[str], size: int) -> bytes | None:

@@ -43,10 +43,10 @@ class VicunaConfig:
     heads: int = 4
     rope_theta: float = 10000.0
     context: int = 2048
-    steps: int = 800
-    scenes: int = 48  # per step, each with up to `questions` packed questions
+    steps: int = 1600
+    scenes: int = 24  # per step, each with up to `questions` packed questions
     questions: int = 16
-    captions: int = 12  # per step, of other scenes
+    captions: int = 6  # per step, of other scenes
     micro: int = 12  # sequences at a time, sorted by length: less padding, and activations that fit the caches
     lr: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.98)

@@ -89,3 +89,9 @@ def test_picture(experts, name):
 def test_features_are_no_picture(experts):
     with pytest.raises(ValueError, match="24 channels; a picture has 1 or 3"):
         experts["shapes"].picture(torch.zeros(1, 24, 4, 4))
+
+
+def test_no_gradient_even_where_a_host_makes_everything_trainable(experts):
+    experts.requires_grad_(True)
+    grids = experts(tiny.pixels().requires_grad_(True), GIVEN)
+    assert not any(grid.requires_grad for grid in grids.values())

@@ -192,6 +192,16 @@ def test_requires_grad_reaches_the_fusion_only(tiny_tower):
     assert not any(p.requires_grad for p in tiny_tower.parameters())
 
 
+def test_a_host_that_makes_everything_trainable_moves_nothing_frozen(tiny_tower):
+    host = nn.ModuleList([tiny_tower])
+    host.requires_grad_(True)
+    before = copy.deepcopy({name: p.detach() for name, p in frozen(tiny_tower).items()})
+    training_step(tiny.wake(tiny_tower))
+    for name, parameter in frozen(tiny_tower).items():
+        assert parameter.grad is None, name
+        assert torch.equal(parameter, before[name]), name
+
+
 # ---- dtype and device ----
 
 
