@@ -1,0 +1,103 @@
+"""The command `tove`, called as a user calls it but in this process."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tove_lvlm import cli
+
+ROOT = Path(__file__).parent.parent
+SEVEN_B = ROOT / "projects" / "tove_vicuna_7b"
+
+
+@pytest.fixture
+def tove(monkeypatch, capsys):
+    def tove(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tove", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return tove
+
+
+def test_experts_lists_the_families(tove):
+    code, out, _ = tove("experts", "--json")
+    assert code == 0
+    families = {row["family"]: row["about"] for row in json.loads(out)}
+    assert {"timm", "dense_vit"} <= set(families)
+    assert all(families.values())
+
+
+def test_info_counts_the_real_7b_model(tove, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    code, out, _ = tove("info", "--cfg-path", SEVEN_B / "finetune.yaml", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert report["stage"] == "finetune"
+    assert report["visual_tokens"] == 576
+    parts = {row["name"]: row for row in report["parts"]}
+    # CLIP-L/14-336's vision tower has 303,507,456 parameters; mlp2x_gelu 1024 -> 4096 -> 4096.
+    assert parts["clip"]["frozen"] == 303_507_456
+    assert parts["projector"]["trainable"] == 1024 * 4096 + 4096 + 4096 * 4096 + 4096
+    # Vicuna-7B (6,738,415,616) with 64 rows for `<image>` in both embeddings.
+    assert parts["language model"]["frozen"] == 6_738_415_616 + 2 * 64 * 4096
+    # LoRA r = 128 on q k v o (4096 -> 4096), gate up (4096 -> 11008) and down of 32 layers.
+    assert parts["language model"]["trainable"] == 32 * 128 * (4 * 2 * 4096 + 3 * (4096 + 11008))
+    assert parts["expert dinov2"]["trainable"] == parts["expert eva02_clip"]["trainable"] == 0
+    # CLIP-L at 336 px: about 191 GMACs.
+    assert parts["clip"]["flops"] == pytest.approx(2 * 191e9, rel=0.01)
+    memory = {(row["setting"], row["num_gpus"]): row["gpu_bytes"] for row in report["memory"]}
+    assert {count for _, count in memory} == {1, 2, 4, 8, 16, 32, 64}
+    trainable, frozen = report["totals"]["trainable"], report["totals"]["frozen"]
+    # ZeRO-2: bf16 weights on every GPU, gradients and optimizer states (18 bytes) divided.
+    assert memory["zero2", 8] == pytest.approx(2 * frozen + (2 + 18 / 8) * trainable, rel=1e-6)
+    assert memory["zero3", 8] < memory["zero2", 8] / 4
+
+
+def test_info_of_stage_1_and_of_the_baseline(tove, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    code, out, _ = tove(
+        "info",
+        "--json",
+        "--cfg-path",
+        SEVEN_B / "pretrain.yaml",
+        "--options",
+        "model.vision_tower=clip",
+        "train.seed=1",
+    )
+    assert code == 0
+    report = json.loads(out)
+    assert report["stage"] == "pretrain"
+    assert [row["name"] for row in report["parts"]] == ["clip", "projector", "language model"]
+    assert report["parts"][2]["trainable"] == 0
+    assert report["visual_tokens"] == 576
+
+
+def test_info_prints_tables(tove, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    code, out, _ = tove("info", "--cfg-path", "projects/miniature/finetune.yaml")
+    assert code == 0
+    assert "64 visual tokens per image" in out
+    assert "expert depth" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "--cfg-path", "none.yaml"], "configuration file `none.yaml` does not exist"),
+        (
+            ["info", "--cfg-path", SEVEN_B / "pretrain.yaml", "--options", "model.vision_towr=clip"],
+            "unknown key `model.vision_towr`; did you mean `vision_tower`",
+        ),
+        (["chat", "photo.jpg", "what?", "--model", "no/such/folder"], "model folder `no/such/folder` does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(tove, arguments, message):
+    code, _, err = tove(*arguments)
+    assert code == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1

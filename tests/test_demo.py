@@ -1,0 +1,76 @@
+"""`tove demo` from rendering to table, with the real launcher, a few steps long."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from tove_lvlm import demo
+from tove_lvlm.config import UserError
+from tove_lvlm.world import language
+
+CONSOLE = Console(record=True, width=100)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    output = tmp_path_factory.mktemp("demo")
+    results = demo.run(output, seed=3, steps=2, scenes=(96, 12), console=CONSOLE)
+    return output, results, CONSOLE.export_text()
+
+
+def test_results_file_has_what_it_promises(shown):
+    output, results, _ = shown
+    assert json.loads((output / "results.json").read_text()) == results
+    assert set(results) == {"variants", "chance", "gate_mass", "seconds", "seed", "commit"}
+    assert results["seed"] == 3
+    for part in (*results["variants"].values(), results["chance"]):
+        assert set(part["families"]) <= set(language.FAMILIES)
+        num = sum(family["n"] for family in part["families"].values())
+        right = sum(family["accuracy"] * family["n"] for family in part["families"].values())
+        assert part["overall"] == {"accuracy": pytest.approx(right / num), "n": num}
+    assert set(results["variants"]) == {"clip", "tove"}
+    assert set(results["gate_mass"]) == {"depth", "normals", "edges", "shapes"}
+    assert sum(results["gate_mass"].values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_each_variant_is_a_folder_that_stock_llava_loads(shown):
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+    import tove_lvlm  # noqa: F401
+
+    output, _, _ = shown
+    for variant, kind in (("clip", "CLIPVisionModel"), ("tove", "ToVEVisionModel")):
+        model, info = LlavaForConditionalGeneration.from_pretrained(output / variant, output_loading_info=True)
+        assert type(model.model.vision_tower).__name__ == kind
+        assert not info["missing_keys"]
+        assert not info["unexpected_keys"]
+        assert LlavaProcessor.from_pretrained(output / variant).tokenizer.bos_token_id == 1
+
+
+def test_both_variants_saw_the_same_data_in_the_same_order(shown):
+    output, _, _ = shown
+    logged = {}
+    for variant in ("clip", "tove"):
+        lines = (output / variant / "metrics.jsonl").read_text().splitlines()
+        logged[variant] = [json.loads(line)["max_steps"] for line in lines]
+        assert (output / variant / "pretrain" / "projector.safetensors").is_file()
+    assert logged["clip"] == logged["tove"]
+    runs = [(output / variant / "run.yaml").read_text() for variant in ("clip", "tove")]
+    assert runs[0].replace("vision_tower: clip", "vision_tower: tove").replace("/clip", "/tove") == runs[1]
+
+
+def test_table_examples_and_places_are_shown(shown):
+    output, _, text = shown
+    for word in ("chance", "CLIP-only", "ToVE", "difference", "overall", "gate mass", "tove chat"):
+        assert word in text
+    assert str(output / "tove") in text.replace("\n", "")
+    assert text.count("right:") == 3
+
+
+def test_failed_run_names_its_log(tmp_path):
+    job = demo.Job(variant="tove", folder=tmp_path)
+    demo.advance(job, tmp_path / "no-data", seed=0, steps=None, further=["train.learning_rate=-1"])
+    job.process.wait()
+    with pytest.raises(UserError, match=r"(?s)pretrain of tove failed, see .*pretrain.log.*learning_rate"):
+        demo.advance(job, tmp_path / "no-data", seed=0, steps=None)

@@ -1,0 +1,261 @@
+"""Assemble a stock `LlavaForConditionalGeneration` from a language model, a tower and a fresh projector.
+
+Nothing is initialised twice and no second copy is held: the language model and the tower are loaded by their own code,
+the LLaVA shell is built on the meta device and the loaded modules are put in. Works under ZeRO-3, where the language
+model is partitioned while it loads (DESIGN.md section 5, HOSTS.md 3.5). Our choice.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AddedToken,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from ..config import ConfigError
+from .config import ModelConfig
+from .gather import gathered
+from .template import V1_CHAT_TEMPLATE
+
+logger = logging.getLogger(__name__)
+
+IMAGE_TOKEN = "<image>"
+_CLIP_TYPES = ("clip", "clip_vision_model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vision:
+    """A tower with what LLaVA must know to read it."""
+
+    tower: nn.Module
+    image_processor: Any
+    feature_layer: int
+    select_strategy: str
+    extra_tokens: int
+    """Tokens of the feature layer that are no patch (the class token)."""
+    patch_size: int
+    num_tokens: int
+    """Visual tokens per image that reach the language model."""
+
+
+def build_lvlm(
+    config: ModelConfig, dtype: torch.dtype = torch.float32
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """The model with everything frozen, and its processor.
+
+    Args:
+        config: The `model` block; `pretrain_mm_mlp_adapter` is loaded when given.
+        dtype: Of all weights.
+
+    Raises:
+        ConfigError: A part cannot be read.
+    """
+    tokenizer = load_tokenizer(config.llm)
+    llm = AutoModelForCausalLM.from_pretrained(config.llm, dtype=dtype, attn_implementation="sdpa")
+    _append_image_token(llm, tokenizer)
+    vision = load_vision(config, dtype)
+    model = assemble(llm, vision, tokenizer, dtype)
+    if config.pretrain_mm_mlp_adapter is not None:
+        from .light import load_light
+
+        load_light(model, config.pretrain_mm_mlp_adapter)
+    return model, make_processor(vision, tokenizer)
+
+
+def load_tokenizer(source: str):
+    """The language model's tokenizer, right-padded with `<unk>` as LLaVA does, `<image>` appended."""
+    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="right")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    if IMAGE_TOKEN not in tokenizer.get_vocab():
+        tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
+    return tokenizer
+
+
+def load_vision(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Vision:
+    """The tower that `model.vision_tower` asks for, with its weights.
+
+    Raises:
+        ConfigError: The folder holds neither a ToVE tower nor a CLIP vision model.
+    """
+    with without_zero3_init():
+        if config.vision_tower == "clip":
+            return clip_vision(*_load_clip(config, dtype), config.mm_vision_select_layer)
+        if config.vision_tower == "tove" or _model_type(config.vision_tower) == "tove_vision":
+            from ..tower.build import build_tower
+
+            source = config.tower if config.vision_tower == "tove" else config.vision_tower
+            return tove_vision(build_tower(source).to(dtype))
+        if _model_type(config.vision_tower) not in _CLIP_TYPES:
+            raise ConfigError(
+                f"`model.vision_tower`: `{config.vision_tower}` is neither a ToVE tower nor a CLIP vision model"
+            )
+        return clip_vision(*_read_clip(config.vision_tower, dtype), config.mm_vision_select_layer)
+
+
+def _load_clip(config: ModelConfig, dtype: torch.dtype) -> tuple[CLIPVisionModel, Any]:
+    """The CLIP-only baseline's CLIP: `model.clip`, or the one in the tower's YAML."""
+    if config.clip is not None:
+        return _read_clip(config.clip, dtype)
+    from ..tower.configuration_yaml import read_tower_yaml
+
+    clip = read_tower_yaml(config.tower).clip
+    if clip.pretrained is not None:
+        return _read_clip(clip.pretrained, dtype)
+    vision_config = CLIPVisionConfig(**clip.architecture)
+    size = {"height": vision_config.image_size, "width": vision_config.image_size}
+    processor = CLIPImageProcessorPil(size={"shortest_edge": vision_config.image_size}, crop_size=size)
+    return CLIPVisionModel(vision_config).to(dtype), processor
+
+
+def _read_clip(source: str, dtype: torch.dtype) -> tuple[CLIPVisionModel, Any]:
+    model = CLIPVisionModel.from_pretrained(source, dtype=dtype, attn_implementation="sdpa")
+    return model, AutoImageProcessor.from_pretrained(source, backend="pil")
+
+
+def assemble(llm: nn.Module, vision: Vision, tokenizer, dtype: torch.dtype) -> LlavaForConditionalGeneration:
+    """The LLaVA shell on the meta device with the loaded parts and a fresh projector put in; everything frozen.
+
+    Args:
+        llm: A causal language model that has a row for `<image>`.
+        vision: The tower.
+        tokenizer: Gives the ids of `<image>`, padding and end.
+        dtype: Of the projector.
+    """
+    config = llava_config(llm.config, vision, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+    with without_zero3_init():
+        with torch.device("meta"):
+            model = LlavaForConditionalGeneration(config)
+        # Built alone, torch's own initialisation of nn.Linear stays, as in LLaVA.
+        projector = type(model.model.multi_modal_projector)(config).to(dtype)
+    model.model.language_model = llm.get_decoder() if hasattr(llm, "get_decoder") else llm.model
+    model.lm_head = llm.get_output_embeddings()
+    model.model.vision_tower = vision.tower
+    model.model.multi_modal_projector = projector
+    model.generation_config = llm.generation_config
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.config.dtype = dtype
+    left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    if left:
+        raise RuntimeError(f"assembly left tensors on the meta device: {left[:5]}")
+    model.requires_grad_(False)
+    return model
+
+
+def llava_config(text_config, vision: Vision, image_token_id: int) -> LlavaConfig:
+    """The configuration of the assembled model."""
+    return LlavaConfig(
+        vision_config=vision.tower.config,
+        text_config=text_config,
+        image_token_index=image_token_id,
+        image_seq_length=vision.num_tokens,
+        vision_feature_layer=vision.feature_layer,
+        vision_feature_select_strategy=vision.select_strategy,
+        projector_hidden_act="gelu",
+        tie_word_embeddings=text_config.tie_word_embeddings,
+    )
+
+
+def make_processor(vision: Vision, tokenizer) -> LlavaProcessor:
+    """The processor of stock transformers: image processor, tokenizer and the v1 conversation as chat template."""
+    return LlavaProcessor(
+        image_processor=vision.image_processor,
+        tokenizer=tokenizer,
+        patch_size=vision.patch_size,
+        vision_feature_select_strategy=vision.select_strategy,
+        num_additional_image_tokens=vision.extra_tokens,
+        chat_template=V1_CHAT_TEMPLATE,
+    )
+
+
+@contextmanager
+def without_zero3_init() -> Iterator[None]:
+    """Build modules as ordinary ones: transformers would partition them while ZeRO-3 is configured.
+
+    The engine partitions them later with the rest. On the meta device partitioning at construction cannot work.
+    """
+    from transformers.integrations import deepspeed as integration
+
+    held = integration._hf_deepspeed_config_weak_ref
+    integration._hf_deepspeed_config_weak_ref = None
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = held
+
+
+def tove_vision(tower: nn.Module) -> Vision:
+    """How LLaVA reads a ToVE tower: `t_fuse` is the last hidden state and there is no class token."""
+    from ..tower.image_processing import ToVEImageProcessor
+
+    return Vision(
+        tower=tower,
+        image_processor=ToVEImageProcessor.for_tower(tower.config),
+        feature_layer=-1,
+        select_strategy="full",
+        extra_tokens=0,
+        patch_size=tower.config.patch_size,
+        num_tokens=tower.config.num_tokens,
+    )
+
+
+def clip_vision(tower: CLIPVisionModel, image_processor: Any, layer: int) -> Vision:
+    """How LLaVA reads a plain CLIP: the patch tokens of hidden state `layer`.
+
+    Raises:
+        ConfigError: The CLIP has no such layer.
+    """
+    tower.requires_grad_(False)
+    num_layers = tower.config.num_hidden_layers
+    if not -(num_layers + 1) <= layer <= num_layers:
+        raise ConfigError(f"`model.mm_vision_select_layer` is {layer}, but the CLIP has {num_layers} layers")
+    side = tower.config.image_size // tower.config.patch_size
+    return Vision(
+        tower=tower,
+        image_processor=image_processor,
+        feature_layer=layer,
+        select_strategy="default",
+        extra_tokens=1,
+        patch_size=tower.config.patch_size,
+        num_tokens=side * side,
+    )
+
+
+def image_token_rows(old_rows: int, new_rows: int) -> int:
+    """Rows of the embeddings with `<image>`: a full-size output layer wants a multiple of 64 for the tensor cores."""
+    return new_rows if old_rows < 4096 else -(-new_rows // 64) * 64
+
+
+def _model_type(source: str) -> str:
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise ConfigError(f"`model.vision_tower`: folder `{source}` has no config.json")
+    return AutoConfig.from_pretrained(source).model_type
+
+
+def _append_image_token(llm: nn.Module, tokenizer) -> None:
+    """Give `<image>` a row in both embeddings: the mean of the others, whose logit can never be the largest."""
+    old_rows, new_rows = llm.config.vocab_size, len(tokenizer)
+    if new_rows <= old_rows:
+        return
+    llm.resize_token_embeddings(image_token_rows(old_rows, new_rows), mean_resizing=False)
+    weights = {id(w): w for w in (llm.get_input_embeddings().weight, llm.get_output_embeddings().weight)}
+    for weight in weights.values():
+        with gathered([weight], write=True), torch.no_grad():
+            weight[old_rows:] = weight[:old_rows].float().mean(dim=0).to(weight.dtype)

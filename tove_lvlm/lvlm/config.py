@@ -1,0 +1,60 @@
+"""What an LVLM is made of, as typed configuration (the `model` and `lora` blocks). Key names are LLaVA's flags.
+
+Light on purpose: a mistake in a YAML must show before torch is imported.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import ConfigError
+
+PROJECTORS = ("mlp2x_gelu",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The `model` block of a training YAML."""
+
+    llm: str
+    """Hub id or folder of a causal language model with its tokenizer."""
+    llm_architecture: dict[str, Any] | None = None
+    """Fields of its configuration with `model_type`, for sizes where the hub cannot be asked (`tove info`)."""
+    vision_tower: str = "tove"
+    """`tove` (built from `tower`), `clip` (the CLIP-only baseline), or a folder with a saved tower or CLIP."""
+    tower: str | None = None
+    """YAML of the tower; with `vision_tower: clip` its `clip` entry says which CLIP."""
+    clip: str | None = None
+    """Hub id or folder of the CLIP for `vision_tower: clip`; none takes the tower YAML's."""
+    mm_vision_select_layer: int = -2
+    """CLIP layer whose patch tokens are used with a plain CLIP; a ToVE tower has its own `select_layer`."""
+    mm_projector_type: str = dataclasses.field(default="mlp2x_gelu", metadata={"choices": PROJECTORS})
+    """Projector between tower and language model."""
+    pretrain_mm_mlp_adapter: str | None = None
+    """Folder written by stage 1, whose projector and `tove_fusion` are the start."""
+
+    def __post_init__(self):
+        if not self.llm:
+            raise ConfigError("`model.llm` is empty; give a hub id or a folder")
+        if self.vision_tower == "tove" and self.tower is None:
+            raise ConfigError("`model.vision_tower` is `tove`, so `model.tower` must name the tower's YAML")
+        if self.vision_tower == "clip" and self.clip is None and self.tower is None:
+            raise ConfigError("`model.vision_tower` is `clip`, so `model.clip` or `model.tower` must say which CLIP")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraOptions:
+    """The `lora` block: peft's LoRA on the language model's linear layers."""
+
+    lora_enable: bool = False
+    """Train the language model by LoRA in stage 2; false trains all of its weights."""
+    lora_r: int = 64
+    lora_alpha: int = 16
+    lora_dropout: float = 0.05
+    lora_bias: str = dataclasses.field(default="none", metadata={"choices": ("none",)})
+
+    def __post_init__(self):
+        if self.lora_r < 1:
+            raise ConfigError(f"`lora.lora_r` is {self.lora_r}; expected at least 1")
+        if not 0 <= self.lora_dropout < 1:
+            raise ConfigError(f"`lora.lora_dropout` is {self.lora_dropout}; expected 0 <= p < 1")

@@ -1,0 +1,85 @@
+"""Read and write parameters that ZeRO-3 may have partitioned, the same way with and without DeepSpeed. HOSTS.md 3.5.
+
+Under ZeRO-3 a parameter's own shape is [0]; it must be gathered by all ranks together before it is read or written.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import nn
+
+from .. import dist
+
+
+def is_partitioned(parameter: nn.Parameter) -> bool:
+    """Whether ZeRO-3 holds this parameter in pieces."""
+    return hasattr(parameter, "ds_id")
+
+
+def numel(parameter: nn.Parameter) -> int:
+    """Number of elements of the whole parameter."""
+    return parameter.ds_numel if is_partitioned(parameter) else parameter.numel()
+
+
+def local_values(parameter: nn.Parameter) -> torch.Tensor:
+    """What this rank holds of the parameter's values."""
+    if is_partitioned(parameter) and parameter.ds_tensor is not None:
+        return parameter.ds_tensor
+    return parameter.detach()
+
+
+@contextmanager
+def gathered(parameters: Iterable[nn.Parameter], write: bool = False) -> Iterator[None]:
+    """Hold the whole parameters while inside; every rank must enter.
+
+    Args:
+        parameters: The parameters to hold.
+        write: Rank 0 changes them and all ranks take its values; without ZeRO-3 every rank must make the same change.
+    """
+    partitioned = [parameter for parameter in parameters if is_partitioned(parameter)]
+    context = nullcontext()
+    if partitioned:
+        import deepspeed
+
+        context = deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0 if write else None)
+    with context:
+        yield
+
+
+def collect(named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, torch.Tensor]:
+    """Whole copies on the CPU on rank 0, an empty dict elsewhere; one parameter at a time is gathered.
+
+    Args:
+        named: (name, parameter) pairs, in the same order on every rank.
+    """
+    tensors = {}
+    for name, parameter in named:
+        with gathered([parameter]):
+            if dist.is_main():
+                tensors[name] = parameter.detach().to("cpu", copy=True).contiguous()
+    return tensors
+
+
+def assign(module: nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:
+    """Copy tensors into a module's parameters; every rank holds `tensors` and must call.
+
+    Args:
+        module: The module, partitioned or not.
+        tensors: Exactly the module's parameters by name.
+        where: File or folder for the message.
+
+    Raises:
+        ValueError: A key is missing, unexpected or of another shape.
+    """
+    named = dict(module.named_parameters())
+    missing, unexpected = sorted(named.keys() - tensors.keys()), sorted(tensors.keys() - named.keys())
+    if missing or unexpected:
+        raise ValueError(f"{where}: does not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    for name, parameter in named.items():
+        shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
+        if shape != tuple(tensors[name].shape):
+            raise ValueError(f"{where}: `{name}` is {tuple(tensors[name].shape)}, the model has {shape}")
+        with gathered([parameter], write=True), torch.no_grad():
+            if dist.is_main() or not is_partitioned(parameter):
+                parameter.copy_(tensors[name])

@@ -1,0 +1,84 @@
+"""Stage 1's result: a light folder with the projector, `tove_fusion` and references to everything frozen. Our choice.
+
+`projector.safetensors` holds `multi_modal_projector.*` and, with a ToVE tower, `vision_tower.tove_fusion.*`, named as
+in the saved LLaVA model.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..config import ConfigError
+from ..storage import load_tensors, save_tensors
+from .gather import assign, collect
+
+PROJECTOR_FILE = "projector.safetensors"
+MODEL_FILE = "tove_model.json"
+
+
+def adapter_parts(model: nn.Module) -> dict[str, nn.Module]:
+    """What stage 1 trains: the projector and, where the tower has one, `tove_fusion`, by their name in LlavaModel.
+
+    Args:
+        model: A LLaVA model, inside peft or not.
+    """
+    core = base_model(model).model
+    parts = {"multi_modal_projector": core.multi_modal_projector}
+    fusion = getattr(core.vision_tower, "tove_fusion", None)
+    if fusion is not None:
+        parts["vision_tower.tove_fusion"] = fusion
+    return parts
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The LLaVA model itself, without peft's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def collect_light(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Projector and fusion as whole CPU tensors on rank 0; every rank must call."""
+    return collect(
+        (f"{prefix}.{name}", parameter)
+        for prefix, part in adapter_parts(model).items()
+        for name, parameter in part.named_parameters()
+    )
+
+
+def save_light(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.Module, processor) -> None:
+    """Write the light folder: tensors, configuration, tokenizer and processor. Rank 0 only.
+
+    Args:
+        folder: Made when absent.
+        tensors: From `collect_light`.
+        model: For its configuration.
+        processor: From `build_lvlm`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    processor.save_pretrained(folder)
+    base_model(model).config.save_pretrained(folder)
+    save_tensors(folder / PROJECTOR_FILE, tensors, metadata={"format": "pt"})  # last: its presence means finished
+
+
+def load_light(model: nn.Module, folder: str | Path) -> None:
+    """Put a light folder's tensors into the model; every rank must call.
+
+    Raises:
+        ConfigError: The folder's tensors are not those of this model's projector and tower.
+    """
+    path = Path(folder) / PROJECTOR_FILE
+    tensors = load_tensors(path)
+    parts = adapter_parts(model)
+    for prefix, part in parts.items():
+        own = {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+        try:
+            assign(part, own, where=f"{path}: {prefix}")
+        except ValueError as error:
+            raise ConfigError(f"`model.pretrain_mm_mlp_adapter`: {error}") from error
+    foreign = [key for key in tensors if not key.startswith(tuple(f"{prefix}." for prefix in parts))]
+    if foreign:
+        raise ConfigError(
+            f"`model.pretrain_mm_mlp_adapter`: {path} also holds `{foreign[0]}`, which this model has no place for; "
+            "was it trained with another `model.vision_tower`?"
+        )

@@ -1,0 +1,129 @@
+"""LoRA on the language model only, peft's adapter folder, and merging. DESIGN.md section 5, HOSTS.md 3.6.
+
+The target is a regular expression over full module names, so that it cannot leak into the tower. Projector and
+`tove_fusion` are trained in place beside the adapter (peft would copy them, and a copy escapes ZeRO and the tower's own
+contracts) and are written as its `modules_to_save`, which is what peft reads back.
+"""
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..registry import require
+from ..storage import save_tensors
+from .config import LoraOptions
+from .gather import collect
+from .light import MODEL_FILE, adapter_parts, base_model
+
+_WRAP = "base_model.model."
+
+
+def add_lora(model: nn.Module, options: LoraOptions) -> nn.Module:
+    """peft's model around a frozen LLaVA model, LoRA on every linear layer of the language model.
+
+    Args:
+        model: From `build_lvlm`.
+        options: The `lora` block.
+
+    Raises:
+        ImportError: peft is absent.
+    """
+    peft = require("peft", extra="train")
+    config = peft.LoraConfig(
+        r=options.lora_r,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        bias=options.lora_bias,
+        target_modules=lora_target(model),
+        task_type="CAUSAL_LM",
+    )
+    return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def lora_target(model: nn.Module) -> str:
+    """Regular expression that matches the full names of the language model's linear layers and nothing else."""
+    language_model = base_model(model).model.language_model
+    leaves = {name.rsplit(".", 1)[-1] for name, m in language_model.named_modules() if isinstance(m, nn.Linear)}
+    return rf"model\.language_model\.(.*\.)?({'|'.join(sorted(leaves))})"
+
+
+def save_adapter(folder: str | Path, peft_model: nn.Module, tensors: dict[str, torch.Tensor], about: dict) -> None:
+    """Write peft's adapter folder. Rank 0 only.
+
+    Args:
+        folder: Made when absent.
+        peft_model: From `add_lora`.
+        tensors: From `collect_trainable(peft_model)`.
+        about: What goes into MODEL_FILE; its `model` is the `model` block, from which `chat.load_model` rebuilds the
+            base.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads(json.dumps(peft_model.peft_config["default"].to_dict(), default=_jsonable))
+    config |= {
+        "inference_mode": True,
+        "base_model_name_or_path": about["model"]["llm"],
+        "modules_to_save": [name.rsplit(".", 1)[-1] for name in adapter_parts(peft_model)],
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+    (folder / MODEL_FILE).write_text(json.dumps(about, indent=2), encoding="utf-8")
+    adapter = {name.replace(".default.", "."): tensor for name, tensor in tensors.items()}
+    save_tensors(folder / "adapter_model.safetensors", adapter, metadata={"format": "pt"})
+
+
+def collect_trainable(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every trainable as a whole CPU tensor on rank 0, by its name in `model`; every rank must call."""
+    return collect((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def collect_merged(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The whole model's weights with LoRA merged in, on rank 0, by their names in LLaVA; every rank must call.
+
+    The sum is taken in float32 and rounded once, as peft's own merge does not under bf16.
+    """
+    held = collect(model.named_parameters())
+    buffers = dict(model.named_buffers())
+    held |= {name: buffers[name].detach().cpu() for name in model.state_dict() if name in buffers and held}
+    merged = {}
+    for name, tensor in held.items():
+        if ".lora_" in name:
+            continue
+        plain = name.removeprefix(_WRAP)
+        if ".base_layer." in name:
+            stem = name.rsplit(".base_layer.", 1)[0]
+            plain = plain.replace(".base_layer.", ".")
+            if name.endswith(".weight"):
+                scaling = model.get_submodule(stem).scaling["default"]
+                delta = held[f"{stem}.lora_B.default.weight"].float() @ held[f"{stem}.lora_A.default.weight"].float()
+                tensor = (tensor.float() + scaling * delta).to(tensor.dtype)
+        merged[plain] = tensor
+    return merged
+
+
+def save_merged(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.Module, processor) -> None:
+    """Write an ordinary LlavaForConditionalGeneration folder. Rank 0 only.
+
+    Args:
+        folder: Made when absent.
+        tensors: From `collect_merged`.
+        model: For its configuration.
+        processor: From `build_lvlm`.
+    """
+    base = base_model(model)
+    dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+    from .build import without_zero3_init
+
+    with without_zero3_init(), torch.device("meta"):
+        shell = type(base)(copy.deepcopy(base.config)).to(dtype)
+    if hasattr(shell.config, "use_cache"):  # Trainer turned it off
+        shell.config.use_cache = True
+    shell.generation_config = base.generation_config
+    processor.save_pretrained(folder)
+    shell.save_pretrained(folder, state_dict=tensors)
+
+
+def _jsonable(value):
+    return sorted(value) if isinstance(value, set) else str(value)

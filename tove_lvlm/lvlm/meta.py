@@ -1,0 +1,81 @@
+"""The model of a training YAML at its real size and without its weights: on the meta device, or with random ones.
+
+What `tove info` counts and `benchmarks/train_step.py` times. Our choice.
+"""
+
+import torch
+from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, LlavaConfig, LlavaForConditionalGeneration
+
+from ..config import ConfigError
+from ..storage import resolve_source
+from ..tower.build import tower_config_from_yaml
+from ..tower.configuration import ToVEVisionConfig
+from ..tower.modeling import ToVEVisionModel
+from .build import clip_vision, image_token_rows, llava_config, tove_vision
+from .config import ModelConfig
+
+
+def build_unloaded(
+    config: ModelConfig, device: str = "meta", dtype: torch.dtype = torch.bfloat16
+) -> LlavaForConditionalGeneration:
+    """The model of a `model` block, no weight read.
+
+    Args:
+        config: `llm_architecture` serves where the language model's folder is not at hand.
+        device: `meta` allocates nothing; on any other the weights are random.
+        dtype: Of the weights.
+
+    Raises:
+        ConfigError: The size of a part cannot be found out.
+    """
+    llava = unloaded_config(config)
+    held = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            return LlavaForConditionalGeneration(llava)
+    finally:
+        torch.set_default_dtype(held)
+
+
+def unloaded_config(config: ModelConfig) -> LlavaConfig:
+    """The configuration that the assembled model would have.
+
+    Raises:
+        ConfigError: As for `build_unloaded`.
+    """
+    text_config = _text_config(config)
+    image_token_id = text_config.vocab_size
+    text_config.vocab_size = image_token_rows(image_token_id, image_token_id + 1)
+    tower = tower_config_from_yaml(config.tower) if config.tower is not None else None
+    with torch.device("meta"):
+        if config.vision_tower == "tove":
+            vision = tove_vision(ToVEVisionModel(tower))
+        elif config.vision_tower == "clip":
+            vision = clip_vision(CLIPVisionModel(_clip_config(config, tower)), None, config.mm_vision_select_layer)
+        else:
+            raise ConfigError(f"`model.vision_tower` is `{config.vision_tower}`; sizes are read for `tove` and `clip`")
+    return llava_config(text_config, vision, image_token_id)
+
+
+def _clip_config(config: ModelConfig, tower: ToVEVisionConfig | None) -> CLIPVisionConfig:
+    if config.clip is None:
+        return CLIPVisionConfig(**tower.clip_config)
+    try:
+        return CLIPVisionConfig.from_pretrained(resolve_source(config.clip))
+    except OSError as error:
+        raise ConfigError(
+            f"`model.clip`: the config of `{config.clip}` is not at hand; name a tower YAML in `model.tower` instead"
+        ) from error
+
+
+def _text_config(config: ModelConfig):
+    if config.llm_architecture is not None:
+        known = dict(config.llm_architecture)
+        return AutoConfig.for_model(known.pop("model_type", "llama"), **known)
+    try:
+        return AutoConfig.from_pretrained(resolve_source(config.llm))
+    except OSError as error:
+        raise ConfigError(
+            f"`model.llm`: the config of `{config.llm}` is not at hand; state its sizes with `model.llm_architecture`"
+        ) from error

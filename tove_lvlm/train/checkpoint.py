@@ -1,0 +1,262 @@
+"""Complete, atomic checkpoints and resuming from them. DESIGN.md section 5.
+
+`checkpoint-N/` holds every trainable (`trainable.safetensors`, whole and portable), the optimizer (DeepSpeed's shards,
+or `optimizer.pt`), the scheduler, each rank's random states and running sums, transformers' trainer state, the resolved
+configuration, and last of all `complete.json`, which lists every file with its size. All ranks write into a hidden
+folder, which is flushed to the disk and renamed: a folder called `checkpoint-N` is whole, and one that somehow is not
+(a copy cut short) is passed over. The sampler's position is the step, since the order depends on seed and epoch alone.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import dist
+from ..config import ConfigError
+from .guards import TrainingStopped
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+MANIFEST = "complete.json"
+TRAINABLE = "trainable.safetensors"
+ENGINE_TAG = "deepspeed"
+_NAME = re.compile(r"checkpoint-(\d+)")
+_TEMPORARY = ".writing-"
+_TRASH = ".removing-"
+
+
+class CheckpointError(TrainingStopped):
+    """A checkpoint could not be written or read."""
+
+
+def rank_file(rank: int) -> str:
+    """Name of the file with one rank's random states and running sums."""
+    return f"rank_{rank}.pt"
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the manifest is there and every file it lists has its size."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in manifest["files"].items())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    """Complete checkpoints, oldest first; what is not whole is named in a warning and left alone."""
+    found = []
+    root = Path(output_dir)
+    for path in root.iterdir() if root.is_dir() else ():
+        match = _NAME.fullmatch(path.name)
+        if match is None or not path.is_dir():
+            continue
+        if is_complete(path):
+            found.append((int(match.group(1)), path))
+        else:
+            logger.warning("%s is not complete and is passed over", path)
+    return [path for _, path in sorted(found)]
+
+
+def prepare_folder(output_dir: str | Path, resume: bool) -> Path | None:
+    """Clear what a killed run left half done and say where to go on. Rank 0 only.
+
+    Args:
+        output_dir: The run's folder; made when absent.
+        resume: Go on from the newest complete checkpoint; else move all checkpoints into a `superseded-K` folder.
+
+    Returns:
+        The checkpoint to go on from, or None.
+    """
+    root = Path(output_dir)
+    root.mkdir(parents=True, exist_ok=True)
+    for path in root.iterdir():
+        if path.is_dir() and path.name.startswith((_TEMPORARY, _TRASH)):
+            shutil.rmtree(path, ignore_errors=True)
+    if resume:
+        found = checkpoints(root)
+        return found[-1] if found else None
+    old = [path for path in root.iterdir() if _NAME.fullmatch(path.name)]
+    if old:
+        number = 1
+        while (root / f"superseded-{number}").exists():
+            number += 1
+        (root / f"superseded-{number}").mkdir()
+        for path in old:
+            path.rename(root / f"superseded-{number}" / path.name)
+        logger.warning("train.resume is false: %d checkpoint(s) moved to superseded-%d", len(old), number)
+    return None
+
+
+def save(trainer: Any, output_dir: str | Path, limit: int | None) -> Path:
+    """Write `checkpoint-N` for the trainer's present step; every rank must call.
+
+    Args:
+        trainer: A ToVETrainer.
+        output_dir: The run's folder.
+        limit: How many of the newest checkpoints to keep; none keeps all.
+
+    Raises:
+        CheckpointError: The disk is full or refuses; earlier checkpoints are as they were.
+    """
+    step = trainer.state.global_step
+    root, final = Path(output_dir), Path(output_dir) / f"checkpoint-{step}"
+    writing = root / f"{_TEMPORARY}{final.name}"
+    try:
+        if dist.is_main():
+            shutil.rmtree(writing, ignore_errors=True)
+            writing.mkdir(parents=True)
+        dist.barrier()
+        _write(trainer, writing)
+        dist.barrier()
+        if dist.is_main():
+            _finish(writing, final, step)
+            rotate(root, limit)
+        dist.barrier()
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        if isinstance(error, TrainingStopped):
+            raise
+        if dist.world_size() == 1:  # other ranks may still be writing there; prepare_folder clears it later
+            shutil.rmtree(writing, ignore_errors=True)
+        kept = checkpoints(root)
+        last = f"the last good one is {kept[-1]}" if kept else "there is none yet"
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"checkpoint at step {step} could not be written: {reason}; {last}") from error
+    return final
+
+
+def load(trainer: Any, folder: str | Path) -> None:
+    """Put weights, optimizer and scheduler of a checkpoint into a prepared trainer; every rank must call.
+
+    Raises:
+        CheckpointError: The files do not fit the model.
+    """
+    folder = Path(folder)
+    if trainer.is_deepspeed_enabled:
+        loaded, _ = trainer.model_wrapped.load_checkpoint(
+            str(folder),
+            tag=ENGINE_TAG,
+            load_module_strict=False,
+            load_optimizer_states=True,
+            load_lr_scheduler_states=False,
+        )
+        if loaded is None:
+            raise CheckpointError(f"{folder}: DeepSpeed could not load its part")
+    else:
+        _load_plain(trainer, folder)
+    scheduler = torch.load(folder / "scheduler.pt", weights_only=True)
+    trainer.lr_scheduler.load_state_dict(scheduler)
+
+
+def load_rank_state(folder: str | Path) -> dict[str, Any]:
+    """This rank's random states and running sums."""
+    return torch.load(Path(folder) / rank_file(dist.rank()), weights_only=True)
+
+
+def read_meta(folder: str | Path) -> dict[str, Any]:
+    """The manifest: format, step, world size, stage and configuration of the run that wrote it."""
+    return json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+
+
+def check_continuity(folder: str | Path, identity: dict[str, Any]) -> None:
+    """Refuse to go on from a checkpoint of another run.
+
+    Args:
+        folder: The checkpoint.
+        identity: What `identity_of` gives for the present run.
+
+    Raises:
+        ConfigError: Format, stage, ranks, model, data order or trainables differ; the key is named.
+    """
+    meta = read_meta(folder)
+    hint = "give the old value, another train.output_dir, or train.resume=false"
+    if meta.get("format") != FORMAT:
+        raise ConfigError(f"{folder} has checkpoint format {meta.get('format')}, this version reads {FORMAT}; {hint}")
+    for key, value in identity.items():
+        if meta["identity"].get(key) != value:
+            raise ConfigError(
+                f"cannot resume from {folder}: `{key}` was {meta['identity'].get(key)}, is {value}; {hint}"
+            )
+
+
+def rotate(root: Path, limit: int | None) -> None:
+    """Remove the oldest complete checkpoints beyond `limit`; renamed first, so that none is ever half there."""
+    for path in checkpoints(root)[:-limit] if limit else ():
+        trash = path.with_name(f"{_TRASH}{path.name}")
+        path.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def _write(trainer: Any, folder: Path) -> None:
+    from ..config import save_yaml
+    from ..lvlm.lora import collect_trainable
+    from ..storage import save_tensors
+
+    trainable = collect_trainable(trainer.model)
+    if trainer.is_deepspeed_enabled:
+        trainer.model_wrapped.save_checkpoint(
+            str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=True
+        )
+    elif dist.is_main():
+        torch.save(trainer.optimizer.state_dict(), folder / "optimizer.pt")
+    torch.save(trainer.rank_state(), folder / rank_file(dist.rank()))
+    if dist.is_main():
+        save_tensors(folder / TRAINABLE, trainable)
+        torch.save(trainer.lr_scheduler.state_dict(), folder / "scheduler.pt")
+        trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        save_yaml(trainer.run, folder / "run.yaml")
+        (folder / "identity.json").write_text(json.dumps(trainer.identity), encoding="utf-8")
+
+
+def _finish(writing: Path, final: Path, step: int) -> None:
+    """Flush, list, flush the list, rename, flush the parent: after a power cut the folder is whole or not there."""
+    files = sorted(path for path in writing.rglob("*") if path.is_file())
+    for path in files:
+        _fsync(path)
+    identity_file = writing / "identity.json"
+    manifest = {
+        "format": FORMAT,
+        "step": step,
+        "identity": json.loads(identity_file.read_text(encoding="utf-8")),
+        "files": {str(path.relative_to(writing)): path.stat().st_size for path in files},
+    }
+    (writing / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    _fsync(writing / MANIFEST)
+    for folder in {path.parent for path in files} | {writing}:
+        _fsync(folder)
+    if final.exists():  # the same step written again (stopped right after a save): put the old one out of the way
+        trash = final.with_name(f"{_TRASH}{final.name}")
+        final.rename(trash)
+        writing.rename(final)
+        shutil.rmtree(trash, ignore_errors=True)
+    else:
+        writing.rename(final)
+    _fsync(final.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _load_plain(trainer: Any, folder: Path) -> None:
+    from ..storage import load_tensors
+
+    tensors = load_tensors(folder / TRAINABLE)
+    own = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+    if own.keys() != tensors.keys():
+        raise CheckpointError(f"{folder}: its trainables are not this run's: {sorted(own.keys() ^ tensors.keys())[:3]}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+    trainer.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))

@@ -1,0 +1,110 @@
+"""The command line of the two training scripts, up to the point where torch is needed. DESIGN.md sections 4 and 5.
+
+Everything that can be wrong in the configuration is found here, in under a second and before torch is imported.
+"""
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+
+from ..config import ConfigError, UserError
+from ..data.errors import DataError
+from .checks import load_run
+from .config import RunConfig
+from .guards import TrainingStopped
+
+logger = logging.getLogger(__name__)
+
+_DESCRIPTIONS = {
+    "pretrain": "Stage 1: the projector and tove_fusion learn from captions; everything else is frozen.",
+    "finetune": "Stage 2: LoRA on the language model, projector and tove_fusion go on; conversations (v1).",
+}
+
+
+def main(stage: str, argv: Sequence[str] | None = None) -> int:
+    """Run a stage from command-line arguments.
+
+    Args:
+        stage: `pretrain` or `finetune`.
+        argv: Arguments; none takes the process's own.
+
+    Returns:
+        Exit code: 0 done, 1 the run could not go on, 2 the input is wrong, 128 + n stopped by signal n.
+    """
+    arguments = parse_arguments(stage, argv)
+    try:
+        run = load_run(stage, arguments.cfg_path, arguments.options)
+        prepare_environment(run, arguments.local_rank)
+        _configure_logging()
+        from .runtime import run_stage
+
+        return run_stage(stage, run)
+    except (UserError, DataError) as error:
+        return _report(error, 2)
+    except (ImportError, TrainingStopped) as error:
+        return _report(error, 1)
+
+
+def parse_arguments(stage: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    """LAVIS's two flags, and the rank that the DeepSpeed launcher puts in front of them."""
+    parser = argparse.ArgumentParser(description=_DESCRIPTIONS[stage], allow_abbrev=False)
+    parser.add_argument("--cfg-path", required=True, metavar="FILE", help="YAML of the run")
+    parser.add_argument(
+        "--options", nargs="+", action="extend", default=[], metavar="a.b=c", help="values that override the YAML's"
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=None, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def prepare_environment(run: RunConfig, local_rank: int | None) -> None:
+    """Set what torch and DeepSpeed read from the environment: ranks for a plain `python` start, and CPU threads."""
+    if local_rank is not None:
+        os.environ.setdefault("LOCAL_RANK", str(local_rank))
+    if run.train.deepspeed is not None and "RANK" not in os.environ:
+        if local_rank not in (None, 0):
+            raise ConfigError(
+                f"--local_rank is {local_rank}, but RANK is not set; start with `deepspeed` or `torchrun`"
+            )
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.setdefault("MASTER_PORT", str(_free_port()))
+    if run.train.num_threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(run.train.num_threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        local_size = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or _local_world_size())
+        os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // local_size))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers are forked
+    # DeepSpeed compiles a small op once and keeps it, but two versions of ninja undo each other's work every time: take
+    # the one that is installed beside this python however the script was started.
+    own = os.path.dirname(sys.executable)
+    if os.environ.get("PATH", "").split(os.pathsep)[0] != own:
+        os.environ["PATH"] = os.pathsep.join(filter(None, [own, os.environ.get("PATH", "")]))
+
+
+def _local_world_size() -> int:
+    # DeepSpeed's launcher gives no local size; on one node it is the whole.
+    nodes = int(os.environ.get("CROSS_SIZE", 1))
+    return max(1, int(os.environ.get("WORLD_SIZE", 1)) // nodes)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _configure_logging() -> None:
+    level = logging.INFO if int(os.environ.get("RANK", 0)) == 0 else logging.ERROR
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    logging.getLogger("tove_lvlm").setLevel(level)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it where it is installed
+
+
+def _report(error: Exception, code: int) -> int:
+    line = " ".join(str(error).split())
+    prefix = f"rank {os.environ['RANK']}: " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
+    sys.stderr.write(f"error: {prefix}{line}\n")
+    sys.stderr.flush()
+    return code
