@@ -3,6 +3,7 @@
 Each start costs the imports of two processes, so there are few and each checks much.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -47,8 +48,23 @@ def wait_for(condition, process, log, seconds: float = 180.0) -> None:
 
 
 def kill_all(process) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
+
+
+@pytest.fixture
+def start(world):
+    """`start(...)` as tiny_lvlm's; whatever still runs at the end of the test is killed."""
+    started = []
+
+    def begin(*args, **kwargs):
+        started.append(tiny_lvlm.start(world, *args, **kwargs))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        kill_all(process)
 
 
 def metrics(out):
@@ -58,14 +74,14 @@ def metrics(out):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", ["zero2", "zero3"])
-def test_killed_while_writing_a_checkpoint_and_resumed_is_bit_identical(world, two_experts, zero):
+def test_killed_while_writing_a_checkpoint_and_resumed_is_bit_identical(world, two_experts, start, zero):
     (world / "two").symlink_to(two_experts)
     code, output = tiny_lvlm.run(world, "finetune", options(world, zero, "whole"), ranks=2)
     assert code == 0, output[-3000:]
     out = world / "parts"
     log = world / "log"
     if zero == "zero2":  # Ctrl-C in a terminal reaches the launcher and all ranks
-        process = tiny_lvlm.start(world, "finetune", options(world, zero, "parts"), ranks=2, log=log)
+        process = start("finetune", options(world, zero, "parts"), ranks=2, log=log)
         wait_for(lambda: (out / "metrics.jsonl").is_file(), process, log)
         os.killpg(process.pid, signal.SIGINT)
         process.wait(timeout=60)
@@ -75,7 +91,7 @@ def test_killed_while_writing_a_checkpoint_and_resumed_is_bit_identical(world, t
         assert not (out / "model.safetensors").exists()
         wait_for_ranks_to_end(world)
     delay = random.Random().uniform(0, 0.06)
-    process = tiny_lvlm.start(world, "finetune", options(world, zero, "parts"), ranks=2, log=log)
+    process = start("finetune", options(world, zero, "parts"), ranks=2, log=log)
     before = {path.name for path in checkpoint.checkpoints(out)}
     target = max([int(name.split("-")[1]) for name in before], default=SAVE) // SAVE * SAVE + SAVE
     wait_for(lambda: (out / f".writing-checkpoint-{target}").exists(), process, log)

@@ -4,6 +4,7 @@ Everything that can be wrong in the configuration is found here, in under a seco
 """
 
 import argparse
+import hashlib
 import logging
 import os
 import socket
@@ -76,11 +77,21 @@ def prepare_environment(run: RunConfig, local_rank: int | None) -> None:
         local_size = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or _local_world_size())
         os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // local_size))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers are forked
-    # DeepSpeed compiles a small op once and keeps it, but two versions of ninja undo each other's work every time: take
-    # the one that is installed beside this python however the script was started.
+    _keep_compiled_ops_apart()
+
+
+def _keep_compiled_ops_apart() -> None:
+    """DeepSpeed compiles a small op at its first start (half a minute) and keeps it in one folder for all of a user's
+    environments, where another torch or another ninja makes it compile anew at every start: give each its own folder
+    and the ninja that is installed beside this python.
+    """
     own = os.path.dirname(sys.executable)
     if os.environ.get("PATH", "").split(os.pathsep)[0] != own:
         os.environ["PATH"] = os.pathsep.join(filter(None, [own, os.environ.get("PATH", "")]))
+    if "TORCH_EXTENSIONS_DIR" not in os.environ:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        environment = hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]
+        os.environ["TORCH_EXTENSIONS_DIR"] = os.path.join(cache, "torch_extensions", environment)
 
 
 def _local_world_size() -> int:
