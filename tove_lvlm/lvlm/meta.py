@@ -33,7 +33,8 @@ def build_unloaded(
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            return LlavaForConditionalGeneration(llava)
+            # A config may carry the dtype that its weights were saved in; `to` brings all parts to one.
+            return LlavaForConditionalGeneration(llava).to(dtype)
     finally:
         torch.set_default_dtype(held)
 

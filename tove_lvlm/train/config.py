@@ -22,6 +22,8 @@ class DataConfig:
     """`pad` pads to a square with the image mean before resizing, as LLaVA-1.5 does in stage 2."""
     on_error: str = dataclasses.field(default="raise", metadata={"choices": ("raise", "skip")})
     """What to do with a broken sample; `skip` counts, reports, and stops when too many are broken."""
+    allow_symlinks: bool = False
+    """Let links inside the image folder lead out of it, as where COCO lies elsewhere; `..` in a sample never does."""
 
     def __post_init__(self):
         if not self.train:

@@ -159,6 +159,7 @@ def build_data(stage: str, run: RunConfig, model: torch.nn.Module, processor) ->
         image_folder=data.image_folder,
         image_aspect_ratio=data.image_aspect_ratio,
         on_error=data.on_error,
+        allow_symlinks=data.allow_symlinks,
     )
     collator = ToVECollator(
         tokenizer=processor.tokenizer,
