@@ -20,6 +20,7 @@ from .config import UserError
 from .eval.families import FamilyQuestion, chance, read_questions, score
 from .registry import require
 from .storage import atomic_file
+from .world.language import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = ROOT / "projects" / "miniature"
@@ -214,16 +215,19 @@ def show(results: dict, questions: list[FamilyQuestion], answers: dict, output: 
     """The table, three examples, the gate's mass and where everything lies."""
     table = Table("family", "n", "chance", "CLIP-only", "ToVE", "difference", title="held-out accuracy, %")
     clip, tove = (results["variants"][variant] for variant in VARIANTS)
-    rows = [(name, *(part["families"][name] for part in (results["chance"], clip, tove))) for name in clip["families"]]
+    names = [name for name in FAMILIES if name in clip["families"]]
+    rows = [(name, *(part["families"][name] for part in (results["chance"], clip, tove))) for name in names]
     rows.append(("overall", *(part["overall"] for part in (results["chance"], clip, tove))))
     for name, *cells in rows:
         guess, base, ours = (100 * cell["accuracy"] for cell in cells)
         row = (name, str(cells[0]["n"]), f"{guess:.1f}", f"{base:.1f}", f"{ours:.1f}", f"{ours - base:+.1f}")
         table.add_row(*row, end_section=name == rows[-2][0])
     console.print(table)
-    for family in SHOWN_FAMILIES:
-        index = next(i for i, question in enumerate(questions) if question.family == family)
+    seen = set()
+    for family in SHOWN_FAMILIES:  # the first of its family whose image was not shown yet: not chosen by its answers
+        index = next(i for i, q in enumerate(questions) if q.family == family and q.image not in seen)
         question = questions[index]
+        seen.add(question.image)
         console.print(f"{question.image}: {question.text}  right: [bold]{question.answer}[/bold]")
         console.print(f"    CLIP-only: {answers['clip'][index]}    ToVE: {answers['tove'][index]}")
     mass = "  ".join(f"{name} {value:.3f}" for name, value in results["gate_mass"].items())

@@ -51,10 +51,10 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _sync(temporary)
+        sync_to_disk(temporary)
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files only their owner can read
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -73,12 +73,12 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         for entry in sorted(temporary.rglob("*")):
-            _sync(entry)
+            sync_to_disk(entry)
         temporary.chmod(0o777 & ~_umask())
         if path.exists():
             os.replace(path, retired)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync_to_disk(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():
@@ -330,7 +330,8 @@ def _first(names: Iterable[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
-def _sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
+    """Flush a file's content, or a folder's list of names, so that a power cut does not lose it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -6,8 +6,8 @@ from tove_lvlm.config import UserError
 from tove_lvlm.eval.families import FamilyQuestion, chance, read_questions, score
 
 
-def ask(family, answer):
-    return FamilyQuestion(question_id="q", image="i.png", text="?", answer=answer, family=family)
+def ask(family, answer, text="?"):
+    return FamilyQuestion(question_id="q", image="i.png", text=text, answer=answer, family=family)
 
 
 def test_score_by_family_and_overall():
@@ -21,6 +21,14 @@ def test_chance_is_the_majority_answer_of_each_family():
     questions = [ask("exist", "yes"), ask("exist", "no"), ask("exist", "no"), ask("color", "red"), ask("color", "blue")]
     assert chance(questions)["families"]["exist"]["accuracy"] == 2 / 3
     assert chance(questions)["overall"]["accuracy"] == 3 / 5
+
+
+def test_chance_of_questions_that_name_their_answers():
+    text = "Which is nearer, {} or {}?"
+    pairs = [("red", "blue"), ("green", "red"), ("blue", "green")]
+    questions = [ask("rel", pair[k], text.format(*pair)) for pair in pairs for k in (0, 1)]
+    # Always `red` would be right in a third of the cases, one of the two that are named in half.
+    assert chance(questions)["families"]["rel"]["accuracy"] == pytest.approx(1 / 2)
 
 
 def test_lengths_must_agree():

@@ -1,6 +1,7 @@
 """Accuracy by question family: short answers, exact match. What the demo and the miniature study report. Our choice."""
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,9 +79,20 @@ def score(questions: Sequence[FamilyQuestion], answers: Sequence[str]) -> dict:
 
 
 def chance(questions: Sequence[FamilyQuestion]) -> dict:
-    """What always giving each family's most frequent answer scores, in the form of `score`."""
-    by_family = defaultdict(Counter)
+    """What the question's text alone is worth, in the form of `score`.
+
+    The better of two guesses for each family: always its most frequent answer, or one of the answers that the question
+    names ("Which is nearer, red or blue?").
+    """
+    by_family = defaultdict(list)
     for question in questions:
-        by_family[question.family][normalize(question.answer)] += 1
-    majority = {family: counts.most_common(1)[0][0] for family, counts in by_family.items()}
-    return score(questions, [majority[question.family] for question in questions])
+        by_family[question.family].append(question)
+    families = {}
+    for family, asked in by_family.items():
+        answers = Counter(normalize(question.answer) for question in asked)
+        majority = max(answers.values()) / len(asked)
+        named = [len(answers.keys() & set(re.findall(r"\w+", question.text.lower()))) for question in asked]
+        guess = sum(1 / num if num > 1 else 0.0 for num in named) / len(asked)
+        families[family] = {"accuracy": max(majority, guess), "n": len(asked)}
+    right = sum(part["accuracy"] * part["n"] for part in families.values())
+    return {"families": families, "overall": {"accuracy": right / len(questions), "n": len(questions)}}

@@ -9,7 +9,6 @@ folder, which is flushed to the disk and renamed: a folder called `checkpoint-N`
 
 import json
 import logging
-import os
 import re
 import shutil
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 
 from .. import dist
 from ..config import ConfigError
+from ..storage import sync_to_disk
 from .guards import TrainingStopped
 
 logger = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ def _finish(writing: Path, final: Path, step: int) -> None:
     """Flush, list, flush the list, rename, flush the parent: after a power cut the folder is whole or not there."""
     files = sorted(path for path in writing.rglob("*") if path.is_file())
     for path in files:
-        _fsync(path)
+        sync_to_disk(path)
     identity_file = writing / "identity.json"
     manifest = {
         "format": FORMAT,
@@ -228,9 +228,9 @@ def _finish(writing: Path, final: Path, step: int) -> None:
         "files": {str(path.relative_to(writing)): path.stat().st_size for path in files},
     }
     (writing / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    _fsync(writing / MANIFEST)
+    sync_to_disk(writing / MANIFEST)
     for folder in {path.parent for path in files} | {writing}:
-        _fsync(folder)
+        sync_to_disk(folder)
     if final.exists():  # the same step written again (stopped right after a save): put the old one out of the way
         trash = final.with_name(f"{_TRASH}{final.name}")
         final.rename(trash)
@@ -238,15 +238,7 @@ def _finish(writing: Path, final: Path, step: int) -> None:
         shutil.rmtree(trash, ignore_errors=True)
     else:
         writing.rename(final)
-    _fsync(final.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_to_disk(final.parent)
 
 
 def _load_plain(trainer: Any, folder: Path) -> None:

@@ -1,0 +1,63 @@
+"""Every file in projects/ is read by the code that it is for."""
+
+from pathlib import Path
+
+import pytest
+
+from tove_lvlm import config
+from tove_lvlm.tower.configuration_yaml import read_tower_yaml
+from tove_lvlm.train.config import RunConfig
+from tove_lvlm.train.deepspeed_json import read_deepspeed
+
+PROJECTS = Path(__file__).parent.parent / "projects"
+RUNS = sorted([*PROJECTS.glob("*/pretrain.yaml"), *PROJECTS.glob("*/finetune.yaml")])
+TOWERS = sorted([*PROJECTS.glob("towers/*.yaml"), *PROJECTS.glob("*/tower.yaml")])
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(PROJECTS))
+
+
+def test_nothing_is_left_out():
+    assert {*RUNS, *TOWERS} == set(PROJECTS.rglob("*.yaml"))
+    assert len(RUNS) >= 6
+    assert len(TOWERS) >= 2
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name)
+def test_run_fits_the_schema_and_its_deepspeed_json(path):
+    run = config.load(RunConfig, path)
+    deepspeed = PROJECTS.parent / run.train.deepspeed
+    assert deepspeed.is_file()
+    settings = read_deepspeed(str(deepspeed), run.train, world_size=8)
+    # An optimizer or scheduler block would bypass our learning-rate groups (HOSTS.md 1.4).
+    assert not {"optimizer", "scheduler"} & set(settings)
+    tower = path.parent / run.model.tower if run.model.tower.startswith(".") else PROJECTS.parent / run.model.tower
+    assert tower in TOWERS or tower.resolve() in TOWERS
+
+
+@pytest.mark.parametrize("path", TOWERS, ids=name)
+def test_tower_is_read(path):
+    tower = read_tower_yaml(path)
+    assert tower.experts
+    assert all(expert.pretrained for expert in tower.experts)
+
+
+@pytest.mark.parametrize("size", ["7b", "13b"])
+def test_full_size_runs_have_llava_15s_schedule(size):
+    pretrain, finetune = (
+        config.load(RunConfig, PROJECTS / f"tove_vicuna_{size}/{s}.yaml") for s in ("pretrain", "finetune")
+    )
+    stage1, stage2 = pretrain.train, finetune.train
+    assert (stage1.learning_rate, stage1.per_device_train_batch_size * 8) == (1e-3, 256)
+    assert (stage2.learning_rate, stage2.mm_projector_lr, stage2.per_device_train_batch_size * 8) == (2e-4, 2e-5, 128)
+    assert (finetune.lora.lora_r, finetune.lora.lora_alpha, finetune.lora.lora_dropout) == (128, 256, 0.05)
+    assert (pretrain.data.image_aspect_ratio, finetune.data.image_aspect_ratio) == ("square", "pad")
+    assert stage2.group_by_modality_length
+    assert not stage1.group_by_modality_length
+    for train in (stage1, stage2):
+        assert (train.num_train_epochs, train.weight_decay, train.warmup_ratio) == (1, 0, 0.03)
+        assert (train.model_max_length, train.lr_scheduler_type) == (2048, "cosine")
+        assert train.bf16
+        assert train.gradient_checkpointing
+    assert (Path(stage1.deepspeed).stem, Path(stage2.deepspeed).stem) == ("zero2", "zero3")
