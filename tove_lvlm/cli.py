@@ -71,8 +71,11 @@ def chat(
     as_json: JsonFlag = False,
 ) -> None:
     """Ask a trained model about an image."""
+    from transformers.utils import logging as transformers_logging
+
     from .lvlm.chat import Chat
 
+    transformers_logging.set_verbosity_error()  # its remarks on image backends are not for somebody who chats
     talk = Chat.load(model)
     picture = talk.open_image(image)
     if question is not None:

@@ -20,6 +20,7 @@ from .config import UserError
 from .eval.families import FamilyQuestion, chance, read_questions, score
 from .registry import require
 from .storage import atomic_file
+from .viz.examples import example_sheet
 from .world.language import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -223,18 +224,29 @@ def show(results: dict, questions: list[FamilyQuestion], answers: dict, output: 
         row = (name, str(cells[0]["n"]), f"{guess:.1f}", f"{base:.1f}", f"{ours:.1f}", f"{ours - base:+.1f}")
         table.add_row(*row, end_section=name == rows[-2][0])
     console.print(table)
-    seen = set()
-    for family in SHOWN_FAMILIES:  # the first of its family whose image was not shown yet: not chosen by its answers
-        index = next(i for i, q in enumerate(questions) if q.family == family and q.image not in seen)
-        question = questions[index]
-        seen.add(question.image)
-        console.print(f"{question.image}: {question.text}  right: [bold]{question.answer}[/bold]")
-        console.print(f"    CLIP-only: {answers['clip'][index]}    ToVE: {answers['tove'][index]}")
+    examples = choose_examples(questions, answers, output / "data" / "heldout" / "images")
+    for path, lines in examples:
+        console.print(f"{path.name}: " + "  ".join(lines))
+    example_sheet(examples).save(output / "examples.png")
     mass = "  ".join(f"{name} {value:.3f}" for name, value in results["gate_mass"].items())
     console.print(f"gate mass: {mass}")
     console.print(f"{results['seconds']:.0f} s, seed {results['seed']}, commit {results['commit']}")
-    console.print(f"models: {output / 'clip'} and {output / 'tove'}; results: {output / 'results.json'}")
+    console.print(f"models: {output / 'clip'} and {output / 'tove'}")
+    console.print(f"results: {output / 'results.json'}; the examples as a picture: {output / 'examples.png'}")
     console.print(f"now: tove chat --model {output / 'tove'} {output / 'data/heldout/images' / questions[0].image}")
+
+
+def choose_examples(questions: list[FamilyQuestion], answers: dict, images: Path) -> list[tuple[Path, list[str]]]:
+    """One question of each shown family, about three images: the first there is, whatever was answered."""
+    examples, seen = [], set()
+    for family in SHOWN_FAMILIES:
+        for index, question in enumerate(questions):
+            if question.family == family and question.image not in seen:
+                seen.add(question.image)
+                told = [f"CLIP-only: {answers['clip'][index]}", f"ToVE: {answers['tove'][index]}"]
+                examples.append((images / question.image, [question.text, f"right: {question.answer}", *told]))
+                break
+    return examples
 
 
 def commit() -> str:
