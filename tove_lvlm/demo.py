@@ -2,6 +2,7 @@
 scripts under the real launcher on the same data, steps and seeds, and compares them on held-out questions. Our choice.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -103,7 +104,8 @@ def render(folder: Path, scenes: tuple[int, int], console: Console) -> None:
 
 def train(output: Path, seed: int, steps: int | None, console: Console) -> None:
     """Run both variants' two stages, side by side: each takes half of the cores."""
-    require("deepspeed", extra="train")
+    if importlib.util.find_spec("deepspeed") is None:  # imported by the scripts only: it is slow and speaks
+        require("deepspeed", extra="train")
     jobs = [Job(variant=variant, folder=output / variant) for variant in VARIANTS]
     for job in jobs:
         if log_of(job).parent.is_dir():  # an earlier demo's; anything else that lies there is left alone
