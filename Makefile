@@ -2,11 +2,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Weights and data never come from a hub here: the miniature is shipped. DeepSpeed compiles a small op at its first start;
-# beside the environment it was compiled for it is found again, and no other environment replaces it. Python keeps its
-# bytecode whatever the shell says: without it every process would compile torch and transformers again.
-RUN    := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TORCH_EXTENSIONS_DIR="$(CURDIR)/$(VENV)/torch_extensions" \
-          PATH="$(CURDIR)/$(BIN):$$PATH"
+# Weights and data never come from a hub here: the miniature is shipped. Python keeps its bytecode whatever the shell says:
+# without it every process would compile torch and transformers again.
+RUN    := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .PHONY: help demo test lint format miniature clean
 help:
