@@ -1,0 +1,21 @@
+"""The command `tove`: a thin face over the package, one file for each subject.
+
+Everything heavy is imported inside the command that needs it.
+"""
+
+import sys
+
+from ..config import UserError
+from . import models, training  # noqa: F401  each registers its commands
+from .app import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point: what the user gave wrong ends in one line and exit code 2."""
+    try:
+        app()
+    except (UserError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

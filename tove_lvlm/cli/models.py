@@ -1,0 +1,54 @@
+"""Commands about what there is: `tove experts`, `tove chat`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from .app import JsonFlag, app, console
+
+
+@app.command()
+def experts(as_json: JsonFlag = False) -> None:
+    """List the expert families that a tower YAML can name."""
+    from ..experts import EXPERTS
+
+    rows = [{"family": name, "about": _first_line(EXPERTS.get(name))} for name in EXPERTS.names()]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("family", "what it is")
+    for row in rows:
+        table.add_row(row["family"], row["about"])
+    console.print(table)
+
+
+@app.command()
+def chat(
+    image: Annotated[Path, typer.Argument(help="A photograph: any format that Pillow reads.")],
+    question: Annotated[str | None, typer.Argument(help="Left out: ask as long as you like.")] = None,
+    model: Annotated[Path, typer.Option(help="A trained model's folder.")] = Path("outputs/miniature/tove"),
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask a trained model about an image."""
+    from transformers.utils import logging as transformers_logging
+
+    from ..lvlm.chat import Chat
+
+    transformers_logging.set_verbosity_error()  # its remarks on image backends are not for somebody who chats
+    talk = Chat.load(model)
+    picture = talk.open_image(image)
+    if question is not None:
+        answer = talk.ask(picture, question, max_new_tokens=max_new_tokens)
+        print(json.dumps({"image": str(image), "question": question, "answer": answer}) if as_json else answer)
+        return
+    console.print("Ask about the image; an empty line ends.")
+    while line := console.input("[bold]> [/bold]").strip():
+        console.print(talk.ask(picture, line, max_new_tokens=max_new_tokens))
+
+
+def _first_line(thing: object) -> str:
+    return (thing.__doc__ or "").strip().split("\n")[0]
