@@ -111,6 +111,38 @@ def make_world(folder: Path) -> Path:
     return folder
 
 
+def make_checkpoints(folder: Path, llm: Path, tower_yaml: Path) -> dict[str, Path]:
+    """One and the same awake model saved in every form that the scripts write.
+
+    Returns:
+        Kind (as `lvlm.loading`) -> folder: `tower`, `stage1`, `adapter`, `merged`.
+    """
+    from tove_lvlm.lvlm.build import build_lvlm
+    from tove_lvlm.lvlm.config import LoraOptions, ModelConfig
+    from tove_lvlm.lvlm.light import MODEL_FILE, collect_light, save_light
+    from tove_lvlm.lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
+
+    folders = {kind: folder / kind for kind in ("tower", "stage1", "adapter", "merged")}
+    block = {"llm": str(llm), "tower": str(tower_yaml)}
+    about = {"model": block, "image_aspect_ratio": "square"}
+    torch.manual_seed(0)
+    model, processor = build_lvlm(ModelConfig(**block))
+    tiny.wake(model.model.vision_tower).save_pretrained(folders["tower"])
+    save_light(folders["stage1"], collect_light(model), model, processor)
+    (folders["stage1"] / MODEL_FILE).write_text(json.dumps(about))
+    model = add_lora(model, LoraOptions(lora_enable=True, lora_r=4, lora_alpha=8, lora_dropout=0.0))
+    for part in (model.model.model.multi_modal_projector, model.model.model.vision_tower.tove_fusion):
+        part.requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_adapter(folders["adapter"], model, collect_trainable(model), about)
+    processor.save_pretrained(folders["adapter"])
+    save_merged(folders["merged"], collect_merged(model), model, processor)
+    (folders["merged"] / MODEL_FILE).write_text(json.dumps(about))
+    return folders
+
+
 def run_block(folder: Path, stage: str) -> dict:
     """The YAML of a stage as a dict."""
     run = {

@@ -3,9 +3,9 @@
 import tiny
 import torch
 
-from tove_lvlm.lvlm.chat import load_model
 from tove_lvlm.lvlm.config import LoraOptions
 from tove_lvlm.lvlm.light import adapter_parts
+from tove_lvlm.lvlm.loading import load_model
 from tove_lvlm.lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
 
 
@@ -86,7 +86,7 @@ def test_adapter_folder_is_read_by_peft_and_by_chat(built, llm, tower_yaml, tmp_
     base, _ = build_lvlm(ModelConfig(**block))
     read = peft.PeftModel.from_pretrained(base, tmp_path).eval()
     torch.testing.assert_close(logits(read, inputs), before, atol=1e-5, rtol=1e-4)
-    loaded, _, ratio = load_model(tmp_path)
-    assert ratio == "square"
-    assert not any("lora" in name for name, _ in loaded.named_parameters())
-    torch.testing.assert_close(logits(loaded.eval(), inputs), before, atol=1e-5, rtol=1e-4)
+    loaded = load_model(tmp_path)
+    assert loaded.image_aspect_ratio == "square"
+    assert not any("lora" in name for name, _ in loaded.model.named_parameters())
+    torch.testing.assert_close(logits(loaded.model, inputs), before, atol=1e-5, rtol=1e-4)

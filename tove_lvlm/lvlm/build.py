@@ -101,7 +101,7 @@ def load_vision(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Visi
             from ..tower.build import build_tower
 
             source = config.tower if config.vision_tower == "tove" else config.vision_tower
-            return tove_vision(build_tower(source).to(dtype))
+            return tove_vision(build_tower(source, detached=config.detached).to(dtype))
         if _model_type(config.vision_tower) not in _CLIP_TYPES:
             raise ConfigError(
                 f"`model.vision_tower`: `{config.vision_tower}` is neither a ToVE tower nor a CLIP vision model"

@@ -3,7 +3,6 @@
 The prompt is tokenised by the code that tokenises training conversations, so that a question looks as it did there.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..config import UserError
 from ..data.constants import IMAGE_TOKEN
 from ..data.conversations import encode_prompt, expand_image_tokens
 from ..data.images import read_image, to_pixels
-from .light import MODEL_FILE
+from .loading import load_model
 
 logger = logging.getLogger(__name__)
 
@@ -128,9 +126,9 @@ class Chat:
         Raises:
             UserError: The folder holds no such model.
         """
-        model, processor, ratio = load_model(folder)
+        loaded = load_model(folder)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(device).eval(), processor, ratio)
+        return cls(loaded.model.to(device).eval(), loaded.processor, loaded.image_aspect_ratio)
 
     def open_image(self, path: str | Path) -> Image.Image:
         """Read any photograph as RGB, turned as its camera says.
@@ -157,55 +155,3 @@ class Chat:
             max_new_tokens=max_new_tokens,
             image_aspect_ratio=self.image_aspect_ratio,
         )
-
-
-def load_model(folder: str | Path) -> tuple[nn.Module, object, str]:
-    """(model, processor, image_aspect_ratio) of a merged folder or an adapter folder, on the CPU.
-
-    Raises:
-        UserError: The folder holds no such model.
-    """
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor
-
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"model folder `{folder}` does not exist")
-    known = _read_model_file(folder)
-    ratio = known.get("image_aspect_ratio", "pad")
-    if any(folder.glob("model*.safetensors")):
-        model = LlavaForConditionalGeneration.from_pretrained(folder, dtype="auto")
-        return model, LlavaProcessor.from_pretrained(folder), ratio
-    if not (folder / "adapter_config.json").is_file() and (folder / "adapter" / "adapter_config.json").is_file():
-        folder = folder / "adapter"
-        known = _read_model_file(folder)
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"`{folder}` holds neither a merged model (model*.safetensors) nor an adapter (adapter_config.json); give "
-            "the output_dir of a finished scripts/finetune_vicuna.py"
-        )
-    if "model" not in known:
-        raise UserError(f"adapter folder `{folder}` has no {MODEL_FILE}, which says what it belongs to")
-    return *_load_adapter(folder, known["model"]), known.get("image_aspect_ratio", "pad")
-
-
-def _load_adapter(folder: Path, model_block: dict) -> tuple[nn.Module, object]:
-    from ..config import parse
-    from ..registry import require
-    from .build import build_lvlm
-    from .config import ModelConfig
-
-    peft = require("peft", extra="train")
-    # The adapter brings the projector and tove_fusion itself: stage 1's folder may be gone.
-    config = parse(ModelConfig, model_block | {"pretrain_mm_mlp_adapter": None}, where=str(folder / MODEL_FILE))
-    model, processor = build_lvlm(config)
-    return peft.PeftModel.from_pretrained(model, folder).merge_and_unload(), processor
-
-
-def _read_model_file(folder: Path) -> dict:
-    path = folder / MODEL_FILE
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error

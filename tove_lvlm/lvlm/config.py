@@ -24,6 +24,8 @@ class ModelConfig:
     """`tove` (built from `tower`), `clip` (the CLIP-only baseline), or a folder with a saved tower or CLIP."""
     tower: str | None = None
     """YAML of the tower; with `vision_tower: clip` its `clip` entry says which CLIP."""
+    detached: list[str] = dataclasses.field(default_factory=list)
+    """Experts of the ToVE tower that are neither loaded nor run, besides those that the tower itself says."""
     clip: str | None = None
     """Hub id or folder of the CLIP for `vision_tower: clip`; none takes the tower YAML's."""
     mm_vision_select_layer: int = -2
@@ -38,6 +40,8 @@ class ModelConfig:
             raise ConfigError("`model.llm` is empty; give a hub id or a folder")
         if self.vision_tower == "tove" and self.tower is None:
             raise ConfigError("`model.vision_tower` is `tove`, so `model.tower` must name the tower's YAML")
+        if self.vision_tower == "clip" and self.detached:
+            raise ConfigError("`model.detached` names experts, but `model.vision_tower` is `clip`, which has none")
         if self.vision_tower == "clip" and self.clip is None and self.tower is None:
             raise ConfigError("`model.vision_tower` is `clip`, so `model.clip` or `model.tower` must say which CLIP")
 

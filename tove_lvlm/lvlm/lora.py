@@ -57,7 +57,7 @@ def save_adapter(folder: str | Path, peft_model: nn.Module, tensors: dict[str, t
         folder: Made when absent.
         peft_model: From `add_lora`.
         tensors: From `collect_trainable(peft_model)`.
-        about: What goes into MODEL_FILE; its `model` is the `model` block, from which `chat.load_model` rebuilds the
+        about: What goes into MODEL_FILE; its `model` is the `model` block, from which `loading` rebuilds the
             base.
     """
     folder = Path(folder)

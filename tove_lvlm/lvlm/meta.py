@@ -10,6 +10,7 @@ from ..config import ConfigError
 from ..storage import resolve_source
 from ..tower.build import tower_config_from_yaml
 from ..tower.configuration import ToVEVisionConfig
+from ..tower.configuration_yaml import check_names
 from ..tower.modeling import ToVEVisionModel
 from .build import clip_vision, image_token_rows, llava_config, tove_vision
 from .config import ModelConfig
@@ -49,6 +50,9 @@ def unloaded_config(config: ModelConfig) -> LlavaConfig:
     image_token_id = text_config.vocab_size
     text_config.vocab_size = image_token_rows(image_token_id, image_token_id + 1)
     tower = tower_config_from_yaml(config.tower) if config.tower is not None else None
+    if tower is not None and config.detached:
+        check_names(tower.expert_names, config.detached, config.tower)
+        tower.detached = [name for name in tower.expert_names if name in {*tower.detached, *config.detached}]
     with torch.device("meta"):
         if config.vision_tower == "tove":
             vision = tove_vision(ToVEVisionModel(tower))

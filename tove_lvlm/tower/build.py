@@ -12,18 +12,21 @@ from ..config import ConfigError
 from . import checkpoint
 from .clip import load_clip, read_architecture, read_normalisation
 from .configuration import ToVEVisionConfig
-from .configuration_yaml import ClipSection, TowerConfig, read_tower_yaml
+from .configuration_yaml import ClipSection, TowerConfig, check_names, read_tower_yaml
 from .modeling import ToVEVisionModel
 
 logger = logging.getLogger(__name__)
 
 
-def build_tower(source: str | os.PathLike, options: Sequence[str] = ()) -> ToVEVisionModel:
+def build_tower(
+    source: str | os.PathLike, options: Sequence[str] = (), detached: Sequence[str] = ()
+) -> ToVEVisionModel:
     """The tower of a YAML with its frozen parts loaded in float32, or a saved tower.
 
     Args:
         source: YAML, or folder written by `save_pretrained`, whole or light.
         options: `a.b=c` strings put over a YAML.
+        detached: Experts to leave out besides those that the source says; of a YAML their weights are not even read.
 
     Returns:
         On the CPU, in eval mode; `tove_fusion` is at its start when it comes from a YAML.
@@ -38,8 +41,15 @@ def build_tower(source: str | os.PathLike, options: Sequence[str] = ()) -> ToVEV
     if path.is_dir():
         if options:
             raise ValueError(f"options {list(options)} are for a tower's YAML; `{path}` is a saved tower")
-        return ToVEVisionModel.from_pretrained(path)
+        tower = ToVEVisionModel.from_pretrained(path)
+        if detached:
+            check_names(tower.expert_names, detached, str(path))
+            tower.detach(*detached)
+        return tower
     tower = read_tower_yaml(path, options)
+    check_names([expert.name for expert in tower.experts], detached, str(path))
+    names = [expert.name for expert in tower.experts if expert.name in {*tower.detached, *detached}]
+    tower = dataclasses.replace(tower, detached=names)
     # The cheap checks of all weight files first: nothing is built for a source that is not there.
     places = {part: storage.fetch(place, revision) for part, place, revision in _sources(tower) if place is not None}
     for place in places.values():

@@ -1,0 +1,83 @@
+"""`open_checkpoint` takes whatever the scripts write, and leaves detached experts' weights where they are."""
+
+import json
+import shutil
+
+import pytest
+import tiny
+import tiny_lvlm
+import torch
+import yaml
+
+from tove_lvlm.config import ConfigError, UserError
+from tove_lvlm.lvlm.light import MODEL_FILE
+from tove_lvlm.lvlm.loading import open_checkpoint
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, llm, tower_yaml):
+    return tiny_lvlm.make_checkpoints(tmp_path_factory.mktemp("checkpoints"), llm, tower_yaml)
+
+
+@pytest.mark.parametrize("kind", ["tower", "stage1", "adapter", "merged"])
+def test_every_kind_opens_with_the_same_tower(folders, kind):
+    loaded = open_checkpoint(folders[kind])
+    assert (loaded.kind, loaded.folder) == (kind, folders[kind])
+    assert not loaded.model.training
+    pixels = tiny.pixels()
+    expected = open_checkpoint(folders["tower"]).tower(pixels).last_hidden_state
+    assert torch.equal(loaded.tower(pixels).last_hidden_state, expected)
+    assert loaded.image_processor.size is not None
+
+
+def test_output_dir_without_a_merged_model_opens_its_adapter(folders, tmp_path):
+    shutil.copytree(folders["adapter"], tmp_path / "adapter")
+    shutil.copytree(folders["stage1"], tmp_path / "pretrain")
+    loaded = open_checkpoint(tmp_path)
+    assert (loaded.kind, loaded.folder) == ("adapter", tmp_path / "adapter")
+
+
+def test_adapter_and_merged_model_answer_alike(folders):
+    ids = torch.arange(5, 40)[None]
+    logits = [open_checkpoint(folders[kind]).model(input_ids=ids).logits for kind in ("adapter", "merged")]
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
+
+
+def test_detached_experts_of_an_adapter_are_not_even_read(folders, tmp_path, tower_yaml):
+    """The expert's folder is gone, and the model opens all the same."""
+    shutil.copytree(folders["adapter"], tmp_path / "adapter")
+    world = shutil.copytree(tower_yaml.parent, tmp_path / "tower")
+    shutil.rmtree(world / "cnn")
+    tower = yaml.safe_load(tower_yaml.read_text())
+    tower["experts"][3] |= {**tiny.EXPERTS["cnn"], "pretrained": "hub/gone"}
+    (world / "tower.yaml").write_text(yaml.safe_dump(tower))
+    about = json.loads((tmp_path / "adapter" / MODEL_FILE).read_text())
+    about["model"] |= {"tower": str(world / "tower.yaml"), "detached": ["cnn"]}
+    (tmp_path / "adapter" / MODEL_FILE).write_text(json.dumps(about))
+    loaded = open_checkpoint(tmp_path / "adapter")
+    assert loaded.tower.attached_names == ["depth", "normals", "shapes"]
+    expected = open_checkpoint(folders["tower"]).tower
+    expected.detach("cnn")
+    pixels = tiny.pixels()
+    assert torch.equal(loaded.tower(pixels).last_hidden_state, expected(pixels).last_hidden_state)
+
+
+def test_what_is_no_checkpoint_is_one_clear_line(tmp_path, folders):
+    with pytest.raises(UserError, match="does not exist"):
+        open_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="neither a merged model .* nor an adapter"):
+        open_checkpoint(tmp_path)
+    foreign = shutil.copytree(folders["merged"], tmp_path / "foreign")
+    config = json.loads((foreign / "config.json").read_text())
+    (foreign / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    with pytest.raises(UserError, match="type `llama`; expected a LLaVA model"):
+        open_checkpoint(foreign)
+
+
+def test_unknown_detached_expert_lists_the_names(folders, tmp_path):
+    adapter = shutil.copytree(folders["adapter"], tmp_path / "adapter")
+    about = json.loads((adapter / MODEL_FILE).read_text())
+    about["model"]["detached"] = ["dept"]
+    (adapter / MODEL_FILE).write_text(json.dumps(about))
+    with pytest.raises(ConfigError, match="`dept`.*depth"):
+        open_checkpoint(adapter)

@@ -1,0 +1,154 @@
+"""Open what our scripts wrote: a merged model, an adapter, stage 1's folder, or a tower alone. Our choice."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ..config import UserError, parse
+from ..registry import require
+from .light import MODEL_FILE, PROJECTOR_FILE
+
+if TYPE_CHECKING:
+    from ..tower.modeling import ToVEVisionModel
+
+TOWER, MERGED, ADAPTER, STAGE1 = "tower", "merged", "adapter", "stage1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A checkpoint in memory, on the CPU and in eval mode."""
+
+    kind: str
+    """`tower` (a saved tower), `merged` (a LlavaForConditionalGeneration folder), `adapter` (stage 2's LoRA, merged in
+    memory) or `stage1` (the light folder of scripts/pretrain_projector.py)."""
+    folder: Path
+    """Where it really lies: of an `output_dir` without a merged model, its `adapter`."""
+    model: nn.Module
+    """The LLaVA model; of kind `tower`, the tower itself."""
+    processor: Any
+    """Its LlavaProcessor; of kind `tower`, the image processor."""
+    image_aspect_ratio: str
+    """How images were brought to a square in training."""
+
+    @property
+    def tower(self) -> "ToVEVisionModel | None":
+        """The ToVE tower in it; None for a model with a plain CLIP."""
+        from ..tower.recorder import find_tower
+
+        return find_tower(self.model)
+
+    @property
+    def image_processor(self) -> Any:
+        """Of the tower or of the plain CLIP."""
+        return getattr(self.processor, "image_processor", self.processor)
+
+
+def open_checkpoint(folder: str | Path) -> Loaded:
+    """Load anything that this package's scripts wrote.
+
+    Args:
+        folder: A saved tower; stage 1's or stage 2's `output_dir`; an `adapter`.
+
+    Raises:
+        UserError: The folder holds none of these; the message says what was looked for.
+    """
+    folder = _existing(folder)
+    if _config(folder).get("model_type") == "tove_vision":
+        from ..tower.build import build_tower
+        from ..tower.image_processing import ToVEImageProcessor
+
+        tower = build_tower(folder).eval()
+        processor = ToVEImageProcessor.for_tower(tower.config)
+        return Loaded(kind=TOWER, folder=folder, model=tower, processor=processor, image_aspect_ratio="pad")
+    if _is_stage1(folder):
+        return _load_stage1(folder)
+    return load_model(folder)
+
+
+def load_model(folder: str | Path) -> Loaded:
+    """Load a model that can answer: a merged folder or an adapter.
+
+    Raises:
+        UserError: The folder holds no such model.
+    """
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+    folder = _existing(folder)
+    known = _model_file(folder)
+    if any(folder.glob("model*.safetensors")):
+        kind, ratio = _config(folder).get("model_type"), known.get("image_aspect_ratio", "pad")
+        if kind != "llava":
+            raise UserError(f"`{folder}` holds a model of type `{kind}`; expected a LLaVA model (`llava`)")
+        model = LlavaForConditionalGeneration.from_pretrained(folder, dtype="auto").eval()
+        processor = LlavaProcessor.from_pretrained(folder)
+        return Loaded(kind=MERGED, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
+    if not (folder / "adapter_config.json").is_file() and (folder / "adapter" / "adapter_config.json").is_file():
+        folder = folder / "adapter"
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"`{folder}` holds neither a merged model (model*.safetensors) nor an adapter (adapter_config.json); give "
+            "the output_dir of a finished scripts/finetune_vicuna.py"
+        )
+    return _load_adapter(folder)
+
+
+def _load_adapter(folder: Path) -> Loaded:
+    from .build import build_lvlm
+
+    peft = require("peft", extra="train")
+    # The adapter brings the projector and tove_fusion itself: stage 1's folder may be gone.
+    config, ratio = _model_block(folder, pretrain_mm_mlp_adapter=None)
+    model, processor = build_lvlm(config)
+    model = peft.PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
+    return Loaded(kind=ADAPTER, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
+
+
+def _load_stage1(folder: Path) -> Loaded:
+    from .build import build_lvlm
+
+    config, ratio = _model_block(folder, pretrain_mm_mlp_adapter=str(folder))
+    model, processor = build_lvlm(config)
+    return Loaded(kind=STAGE1, folder=folder, model=model.eval(), processor=processor, image_aspect_ratio=ratio)
+
+
+def _is_stage1(folder: Path) -> bool:
+    whole = any(folder.glob("model*.safetensors")) or (folder / "adapter").is_dir()
+    return (folder / PROJECTOR_FILE).is_file() and not whole
+
+
+def _model_block(folder: Path, **changes) -> tuple[Any, str]:
+    """(ModelConfig, image_aspect_ratio) from a folder's MODEL_FILE."""
+    from .config import ModelConfig
+
+    known = _model_file(folder)
+    if "model" not in known:
+        raise UserError(f"folder `{folder}` has no {MODEL_FILE}, which says what it belongs to")
+    config = parse(ModelConfig, known["model"] | changes, where=str(folder / MODEL_FILE))
+    return config, known.get("image_aspect_ratio", "pad")
+
+
+def _existing(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"model folder `{folder}` does not exist")
+    return folder
+
+
+def _config(folder: Path) -> dict:
+    return _json(folder / "config.json")
+
+
+def _model_file(folder: Path) -> dict:
+    return _json(folder / MODEL_FILE)
+
+
+def _json(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
