@@ -100,3 +100,28 @@ def test_probabilities_are_float32_in_a_bf16_gate():
     probs = gate(TOKENS.to(torch.bfloat16), [True] * 3).probs_BNK
     assert probs.dtype == torch.float32
     assert probs.sum(-1).item() == pytest.approx(1.0, abs=1e-6)
+
+
+# ---- controls: what is lost when the gate does not see its own token ----
+
+PLACES = torch.randn(2, 16, 2, generator=torch.Generator().manual_seed(0)) * 100
+
+
+def test_constant_gate_gives_every_token_the_same():
+    probs = by_hand(reads="constant")(PLACES, [True] * 3).probs_BNK
+    assert torch.equal(probs, probs[:1, :1].expand_as(probs))
+    hidden = 0.5 * -1 * (1 + math.erf(-1 / math.sqrt(2)))  # nothing is read: the hidden layer's bias alone, -1
+    expected = softmax([hidden, 2 * hidden + 0.5, -hidden])
+    torch.testing.assert_close(probs[0, 0], torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_shuffled_gate_weighs_a_token_by_another_place_of_its_image():
+    gate, honest = by_hand(reads="shuffled"), by_hand()(PLACES, [True] * 3).probs_BNK
+    found = gate(PLACES, [True] * 3).probs_BNK
+    assert not torch.equal(found, honest)
+    for image in range(2):
+        torch.testing.assert_close(found[image].sort(0).values, honest[image].sort(0).values)
+    assert torch.equal(found, gate(PLACES, [True] * 3).probs_BNK)  # the same order at every call
+    torch.manual_seed(0)
+    gate.train()
+    assert not torch.equal(gate(PLACES, [True] * 3).probs_BNK, gate(PLACES, [True] * 3).probs_BNK)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["EXPERTS", "Expert", "ExpertHub", "ExpertSpec", "build_expert", "describe"]
 
 _HOMES = {**dict.fromkeys(__all__, "base"), "ExpertHub": "hub"}
-_FAMILIES = ("dense_vit", "timm_backbone")
+_FAMILIES = ("dense_vit", "timm_backbone", "transformers_backbone")
 
 
 def __getattr__(name: str):

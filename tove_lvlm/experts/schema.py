@@ -94,6 +94,20 @@ class TimmFields(ExpertFields):
     """Width of those features; found on the meta device when it is not given."""
 
 
+@EXPERT_FIELDS.register("transformers")
+@dataclass(frozen=True, kw_only=True)
+class TransformersFields(ExpertFields):
+    """A vision encoder of transformers; with a local folder everything is read from its config.json."""
+
+    output: str = field(default="features", metadata={"choices": ("features",)})
+    architecture: dict[str, Any]
+    """The encoder's config, `model_type` included."""
+    layer: int | None = None
+    """Index of the hidden state that is used; none takes the encoder's own last hidden state."""
+    channels: int | None = None
+    """Width of those features; found on the meta device when it is not given."""
+
+
 def parse_expert(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Check one expert's architecture fields and complete them with the family's defaults.
 
@@ -132,7 +146,11 @@ def complete_fields(entry: Mapping[str, Any], source: str | None, where: str) ->
     if source is not None and isinstance(entry.get("family"), str) and entry["family"] in EXPERT_FIELDS:
         folder = Path(source) if Path(source).is_dir() else Path(source).parent
         if (folder / "config.json").is_file():
-            stated = _stated_fields(entry["family"], storage.load_json(folder / "config.json"))
+            config = storage.load_json(folder / "config.json")
+            if entry["family"] == "transformers":
+                stated = _stated_by_transformers(config, folder / "preprocessor_config.json")
+            else:
+                stated = _stated_fields(entry["family"], config)
             entry = {**stated, **entry}
     return parse_expert(entry, where)
 
@@ -147,4 +165,18 @@ def _stated_fields(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
             found[key] = list(hub[key])
     if "image_size" not in found and "input_size" in hub:
         found["image_size"] = hub["input_size"][-1]
+    return found
+
+
+def _stated_by_transformers(config: Mapping[str, Any], preprocessor: Path) -> dict[str, Any]:
+    """A vision encoder's config.json, or the vision part of a larger model's, and how its images are normalised."""
+    vision = config.get("vision_config", config)
+    beside = ("architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
+    found: dict[str, Any] = {"architecture": {key: value for key, value in vision.items() if key not in beside}}
+    if isinstance(vision.get("image_size"), int):
+        found["image_size"] = vision["image_size"]
+    processing = storage.load_json(preprocessor) if preprocessor.is_file() else {}
+    for key, stated in (("mean", "image_mean"), ("std", "image_std")):
+        if stated in processing:
+            found[key] = list(processing[stated])
     return found

@@ -72,7 +72,7 @@ class ToVEVisionConfig(PreTrainedConfig):
         self.image_std = [float(value) for value in image_std]
         self._check()
         # What hosts read. `hidden_states` of the output are (t_clip, t_fuse): one layer above its input.
-        self.hidden_size = self.clip_config["hidden_size"]
+        self.hidden_size = self.clip_config["hidden_size"] + self._concatenated_width()
         self.image_size = self.clip_config["image_size"]
         self.patch_size = self.clip_config["patch_size"]
         self.num_channels = self.clip_config["num_channels"]
@@ -105,6 +105,15 @@ class ToVEVisionConfig(PreTrainedConfig):
     def fusion_settings(self) -> FusionSettings:
         """Typed settings of `tove_fusion`."""
         return FusionSettings(**self.fusion)
+
+    def _concatenated_width(self) -> int:
+        """What the experts add to the output's width: nothing, unless their channels are concatenated."""
+        if self.fusion_settings.kind != "concat":
+            return 0
+        from ..experts import describe
+        from .concat import part_width
+
+        return sum(part_width(describe(entry), self.fusion_settings) for entry in self.experts)
 
     def _check(self) -> None:
         check_names(self.expert_names, self.detached, "tower config")

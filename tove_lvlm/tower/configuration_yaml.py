@@ -21,6 +21,8 @@ from ..config import ConfigError, parse, read_yaml
 from ..experts.schema import EXPERT_FIELDS, complete_fields
 from ..registry import nearest
 
+FUSION_KINDS = ("gated", "concat")
+GATE_INPUTS = ("tokens", "shuffled", "constant")
 _WEIGHT_KEYS = ("pretrained", "revision", "license")
 
 
@@ -28,6 +30,12 @@ _WEIGHT_KEYS = ("pretrained", "revision", "license")
 class FusionSettings:
     """The trainable part of the tower, `tove_fusion`. The values are our choice; the paper's are not known."""
 
+    kind: str = field(default="gated", metadata={"choices": FUSION_KINDS})
+    """`gated`: ToVE's gate and residual transfer. `concat`: the baseline of other projects, the experts' channels
+    beside CLIP's, for the projector to mix; the tower's output is then wider than CLIP."""
+    gate_input: str = field(default="tokens", metadata={"choices": GATE_INPUTS})
+    """What the gate reads: CLIP's `tokens`; for ablations the tokens of other places (`shuffled`) or nothing
+    (`constant`: one learned distribution for every token)."""
     zero_init: bool = True
     """The last layer of each transfer MLP starts at zero, so that step 0 is CLIP exactly."""
     mlp_hidden: int | None = None

@@ -33,6 +33,8 @@ class Gate(nn.Module):
         noise: Standard deviation of Gaussian noise on the logits, in training only.
         expert_dropout: Probability that an expert is masked for an image, in training only. Where all would be
             masked, none is.
+        reads: `tokens`, or a control that takes token-awareness away: `shuffled` (each token is weighed by what
+            another place of its image holds) or `constant` (one distribution for all tokens).
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class Gate(nn.Module):
         temperature: float = 1.0,
         noise: float = 0.0,
         expert_dropout: float = 0.0,
+        reads: str = "tokens",
     ):
         super().__init__()
         self.temperature, self.noise, self.expert_dropout = temperature, noise, expert_dropout
+        self.reads = reads
         self.norm = nn.LayerNorm(width)
         self.fc1 = mark(nn.Linear(width, hidden), FAN_IN)
         self.act = nn.GELU()
@@ -58,7 +62,7 @@ class Gate(nn.Module):
             t_clip_BND: CLIP's tokens.
             attached_K: Which experts take part; the others get exactly 0. Without any, all are 0.
         """
-        logits_BNK = self.fc2(self.act(self.fc1(self.norm(t_clip_BND)))).float() / self.temperature
+        logits_BNK = self.fc2(self.act(self.fc1(self.norm(self._read(t_clip_BND))))).float() / self.temperature
         mask_K = torch.tensor(attached_K, device=logits_BNK.device)
         if not any(attached_K):
             nothing_BNK = torch.zeros_like(logits_BNK)
@@ -73,3 +77,12 @@ class Gate(nn.Module):
         keep_BK = keep_BK & mask_K
         keep_BK = torch.where(keep_BK.any(-1, keepdim=True), keep_BK, mask_K)
         return GateOutput(logits_BNK.masked_fill(~keep_BK[:, None], float("-inf")).softmax(-1), wanted_BNK)
+
+    def _read(self, t_clip_BND: torch.Tensor) -> torch.Tensor:
+        if self.reads == "constant":
+            return torch.zeros_like(t_clip_BND)
+        if self.reads == "shuffled":
+            # Another order at every training step, or the places could be learnt; always the same one afterwards.
+            generator = None if self.training else torch.Generator().manual_seed(0)
+            return t_clip_BND[:, torch.randperm(t_clip_BND.shape[1], generator=generator).to(t_clip_BND.device)]
+        return t_clip_BND

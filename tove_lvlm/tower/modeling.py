@@ -23,6 +23,7 @@ from ..registry import nearest
 from ..storage import WeightsError
 from . import checkpoint
 from .clip import FrozenCLIP
+from .concat import ConcatFusion
 from .configuration import ToVEVisionConfig
 from .fusion import ToVEFusion
 from .init import is_marked, start
@@ -60,7 +61,15 @@ class ToVEVisionModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ["CLIPEncoderLayer", "CLIPVisionEmbeddings", "DenseViT", "TimmBackbone", "ToVEFusion"]
+    _no_split_modules = [
+        "CLIPEncoderLayer",
+        "CLIPVisionEmbeddings",
+        "DenseViT",
+        "TimmBackbone",
+        "TransformersBackbone",
+        "ToVEFusion",
+        "ConcatFusion",
+    ]
 
     def __init__(self, config: ToVEVisionConfig):
         super().__init__(config)
@@ -70,7 +79,10 @@ class ToVEVisionModel(PreTrainedModel):
         entries = {entry["name"]: entry for entry in config.experts}
         self.experts = ExpertHub({name: build_expert(entries[name]) for name in config.attached_names})
         specs = [describe(entry) for entry in config.experts]
-        self.tove_fusion = ToVEFusion(specs, config.hidden_size, config.side, config.fusion_settings)
+        if config.fusion_settings.kind == "concat":
+            self.tove_fusion = ConcatFusion(specs, config.side, config.fusion_settings)
+        else:
+            self.tove_fusion = ToVEFusion(specs, config.hidden_size, config.side, config.fusion_settings)
         self._put_aside: dict[str, nn.Module] = {}
         self.sources: dict[str, Any] = {}
         """Where the frozen weights came from: `clip` and `experts.NAME` -> source, revision, sha256, license."""
