@@ -44,6 +44,15 @@ def test_registered_whatever_is_imported_first(first):
     assert not set(loaded.split()) & set(HEAVY), "registration needs no training or expert package"
 
 
+def test_registered_where_another_package_has_imported_half_of_the_auto_classes():
+    """peft imports those of configs and models; the tower's own import then brings the image processors'."""
+    out = python(
+        "import peft, tove_lvlm\nfrom transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING"
+        "\nprint(IMAGE_PROCESSOR_MAPPING[tove_lvlm.ToVEVisionConfig])"
+    )
+    assert "ToVEImageProcessor" in out
+
+
 def test_unknown_attribute_is_an_attribute_error():
     import tove_lvlm
 

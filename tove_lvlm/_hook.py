@@ -23,12 +23,13 @@ _WATCHED = {
 
 def register_when_imported() -> None:
     """Register with each of transformers' auto classes now when it is loaded, else when it is. Idempotent."""
-    awaited = {name for name in _WATCHED if name not in sys.modules}
-    for name in _WATCHED:
-        if name not in awaited:
-            importlib.import_module(_WATCHED[name])
+    loaded = [name for name in _WATCHED if name in sys.modules]
+    awaited = set(_WATCHED) - set(loaded)
+    # First the finder: the tower's own modules, imported below, may be what imports an awaited one.
     if awaited and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder(awaited))
+    for name in loaded:
+        importlib.import_module(_WATCHED[name])
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -1,0 +1,133 @@
+"""Train one row with the real scripts' own code, and ask the trained model."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tove_lvlm.config import read_yaml
+from tove_lvlm.demo import PROJECT, answer_all
+from tove_lvlm.eval.families import read_questions, score
+
+from .rows import FRACTIONS, Row
+
+# Small batches learn more for the same arithmetic here; bf16 halves it.
+STEPS, BATCH = {"pretrain": 125, "finetune": 250}, {"pretrain": 12, "finetune": 8}
+OWN_TOKENS = {"name": "own_tokens", "family": "transformers", "pretrained": "shipped:miniature/clip", "layer": -2}
+
+
+def write_tower(row: Row, folder: Path) -> Path:
+    """The row's tower YAML: the miniature's own with the row's changes."""
+    tower = read_yaml(PROJECT / "tower.yaml")
+    known = {entry["name"]: entry for entry in tower["experts"]} | {OWN_TOKENS["name"]: OWN_TOKENS}
+    changes = dict(row.fusion)
+    if changes.get("mlp_hidden") == "matched":
+        changes["mlp_hidden"] = matched_hidden(tower, known[row.experts[0]])
+    tower["experts"] = [known[name] for name in row.experts]
+    tower["fusion"] = {**tower["fusion"], **changes}
+    path = folder / "tower.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(tower, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def matched_hidden(tower: Mapping[str, Any], expert: Mapping[str, Any]) -> int:
+    """Hidden width with which one transfer MLP has as many parameters as the tower's whole fusion."""
+    wanted = fusion_size(tower)
+    one, two = (
+        fusion_size({**tower, "experts": [expert], "fusion": {**tower["fusion"], "mlp_hidden": hidden}})
+        for hidden in (1, 2)
+    )
+    return 1 + round((wanted - one) / (two - one))
+
+
+def fusion_size(tower: Mapping[str, Any]) -> int:
+    """Parameters of `tove_fusion` of a tower's YAML."""
+    import tempfile
+
+    import torch
+
+    from tove_lvlm.tower.build import tower_config_from_yaml
+    from tove_lvlm.tower.modeling import ToVEVisionModel
+
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(dict(tower), file)
+        file.flush()
+        config = tower_config_from_yaml(file.name)
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in ToVEVisionModel(config).tove_fusion.parameters())
+
+
+def write_fractions(world: Path) -> None:
+    """`pretrain_1-100.json` and so on: the first scenes of the training data, nested."""
+    for stage in STEPS:
+        records = json.loads((world / "train" / f"{stage}.json").read_text(encoding="utf-8"))
+        for name, share in FRACTIONS.items():
+            chosen = records[: max(1, round(share * len(records)))]
+            (data_file(world, stage, name)).write_text(json.dumps(chosen), encoding="utf-8")
+
+
+def data_file(world: Path, stage: str, fraction: str) -> Path:
+    """Training data of a stage for a fraction."""
+    return world / "train" / (f"{stage}.json" if fraction == "1" else f"{stage}_{fraction.replace('/', '-')}.json")
+
+
+def train(stage: str, row: Row, seed: int, world: Path, folder: Path, steps: Mapping[str, int]) -> dict:
+    """Run `scripts/pretrain_projector.py` or `scripts/finetune_vicuna.py` for a row, in this process.
+
+    Args:
+        stage: `pretrain` or `finetune`.
+        row: What is trained.
+        seed: Of initialisation and data order.
+        world: Folder with `train/`.
+        folder: The row's folder; the model goes to `folder/model`, stage 1 to `folder/pretrain`.
+        steps: Optimizer steps of each stage.
+
+    Returns:
+        Last logged losses and the number of trained parameters.
+    """
+    output = folder / ("pretrain" if stage == "pretrain" else "model")
+    options = [
+        f"model.vision_tower={row.vision_tower}",
+        f"model.tower={write_tower(row, folder)}",
+        f"data.train=[{data_file(world, stage, row.fraction)}]",
+        f"data.image_folder={world / 'train' / 'images'}",
+        f"train.output_dir={output}",
+        f"train.seed={seed}",
+        f"train.max_steps={steps[stage]}",
+        f"train.per_device_train_batch_size={BATCH[stage]}",
+        f"train.save_steps={steps[stage]}",
+        "train.bf16=true",
+        *row.options,
+    ]
+    if stage == "finetune":
+        options.append(f"model.pretrain_mm_mlp_adapter={folder / 'pretrain'}")
+    run_script(stage, options)
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    late = [line["loss"] for line in lines[-5:]]
+    return {"loss": sum(late) / len(late), "steps": lines[-1]["step"]}
+
+
+def run_script(stage: str, options: list[str]) -> None:
+    """The script's main, as `deepspeed scripts/... --cfg-path ... --options ...` calls it with one rank."""
+    from tove_lvlm.train.stages import main
+
+    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+    code = main(stage, ["--cfg-path", str(PROJECT / f"{stage}.yaml"), "--options", *options])
+    if code != 0:
+        raise RuntimeError(f"{stage} ended with exit code {code}")
+
+
+def evaluate(model: Path, world: Path) -> dict:
+    """Accuracy on the held-out questions, by family and overall, and the gate's mean mass."""
+    questions = read_questions(world / "heldout" / "questions.jsonl")
+    answers, mass = answer_all(model, questions, world / "heldout" / "images")
+    return summary(score(questions, answers)) | {"gate_mass": mass}
+
+
+def summary(scored: dict) -> dict:
+    """A score in the study's form."""
+    return {"overall": scored["overall"]["accuracy"], "families": scored["families"]}
