@@ -22,7 +22,7 @@ from tove_lvlm import config as configs
 from tove_lvlm.demo import commit
 from tove_lvlm.lvlm.meta import build_unloaded
 from tove_lvlm.train.config import RunConfig
-from tove_lvlm.train.runtime import set_trainable
+from tove_lvlm.train.llava import set_trainable
 
 RESULTS = Path(__file__).parent / "results"
 # Median lengths of a caption of LLaVA-Pretrain and of a conversation of mix665k, in tokens (our estimate).

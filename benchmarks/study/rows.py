@@ -16,12 +16,12 @@ class Row:
     id: str
     label: str
     group: str
-    """`main`, `single`, `control`, `ablation`, `gate` or `data`."""
+    """`main`, `single`, `control`, `ablation`, `gate`, `world` or `data`."""
     vision_tower: str = "tove"
     fusion: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the tower YAML's `fusion` block."""
     experts: tuple[str, ...] = EXPERTS
-    """Which of the tower YAML's experts there are; `own_tokens` stands for CLIP's own tokens as an expert."""
+    """Which of the tower YAML's experts there are, or of `training.EXTRA_EXPERTS`."""
     options: tuple[str, ...] = ()
     """`a.b=c` for the scripts."""
     fraction: str = "1"
@@ -56,6 +56,18 @@ GATE = [
     Row(id="gate_noise", label="gate noise 1", group="gate", fusion={"gate_noise": 1.0}),
     Row(id="gate_sharp", label="gate temperature 0.2", group="gate", fusion={"temperature": 0.2}),
 ]
+# A world where tokens need different experts: depth, but each of the two is right on one side of the picture only.
+SPLIT = ("depth_left", "depth_right")
+WORLD = [
+    Row(id="split_tokens", label="two half-blind depth experts", group="world", experts=SPLIT),
+    Row(
+        id="split_constant",
+        label="two half-blind depth experts, constant gate",
+        group="world",
+        experts=SPLIT,
+        fusion={"gate_input": "constant"},
+    ),
+]
 DATA = [
     row
     for fraction in FRACTIONS
@@ -64,5 +76,5 @@ DATA = [
         Row(id=f"tove_{fraction}", label=f"ToVE, {fraction} of the data", group="data", fraction=fraction),
     )
 ]
-FULL = [*MAIN, *SINGLE, *CONTROLS, *ABLATIONS, *GATE, *DATA]
+FULL = [*MAIN, *SINGLE, *CONTROLS, *ABLATIONS, *GATE, *WORLD, *DATA]
 QUICK = [*MAIN, GATE[0]]

@@ -2,27 +2,38 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tove_lvlm.config import read_yaml
-from tove_lvlm.demo import PROJECT, answer_all
+from tove_lvlm.demo import PROJECT
 from tove_lvlm.eval.families import read_questions, score
+from tove_lvlm.lvlm.chat import Chat
+from tove_lvlm.tower.recorder import find_tower
 
+from . import half_blind  # noqa: F401  registers its family
+from .gate_statistics import gate_statistics
 from .rows import FRACTIONS, Row
 
 # Small batches learn more for the same arithmetic here; bf16 halves it.
 STEPS, BATCH = {"pretrain": 125, "finetune": 250}, {"pretrain": 12, "finetune": 8}
-OWN_TOKENS = {"name": "own_tokens", "family": "transformers", "pretrained": "shipped:miniature/clip", "layer": -2}
+_HALF_BLIND = {"family": "half_blind", "output": "map", "channels": 1, "pretrained": "shipped:miniature/depth"}
+EXTRA_EXPERTS = {
+    # CLIP's own tokens, so that parameters are all that is added.
+    "own_tokens": {"family": "transformers", "pretrained": "shipped:miniature/clip", "layer": -2},
+    "depth_left": {**_HALF_BLIND, "sees": "left"},
+    "depth_right": {**_HALF_BLIND, "sees": "right"},
+}
 
 
 def write_tower(row: Row, folder: Path) -> Path:
     """The row's tower YAML: the miniature's own with the row's changes."""
     tower = read_yaml(PROJECT / "tower.yaml")
-    known = {entry["name"]: entry for entry in tower["experts"]} | {OWN_TOKENS["name"]: OWN_TOKENS}
+    known = {entry["name"]: entry for entry in tower["experts"]}
+    known |= {name: {"name": name, **fields} for name, fields in EXTRA_EXPERTS.items()}
     changes = dict(row.fusion)
     if changes.get("mlp_hidden") == "matched":
         changes["mlp_hidden"] = matched_hidden(tower, known[row.experts[0]])
@@ -121,13 +132,26 @@ def run_script(stage: str, options: list[str]) -> None:
         raise RuntimeError(f"{stage} ended with exit code {code}")
 
 
-def evaluate(model: Path, world: Path) -> dict:
-    """Accuracy on the held-out questions, by family and overall, and the gate's mean mass."""
-    questions = read_questions(world / "heldout" / "questions.jsonl")
-    answers, mass = answer_all(model, questions, world / "heldout" / "images")
-    return summary(score(questions, answers)) | {"gate_mass": mass}
+def evaluate(model: Path, world: Path, detached: Sequence[str] = ()) -> dict:
+    """Accuracy on the held-out questions, by family and overall, and how the gate shares.
 
-
-def summary(scored: dict) -> dict:
-    """A score in the study's form."""
-    return {"overall": scored["overall"]["accuracy"], "families": scored["families"]}
+    Args:
+        model: A model's folder.
+        world: Folder with `heldout/`.
+        detached: Experts to take out first.
+    """
+    talk = Chat.load(model, device="cpu")
+    if detached:
+        find_tower(talk.model).detach(*detached)
+    questions, folder = read_questions(world / "heldout" / "questions.jsonl"), world / "heldout" / "images"
+    answers = talk.ask_many(
+        [folder / q.image for q in questions], [q.text for q in questions], max_new_tokens=8, batch_size=128
+    )
+    scored = score(questions, answers)
+    images = [folder / name for name in dict.fromkeys(question.image for question in questions)]
+    return {
+        "overall": scored["overall"]["accuracy"],
+        "families": scored["families"],
+        "gate": gate_statistics(talk, images),
+        "detached": list(detached),
+    }

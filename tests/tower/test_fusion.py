@@ -26,9 +26,9 @@ class Constant(nn.Module):
         return torch.full((1, 4, 2), self.value)
 
 
-def fusion() -> ToVEFusion:
+def fusion(**settings) -> ToVEFusion:
     """Gate (1/6, 2/6, 3/6) for every token; e = 6, 60, 600."""
-    module = ToVEFusion(SPECS, width=2, side=2, settings=FusionSettings(expert_dropout=0))
+    module = ToVEFusion(SPECS, width=2, side=2, settings=FusionSettings(expert_dropout=0, **settings))
     with torch.no_grad():
         module.gate.fc2.weight.zero_()
         module.gate.fc2.bias.copy_(torch.tensor([1.0, 2.0, 3.0]).log())
@@ -39,19 +39,36 @@ def fusion() -> ToVEFusion:
 
 GRIDS = {name: torch.zeros(1, 2, 2, 2) for name in "abc"}
 CLIP = torch.randn(1, 4, 2, generator=torch.Generator().manual_seed(0))
+UNIT = ((CLIP[..., :1] ** 2 + CLIP[..., 1:] ** 2) / 2).sqrt()  # a transfer of 1 adds as much as the token has
 
 
 def test_transfer_by_hand():
     output = fusion()(CLIP, GRIDS, torch.ones(1))
-    torch.testing.assert_close(output.t_fuse_BND, CLIP + 1 + 20 + 300, atol=1e-4, rtol=0)
+    torch.testing.assert_close(output.t_fuse_BND, CLIP + UNIT * (1 + 20 + 300), atol=1e-4, rtol=0)
     mass = torch.tensor([1 / 6, 2 / 6, 3 / 6])
     torch.testing.assert_close(output.gate_BNK, mass.expand(1, 4, 3))
     assert output.balance.item() == pytest.approx(mass.var(unbiased=False).item() * 9, abs=1e-6)
 
 
+def test_scale_and_terms_by_hand():
+    module = fusion(transfer_scale=0.5)
+    output = module(CLIP, GRIDS, torch.ones(1))
+    terms = module.terms(CLIP, GRIDS, output.gate_BNK)
+    assert list(terms) == ["a", "b", "c"]
+    for name, value in zip("abc", (1.0, 20.0, 300.0), strict=True):
+        torch.testing.assert_close(terms[name], (0.5 * UNIT * value).expand(1, 4, 2), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(output.t_fuse_BND, CLIP + sum(terms.values()), atol=1e-4, rtol=0)
+
+
+def test_a_larger_clip_gets_larger_terms():
+    """A CLIP whose features are 7 times as large gives the same picture, 7 times as large."""
+    one, seven = (fusion()(CLIP * factor, GRIDS, torch.ones(1)).t_fuse_BND for factor in (1, 7))
+    torch.testing.assert_close(seven, 7 * one, atol=1e-3, rtol=1e-5)
+
+
 def test_detached_by_hand():
     output = fusion()(CLIP, {name: GRIDS[name] for name in "ac"}, torch.ones(1))
-    torch.testing.assert_close(output.t_fuse_BND, CLIP + 6 / 4 + 600 * 3 / 4, atol=1e-4, rtol=0)
+    torch.testing.assert_close(output.t_fuse_BND, CLIP + UNIT * (6 / 4 + 600 * 3 / 4), atol=1e-4, rtol=0)
     torch.testing.assert_close(output.gate_BNK, torch.tensor([0.25, 0.0, 0.75]).expand(1, 4, 3))
 
 

@@ -1,6 +1,9 @@
 """`tove_fusion`: everything that is trained in the tower, as one module. DESIGN.md section 2.
 
-    t_fuse = t_clip + sum_k g_k * e_k
+    t_fuse = t_clip + sum_k g_k * e_k,    e_k = scale * rms(t_clip) * transfer_k(grid_k)
+
+The transfers speak in units of the token that they are added to (our choice): how fast they become heard in training
+then does not hang on how large a CLIP's features happen to be.
 
 One call with one positional tensor first, so that a wrapper (peft's `modules_to_save`) can stand in for it; its
 parameters are never reached from outside.
@@ -46,6 +49,7 @@ class ToVEFusion(nn.Module):
     def __init__(self, specs: Sequence[ExpertSpec], width: int, side: int, settings: FusionSettings):
         super().__init__()
         self.names = [spec.name for spec in specs]
+        self.scale = settings.transfer_scale
         self.gate = None
         if specs:
             self.gate = Gate(
@@ -88,15 +92,28 @@ class ToVEFusion(nn.Module):
             return FusionOutput(t_clip_BND, empty_BNK, empty_BNK.new_zeros(()))
         # The trainable part may be kept in another dtype than the frozen one (float32 masters under autocast).
         gate = self.gate(t_clip_BND.to(self.gate.fc1.weight.dtype), attached_K)
-        delta_BND = None
-        for index, name in enumerate(self.names):
-            if not attached_K[index]:
-                continue
-            e_BND = self.transfers[name](grids[name])
-            share_BND = gate.probs_BNK[..., index, None].to(e_BND.dtype) * e_BND
-            delta_BND = share_BND if delta_BND is None else delta_BND + share_BND
+        delta_BND = sum(self.terms(t_clip_BND, grids, gate.probs_BNK).values())
         return FusionOutput(
             t_fuse_BND=t_clip_BND + delta_BND.to(t_clip_BND.dtype),
             gate_BNK=gate.probs_BNK,
             balance=balance_loss(gate.wanted_BNK, weight_B, attached_K, collective=self.training),
         )
+
+    def terms(
+        self, t_clip_BND: torch.Tensor, grids: Mapping[str, torch.Tensor], gate_BNK: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """What each attached expert adds, g_k e_k, by name and in order; (B, N, D) each.
+
+        Args:
+            t_clip_BND: CLIP's tokens.
+            grids: The attached experts' grids by name.
+            gate_BNK: The gate's probabilities.
+        """
+        unit_BN1 = self.scale * t_clip_BND.float().square().mean(-1, keepdim=True).sqrt()
+        share_BNK = gate_BNK * unit_BN1
+        found = {}
+        for index, name in enumerate(self.names):
+            if name in grids:
+                e_BND = self.transfers[name](grids[name])
+                found[name] = share_BNK[..., index, None].to(e_BND.dtype) * e_BND
+        return found
