@@ -18,8 +18,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERAT
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results" / "miniature_study"
-SCENES = {"train": (2000, 0), "heldout": (300, 0), "probe": (100, 1)}
-STEPS = {"pretrain": 125, "finetune": 250, "merge": None, "retune": 100}
+SCENES = {"train": (2000, 0), "heldout": (250, 0), "probe": (100, 1)}
+STEPS = {"pretrain": 120, "finetune": 240, "merge": None, "retune": 100}
 QUICK_SCENES = {"train": (1200, 0), "heldout": (80, 0), "probe": (40, 1)}
 QUICK_STEPS = {"pretrain": 60, "finetune": 120, "merge": 60, "retune": 30}
 

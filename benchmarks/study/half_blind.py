@@ -1,7 +1,7 @@
-"""Experts that are right on one side of the picture and wrong on the other: a world where tokens need different experts.
+"""Experts that are right on one side of the picture and wrong on the other, so that tokens need different experts.
 
-On its blind side such an expert sees the mirror image of the other: plausible, and nothing in its features tells that it
-is wrong. Only the place does, which CLIP's tokens know and the gate can use.
+On its blind side such an expert sees the mirror image of the other: plausible, and nothing in its features tells that
+it is wrong. Only the place does, which CLIP's tokens know and the gate can use.
 
 Shapes: B images, H W pixels.
 """

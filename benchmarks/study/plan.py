@@ -85,14 +85,22 @@ def surgery_jobs(ids: Sequence[str], seed: int, world: Path, output: Path, steps
             needs=(tove / "merge.json",),
         )
     )
-    for folder, start, name, needed in (
-        (tove, surgery.start_of_merged(merged), "lite_tuned", tove / "merge.json"),
-        (clip, surgery.start_of_row(clip), "tuned", clip / "finetune.json"),
+    apart = clip / "parts"
+    jobs.append(
+        Job(
+            result=clip / "parts.json",
+            work=lambda: surgery.take_apart(clip / "model", apart),
+            needs=(clip / "finetune.json",),
+        )
+    )
+    for folder, parts, name, needed in (
+        (tove, merged, "lite_tuned", tove / "merge.json"),
+        (clip, apart, "tuned", clip / "parts.json"),
     ):
         model = folder / name
         tuning = Job(
             result=folder / f"{name}_training.json",
-            work=lambda start=start, model=model: surgery.retune(start, world, model, seed, steps["retune"]),
+            work=lambda parts=parts, model=model: surgery.retune(parts, world, model, seed, steps["retune"]),
             needs=(needed,),
         )
         jobs.append(tuning)

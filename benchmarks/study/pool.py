@@ -43,7 +43,7 @@ def run_jobs(jobs: list[Job], workers: int, say: Callable[[str], None]) -> None:
         say: Told of each job that ends.
 
     Raises:
-        JobFailed: A job failed; the others are stopped.
+        JobFailed: A job failed, or can never start; the others are stopped.
     """
     context = multiprocessing.get_context("fork")
     waiting = [job for job in jobs if not job.result.is_file()]
@@ -52,7 +52,7 @@ def run_jobs(jobs: list[Job], workers: int, say: Callable[[str], None]) -> None:
     try:
         while waiting or running:
             for job in list(waiting):
-                if len(running) < workers and all(path.is_file() for path in job.needs):
+                if len(running) < workers and _ready(job):
                     waiting.remove(job)
                     job.log.parent.mkdir(parents=True, exist_ok=True)
                     process = context.Process(target=_child, args=(job,))
@@ -67,6 +67,9 @@ def run_jobs(jobs: list[Job], workers: int, say: Callable[[str], None]) -> None:
                     raise JobFailed(f"{job.result.with_suffix('')} failed, see {job.log}:\n{tail}")
                 done += 1
                 say(f"[{done}/{len(jobs)}] {path.parent.name}/{path.stem}: {time.monotonic() - started:.0f} s")
+            if waiting and not running and not any(_ready(job) for job in waiting):
+                missing = next(path for path in waiting[0].needs if not path.is_file())
+                raise JobFailed(f"{waiting[0].result.with_suffix('')} waits for {missing}, which no job makes")
             time.sleep(0.05)
     finally:
         for _, process, _ in running.values():
@@ -78,16 +81,20 @@ def read_result(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def _ready(job: Job) -> bool:
+    return all(path.is_file() for path in job.needs)
+
+
 def _child(job: Job) -> None:
-    with open(job.log, "wb") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    log = open(job.log, "w", buffering=1, encoding="utf-8")
+    for stream in (1, 2):  # what C libraries and further processes print
+        os.dup2(log.fileno(), stream)
+    sys.stdout = sys.stderr = log
     try:
-        result = job.work()
-        save_json(job.result, result)
+        save_json(job.result, job.work())
     except BaseException:
         traceback.print_exc()
-        sys.stderr.flush()
+        log.flush()
         os._exit(1)
-    sys.stdout.flush()
+    log.flush()
     os._exit(0)  # DeepSpeed's and torch's own exits are for whole processes

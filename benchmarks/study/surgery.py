@@ -1,14 +1,15 @@
 """What is done to a trained row: experts taken out one after another, merging into one CLIP, short re-tuning."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
+from tove_lvlm.lvlm.light import collect_light, save_light
 from tove_lvlm.lvlm.loading import open_checkpoint
 from tove_lvlm.surgery.choose import KEEP, Rule, choose
+from tove_lvlm.surgery.merge.writing import CLIP, LLM, PRETRAIN, swap
 from tove_lvlm.surgery.probe import Probe
 from tove_lvlm.surgery.probe_data import read_probe_data
 
-from .training import BATCH, run_script
+from .training import run_script
 
 
 def detach_ladder(model: Path, world: Path) -> dict:
@@ -57,31 +58,46 @@ def merge(model: Path, world: Path, output: Path, seed: int, steps: int | None) 
     return {}
 
 
-def retune(start: Mapping[str, Path], world: Path, output: Path, seed: int, steps: int) -> dict:
-    """A short stage 2 more, from a model as it is.
+def take_apart(model: Path, output: Path) -> dict:
+    """Write a CLIP-only model in the parts that re-tuning starts from, as merging does for its student.
 
     Args:
-        start: `llm` and `pretrain` folders, and `clip`, the vision tower.
+        model: A trained CLIP-only model.
+        output: Gets `clip`, `pretrain` and `llm`.
+    """
+    loaded = open_checkpoint(model)
+    layer = loaded.model.config.vision_feature_layer
+    parts, _ = swap(loaded, loaded.model.model.vision_tower, layer)
+    parts.model.model.vision_tower.save_pretrained(output / CLIP)
+    loaded.image_processor.save_pretrained(output / CLIP)
+    save_light(output / PRETRAIN, collect_light(parts.model), parts.model, parts.processor)
+    parts.llm.save_pretrained(output / LLM)
+    parts.processor.tokenizer.save_pretrained(output / LLM)
+    return {}
+
+
+def retune(parts: Path, world: Path, output: Path, seed: int, steps: int) -> dict:
+    """A short second stage more, with half of the learning rates, from a model as it is.
+
+    Args:
+        parts: Folder with `clip`, `pretrain` and `llm`.
         world: Folder with `train/`.
         output: Where the model goes.
-        seed: Of the data order.
+        seed: Of the data order, made another one than that of the training before.
         steps: Optimizer steps.
     """
     options = [
-        f"model.vision_tower={start['clip']}",
-        f"model.llm={start['llm']}",
-        f"model.pretrain_mm_mlp_adapter={start['pretrain']}",
+        f"model.vision_tower={parts / CLIP}",
+        f"model.llm={parts / LLM}",
+        f"model.pretrain_mm_mlp_adapter={parts / PRETRAIN}",
         f"data.train=[{world / 'train' / 'finetune.json'}]",
         f"data.image_folder={world / 'train' / 'images'}",
         f"train.output_dir={output}",
-        f"train.seed={seed + 100}",  # other batches than those it has just seen
+        f"train.seed={seed + 100}",
         f"train.max_steps={steps}",
         f"train.save_steps={steps}",
-        f"train.per_device_train_batch_size={BATCH['finetune']}",
-        "train.learning_rate=5.0e-4",
+        "train.learning_rate=1.0e-3",
         "train.mm_projector_lr=5.0e-4",
-        "train.bf16=true",
     ]
     run_script("finetune", options)
     return {}
-

@@ -1,7 +1,6 @@
 """Train one row with the real scripts' own code, and ask the trained model."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from . import half_blind  # noqa: F401  registers its family
 from .gate_statistics import gate_statistics
 from .rows import FRACTIONS, Row
 
-# Small batches learn more for the same arithmetic here; bf16 halves it.
-STEPS, BATCH = {"pretrain": 125, "finetune": 250}, {"pretrain": 12, "finetune": 8}
+STAGES = ("pretrain", "finetune")
 _HALF_BLIND = {"family": "half_blind", "output": "map", "channels": 1, "pretrained": "shipped:miniature/depth"}
 EXTRA_EXPERTS = {
     # CLIP's own tokens, so that parameters are all that is added.
@@ -74,7 +72,7 @@ def fusion_size(tower: Mapping[str, Any]) -> int:
 
 def write_fractions(world: Path) -> None:
     """`pretrain_1-100.json` and so on: the first scenes of the training data, nested."""
-    for stage in STEPS:
+    for stage in STAGES:
         records = json.loads((world / "train" / f"{stage}.json").read_text(encoding="utf-8"))
         for name, share in FRACTIONS.items():
             chosen = records[: max(1, round(share * len(records)))]
@@ -109,9 +107,7 @@ def train(stage: str, row: Row, seed: int, world: Path, folder: Path, steps: Map
         f"train.output_dir={output}",
         f"train.seed={seed}",
         f"train.max_steps={steps[stage]}",
-        f"train.per_device_train_batch_size={BATCH[stage]}",
         f"train.save_steps={steps[stage]}",
-        "train.bf16=true",
         *row.options,
     ]
     if stage == "finetune":
@@ -124,10 +120,13 @@ def train(stage: str, row: Row, seed: int, world: Path, folder: Path, steps: Map
 
 def run_script(stage: str, options: list[str]) -> None:
     """The script's main, as `deepspeed scripts/... --cfg-path ... --options ...` calls it with one rank."""
+    from tove_lvlm.surgery.merge import MergeStage
     from tove_lvlm.train.stages import main
 
-    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
-    code = main(stage, ["--cfg-path", str(PROJECT / f"{stage}.yaml"), "--options", *options])
+    code = main(
+        MergeStage() if stage == "merge" else stage,
+        ["--cfg-path", str(PROJECT / f"{stage}.yaml"), "--options", *options],
+    )
     if code != 0:
         raise RuntimeError(f"{stage} ended with exit code {code}")
 
