@@ -40,15 +40,8 @@ def main() -> int:
     output = arguments.output.resolve()
     world = write_world(output / "world", scenes)
     ids = [row.id for row in chosen]
-    jobs = [
-        job
-        for seed in arguments.seeds
-        for job in (
-            *plan.training_jobs(chosen[:2], seed, world, output, steps),
-            *plan.surgery_jobs(ids, seed, world, output, steps),
-            *plan.training_jobs(chosen[2:], seed, world, output, steps),
-        )
-    ]
+    jobs = [job for seed in arguments.seeds for job in plan.training_jobs(chosen, seed, world, output, steps)]
+    jobs += [job for seed in arguments.seeds for job in plan.surgery_jobs(ids, seed, world, output, steps)]
     pool.run_jobs(jobs, arguments.workers, lambda line: print(line, flush=True))
     meta = {
         "command": "python benchmarks/miniature_study.py" + (" --quick" if arguments.quick else ""),

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from tove_lvlm import config
+from tove_lvlm.surgery.merge.config import MergeRun
 from tove_lvlm.tower.configuration_yaml import read_tower_yaml
 from tove_lvlm.train.config import RunConfig
 from tove_lvlm.train.deepspeed_json import read_deepspeed
 
 PROJECTS = Path(__file__).parent.parent / "projects"
 RUNS = sorted([*PROJECTS.glob("*/pretrain.yaml"), *PROJECTS.glob("*/finetune.yaml")])
+MERGES = sorted(PROJECTS.glob("*/merge.yaml"))
 TOWERS = sorted([*PROJECTS.glob("towers/*.yaml"), *PROJECTS.glob("*/tower.yaml")])
 
 
@@ -19,8 +21,9 @@ def name(path: Path) -> str:
 
 
 def test_nothing_is_left_out():
-    assert {*RUNS, *TOWERS} == set(PROJECTS.rglob("*.yaml"))
+    assert {*RUNS, *MERGES, *TOWERS} == set(PROJECTS.rglob("*.yaml"))
     assert len(RUNS) >= 6
+    assert len(MERGES) >= 2
     assert len(TOWERS) >= 2
 
 
@@ -34,6 +37,13 @@ def test_run_fits_the_schema_and_its_deepspeed_json(path):
     assert not {"optimizer", "scheduler"} & set(settings)
     tower = path.parent / run.model.tower if run.model.tower.startswith(".") else PROJECTS.parent / run.model.tower
     assert tower in TOWERS or tower.resolve() in TOWERS
+
+
+@pytest.mark.parametrize("path", MERGES, ids=name)
+def test_merge_fits_the_schema_and_goes_on_from_stage_two(path):
+    run = config.load(MergeRun, path)
+    read_deepspeed(str(PROJECTS.parent / run.train.deepspeed), run.train, world_size=8)
+    assert run.model.checkpoint == config.load(RunConfig, path.parent / "finetune.yaml").train.output_dir
 
 
 @pytest.mark.parametrize("path", TOWERS, ids=name)

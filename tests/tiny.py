@@ -3,6 +3,7 @@
 16x16 pixels, patch 4, 4x4 tokens: a CLIP folder, two dense experts, two timm ones, and a tower YAML that names them.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -108,3 +109,9 @@ def wake(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 def pixels(batch: int = 2, seed: int = 0) -> torch.Tensor:
     """(B, 3, SIZE, SIZE) normalised pixels."""
     return torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path in it."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,6 +1,7 @@
 """The few things the code asks of torch.distributed, each meaningful on one process too. Our choice."""
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as td
@@ -43,8 +44,25 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def setup_process_group() -> None:
-    """Join the process group that the launcher's environment describes: nccl with CUDA, gloo without. Idempotent."""
+def all_gather(value: Any) -> list[Any]:
+    """What every rank gave, in order of rank, on every rank.
+
+    Args:
+        value: Small and picklable.
+    """
+    if not _ready() or td.get_world_size() == 1:
+        return [value]
+    values = [None] * td.get_world_size()
+    td.all_gather_object(values, value)
+    return values
+
+
+def setup_process_group(backend: str | None = None) -> None:
+    """Join the process group that the launcher's environment describes. Idempotent.
+
+    Args:
+        backend: None takes nccl with CUDA, gloo without.
+    """
     if _ready() or "RANK" not in os.environ:
         return
-    td.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    td.init_process_group(backend or ("nccl" if torch.cuda.is_available() else "gloo"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tove_lvlm.train import checkpoint, trainer
+from tove_lvlm.train import checkpoint, loop, trainer
 from tove_lvlm.train.checks import load_run
 
 
@@ -181,12 +181,12 @@ class Counting:
 
 @pytest.mark.parametrize(("n", "batch", "world_size"), [(24, 2, 2), (25, 4, 3), (1, 2, 2), (7, 2, 1)])
 def test_ranks_share_one_order_and_see_all_samples(n, batch, world_size):
-    ranks = [list(trainer.RankBatches(Counting(n), batch, rank, world_size)) for rank in range(world_size)]
+    ranks = [list(loop.RankBatches(Counting(n), batch, rank, world_size)) for rank in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1
     assert all(len(b) == batch for batches in ranks for b in batches)
     joined = [i for step in zip(*ranks, strict=True) for b in step for i in b]
     assert joined[:n] == list(range(n))
-    assert len(ranks[0]) == len(trainer.RankBatches(Counting(n), batch, 0, world_size))
+    assert len(ranks[0]) == len(loop.RankBatches(Counting(n), batch, 0, world_size))
 
 
 def test_workers_change_neither_order_nor_result(world, train):

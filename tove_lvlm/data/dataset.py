@@ -18,6 +18,7 @@ from tove_lvlm.data.conversations import Encoded, encode, get_template, render
 from tove_lvlm.data.errors import DataError
 from tove_lvlm.data.images import MAX_PIXELS, check_aspect_ratio, read_image, resolve_image, to_pixels
 from tove_lvlm.data.records import Record, Records
+from tove_lvlm.data.skips import Skips
 
 logger = logging.getLogger(__name__)
 
@@ -101,14 +102,11 @@ class ToVEDataset(Dataset):
         bad: list[DataError] = []
         self.records = Records.load(files, self._check_text, bad.append if self.on_error == "skip" else None)
         num_all = len(self.records) + len(bad)
-        self.max_errors = max(min_errors, int(max_error_share * num_all))
-        self._num_bad_texts = len(bad)
-        # In shared memory: the workers' findings reach every worker and the main process.
-        self._bad_images = torch.zeros(len(self.records), dtype=torch.uint8).share_memory_()
-        for error in bad[: self.max_errors + 1]:
+        self._skips = Skips(len(self.records), max_error_share, min_errors, already=len(bad))
+        for error in bad[: self._skips.max_errors + 1]:
             logger.warning("sample left out: %s", error)
         if bad:
-            self._check_share(bad[-1])
+            self._skips.check(bad[-1])
             logger.warning("%d of %d samples left out for their text", len(bad), num_all)
         if not len(self.records):
             raise DataError("no sample can be used", file=files[0])
@@ -127,14 +125,19 @@ class ToVEDataset(Dataset):
         return self.records.modality_lengths
 
     @property
+    def max_errors(self) -> int:
+        """Samples that may be bad before the run stops."""
+        return self._skips.max_errors
+
+    @property
     def num_skipped(self) -> int:
         """Samples left out so far, each counted once: bad texts, and bad images met by any worker."""
-        return self._num_bad_texts + int(self._bad_images.sum())
+        return self._skips.num
 
     @property
     def skipped_ids(self) -> list[str]:
         """Ids of the samples found bad when they were loaded."""
-        return [self.records[index].sample_id for index in self._bad_images.nonzero().flatten().tolist()]
+        return [self.records[index].sample_id for index in self._skips.indices]
 
     def __getitem__(self, index: int) -> Sample:
         """Load a sample.
@@ -153,7 +156,7 @@ class ToVEDataset(Dataset):
                 located = error.at(file=record.file, sample_id=record.sample_id)
                 if self.on_error == "raise":
                     raise located from error
-                self._skip(candidate, located)
+                self._skips.add(candidate, located)
         raise DataError("no sample can be used", file=self.records[0].file)
 
     def _candidates(self, index: int) -> Iterator[int]:
@@ -163,20 +166,6 @@ class ToVEDataset(Dataset):
             candidate = (index + step) % len(self)
             if has_image[candidate] == has_image[index]:
                 yield candidate
-
-    def _skip(self, index: int, error: DataError) -> None:
-        if not self._bad_images[index]:
-            self._bad_images[index] = 1
-            logger.warning("sample skipped (%d so far): %s", self.num_skipped, error)
-        self._check_share(error)
-
-    def _check_share(self, error: DataError) -> None:
-        if self.num_skipped > self.max_errors:
-            raise DataError(
-                f"{self.num_skipped} bad samples, more than the {self.max_errors} allowed; the last: {error.reason}",
-                file=error.file,
-                sample_id=error.sample_id,
-            ) from error
 
     def _check_text(self, record: Record) -> None:
         has_image = record.image is not None

@@ -62,6 +62,7 @@ class Records:
         files: list[str | Path],
         check: Callable[[Record], None],
         on_bad: Callable[[DataError], None] | None = None,
+        convert: Callable[[Any], Any] | None = None,
     ) -> "Records":
         """Read files.
 
@@ -69,6 +70,7 @@ class Records:
             files: JSON files (a list of samples) or JSONL files (a sample per line).
             check: raises DataError for a sample that cannot be used.
             on_bad: gets the error of each sample left out; None: the first one is raised.
+            convert: turns an entry of another format into a LLaVA sample; raises DataError where it cannot.
 
         Raises:
             DataError: a file that is not valid, or a sample if `on_bad` is None.
@@ -80,6 +82,7 @@ class Records:
         for file in files:
             for index, raw in enumerate(_read_file(Path(file))):
                 try:
+                    raw = raw if convert is None else convert(raw)
                     record = _to_record(str(file), index, raw)
                     check(record)
                 except DataError as error:

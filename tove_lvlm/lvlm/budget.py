@@ -8,7 +8,7 @@ batch, length and gradient checkpointing.
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import nn
@@ -59,7 +59,7 @@ def parts(model: nn.Module) -> list[Part]:
     tower, projector = core.model.vision_tower, core.model.multi_modal_projector
     flops, num_tokens = image_flops(core)
     rows = []
-    for name, module in _tower_parts(tower):
+    for name, module in tower_parts(tower):
         trainable, frozen = count(module)
         rows.append(Part(name=name, trainable=trainable, frozen=frozen, flops=flops[module]))
     trainable, frozen = count(projector)
@@ -76,23 +76,35 @@ def image_flops(core: nn.Module) -> tuple[dict[nn.Module, int], int]:
     """Forward FLOPs of each tower part and of the projector for one image, and the number of visual tokens."""
     tower, projector = core.model.vision_tower, core.model.multi_modal_projector
     config = core.config.vision_config
-    watched = dict(_tower_parts(tower)) | {"projector": projector}
-    flops, handles = {}, []
-    counter = FlopCounterMode(display=False)
-    # FlopCounterMode names modules by class path; reading its running total around each part is exact and simpler.
-    for module in watched.values():
-        handles.append(module.register_forward_pre_hook(lambda m, _: flops.update({m: -counter.get_total_flops()})))
-        handles.append(
-            module.register_forward_hook(lambda m, *_: flops.update({m: flops[m] + counter.get_total_flops()}))
-        )
+    watched = (dict(tower_parts(tower)) | {"projector": projector}).values()
     pixels_B3HW = torch.zeros(1, 3, config.image_size, config.image_size, device="meta", dtype=core.dtype)
+    # FlopCounterMode names modules by class path; reading its running total around each part is exact and simpler.
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, moved(watched, counter.get_total_flops) as flops:
+        features = core.model.get_image_features(pixel_values=pixels_B3HW).pooler_output
+    return flops, features[0].shape[0]
+
+
+@contextlib.contextmanager
+def moved(modules: Iterable[nn.Module], read: Callable[[], float]) -> Iterator[dict[nn.Module, float]]:
+    """How far a running total (FLOPs, a clock) moves on during the forwards of each module.
+
+    Args:
+        modules: What to watch; a module may hold another.
+        read: Gives the running total.
+
+    Yields:
+        Module -> sum over its forwards so far; 0 for one that was not called.
+    """
+    sums: dict[nn.Module, float] = dict.fromkeys(modules, 0)
+    handles = []
+    for module in sums:
+        handles.append(module.register_forward_pre_hook(lambda m, _: sums.update({m: sums[m] - read()})))
+        handles.append(module.register_forward_hook(lambda m, *_: sums.update({m: sums[m] + read()})))
     try:
-        with torch.no_grad(), counter:
-            features = core.model.get_image_features(pixel_values=pixels_B3HW).pooler_output
+        yield sums
     finally:
         for handle in handles:
             handle.remove()
-    return {module: flops.get(module, 0) for module in watched.values()}, features[0].shape[0]
 
 
 def memory(model: nn.Module, num_gpus: Iterable[int] = GPU_COUNTS, gpus_per_node: int = 8) -> list[Memory]:
@@ -126,7 +138,8 @@ def memory(model: nn.Module, num_gpus: Iterable[int] = GPU_COUNTS, gpus_per_node
     return rows
 
 
-def _tower_parts(tower: nn.Module) -> list[tuple[str, nn.Module]]:
+def tower_parts(tower: nn.Module) -> list[tuple[str, nn.Module]]:
+    """`clip`, `expert NAME` of each attached expert and `tove_fusion`; of a plain CLIP, `clip` alone."""
     if not hasattr(tower, "tove_fusion"):
         return [("clip", tower)]
     experts = [(f"expert {name}", expert) for name, expert in tower.experts.items()]

@@ -55,17 +55,27 @@ def open_checkpoint(folder: str | Path) -> Loaded:
     Raises:
         UserError: The folder holds none of these; the message says what was looked for.
     """
-    folder = _existing(folder)
-    if _config(folder).get("model_type") == "tove_vision":
+    kind, folder = locate(folder)
+    if kind == TOWER:
         from ..tower.build import build_tower
         from ..tower.image_processing import ToVEImageProcessor
 
         tower = build_tower(folder).eval()
         processor = ToVEImageProcessor.for_tower(tower.config)
         return Loaded(kind=TOWER, folder=folder, model=tower, processor=processor, image_aspect_ratio="pad")
-    if _is_stage1(folder):
-        return _load_stage1(folder)
-    return load_model(folder)
+    return _load_stage1(folder) if kind == STAGE1 else load_model(folder)
+
+
+def locate(folder: str | Path) -> tuple[str, Path]:
+    """(kind, where it really lies) as `open_checkpoint` would find it; nothing is loaded.
+
+    Raises:
+        UserError: As for `open_checkpoint`.
+    """
+    folder = _existing(folder)
+    if _config(folder).get("model_type") == "tove_vision":
+        return TOWER, folder
+    return (STAGE1, folder) if _is_stage1(folder) else _locate_model(folder)
 
 
 def load_model(folder: str | Path) -> Loaded:
@@ -76,15 +86,20 @@ def load_model(folder: str | Path) -> Loaded:
     """
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-    folder = _existing(folder)
-    known = _model_file(folder)
+    kind, folder = _locate_model(_existing(folder))
+    if kind == ADAPTER:
+        return _load_adapter(folder)
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype="auto").eval()
+    processor, ratio = LlavaProcessor.from_pretrained(folder), _model_file(folder).get("image_aspect_ratio", "pad")
+    return Loaded(kind=MERGED, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
+
+
+def _locate_model(folder: Path) -> tuple[str, Path]:
     if any(folder.glob("model*.safetensors")):
-        kind, ratio = _config(folder).get("model_type"), known.get("image_aspect_ratio", "pad")
+        kind = _config(folder).get("model_type")
         if kind != "llava":
             raise UserError(f"`{folder}` holds a model of type `{kind}`; expected a LLaVA model (`llava`)")
-        model = LlavaForConditionalGeneration.from_pretrained(folder, dtype="auto").eval()
-        processor = LlavaProcessor.from_pretrained(folder)
-        return Loaded(kind=MERGED, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
+        return MERGED, folder
     if not (folder / "adapter_config.json").is_file() and (folder / "adapter" / "adapter_config.json").is_file():
         folder = folder / "adapter"
     if not (folder / "adapter_config.json").is_file():
@@ -92,7 +107,7 @@ def load_model(folder: str | Path) -> Loaded:
             f"`{folder}` holds neither a merged model (model*.safetensors) nor an adapter (adapter_config.json); give "
             "the output_dir of a finished scripts/finetune_vicuna.py"
         )
-    return _load_adapter(folder)
+    return ADAPTER, folder
 
 
 def _load_adapter(folder: Path) -> Loaded:

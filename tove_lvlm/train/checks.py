@@ -7,68 +7,62 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import config as configs
 from ..config import ConfigError
 from ..registry import nearest
+from ..stage import Stage
 from ..storage import ASSETS
-from ..tower.configuration_yaml import read_tower_yaml
-from .config import RunConfig
 from .deepspeed_json import read_deepspeed
-
-STAGES = ("pretrain", "finetune")
-PROJECTOR_FILE = "projector.safetensors"
+from .llava_stage import LLAVA_STAGES
 
 
-def load_run(stage: str, cfg_path: str | Path, options: Sequence[str] = ()) -> RunConfig:
+def stage_of(stage: Stage | str) -> Stage:
+    """The stage itself, or one of LLaVA's by its name."""
+    return LLAVA_STAGES[stage] if isinstance(stage, str) else stage
+
+
+def load_run(stage: Stage | str, cfg_path: str | Path, options: Sequence[str] = ()) -> Any:
     """Read, type-check and resolve the configuration of one stage.
 
     Args:
-        stage: `pretrain` or `finetune`.
+        stage: The stage, or the name of one of LLaVA's: `pretrain` or `finetune`.
         cfg_path: The YAML.
         options: `a.b=c` strings.
 
     Raises:
         ConfigError: One line that names the key.
     """
-    run = configs.load(RunConfig, cfg_path, options)
-    base = Path(cfg_path).resolve().parent
-    model, data, train = run.model, run.data, run.train
-    if stage == "pretrain" and run.lora.lora_enable:
-        raise ConfigError("`lora.lora_enable` is true, but stage 1 keeps the language model frozen; it is for stage 2")
-    if stage == "pretrain" and train.save_merged:
-        raise ConfigError("`train.save_merged` is true, but stage 1 has nothing to merge; it is for stage 2")
-    run = dataclasses.replace(
-        run,
-        model=dataclasses.replace(
-            model,
-            llm=resolve("model.llm", model.llm, base, "folder", hub=True),
-            vision_tower=_vision_tower(model.vision_tower, base),
-            tower=resolve("model.tower", model.tower, base, "file"),
-            clip=resolve("model.clip", model.clip, base, "folder", hub=True),
-            pretrain_mm_mlp_adapter=_adapter(model.pretrain_mm_mlp_adapter, base),
-        ),
-        data=dataclasses.replace(
-            data,
-            train=[resolve(f"data.train[{i}]", path, base, "file") for i, path in enumerate(data.train)],
-            image_folder=resolve("data.image_folder", data.image_folder, base, "folder"),
-        ),
-        train=dataclasses.replace(
-            train,
-            output_dir=str(Path(train.output_dir).expanduser().resolve()),
-            deepspeed=resolve("train.deepspeed", train.deepspeed, base, "file"),
-        ),
+    run = configs.load(stage_of(stage).schema, cfg_path, options)
+    return settle(stage, run, Path(cfg_path).resolve().parent)
+
+
+def settle(stage: Stage | str, run: Any, base: Path) -> Any:
+    """Resolve and check a configuration of the stage's schema.
+
+    Args:
+        stage: As for `load_run`.
+        run: As it was read.
+        base: What paths that start with ./ or ../ are relative to.
+
+    Raises:
+        ConfigError: One line that names the key.
+    """
+    run = stage_of(stage).settle(run, lambda key, source, kind, hub=False: resolve(key, source, base, kind, hub))
+    train = dataclasses.replace(
+        run.train,
+        output_dir=str(Path(run.train.output_dir).expanduser().resolve()),
+        deepspeed=resolve("train.deepspeed", run.train.deepspeed, base, "file"),
     )
-    if Path(run.train.output_dir).exists() and not Path(run.train.output_dir).is_dir():
-        raise ConfigError(f"`train.output_dir`: `{train.output_dir}` exists and is not a folder")
+    if Path(train.output_dir).exists() and not Path(train.output_dir).is_dir():
+        raise ConfigError(f"`train.output_dir`: `{run.train.output_dir}` exists and is not a folder")
     world_size = int(os.environ.get("WORLD_SIZE", 1))
-    if run.train.deepspeed is not None:
-        read_deepspeed(run.train.deepspeed, run.train, world_size)
+    if train.deepspeed is not None:
+        read_deepspeed(train.deepspeed, train, world_size)
     elif world_size > 1:
         raise ConfigError(f"`train.deepspeed` is empty, but there are {world_size} ranks; name a DeepSpeed JSON")
-    if run.model.tower is not None:
-        read_tower_yaml(run.model.tower)
-    return run
+    return dataclasses.replace(run, train=train)
 
 
 def resolve(key: str, source: str | None, base: Path, kind: str, hub: bool = False) -> str | None:
@@ -103,25 +97,3 @@ def resolve(key: str, source: str | None, base: Path, kind: str, hub: bool = Fal
     if path.parent.is_dir():
         hint = "; " + nearest(path.name, [entry.name for entry in path.parent.iterdir()][:200])
     raise ConfigError(f"`{key}`: {kind} `{source}` does not exist (looked at {path}){hint}")
-
-
-def _vision_tower(source: str, base: Path) -> str:
-    if source in ("tove", "clip"):
-        return source
-    if not source.startswith(("shipped:", ".", "/", "~")) and "/" not in source and not Path(source).exists():
-        hint = nearest(source, ["tove", "clip"])
-        raise ConfigError(f"`model.vision_tower` is `{source}`; expected `tove`, `clip` or a folder; {hint}")
-    folder = resolve("model.vision_tower", source, base, "folder")
-    if not (Path(folder) / "config.json").is_file():
-        raise ConfigError(f"`model.vision_tower`: folder `{source}` has no config.json")
-    return folder
-
-
-def _adapter(source: str | None, base: Path) -> str | None:
-    folder = resolve("model.pretrain_mm_mlp_adapter", source, base, "folder")
-    if folder is not None and not (Path(folder) / PROJECTOR_FILE).is_file():
-        raise ConfigError(
-            f"`model.pretrain_mm_mlp_adapter`: folder `{source}` has no {PROJECTOR_FILE}; it must be the output_dir of "
-            "a finished scripts/pretrain_projector.py"
-        )
-    return folder

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ConfigError
-from .config import TrainConfig
+from ..stage import LoopConfig
 
 _KEY = "train.deepspeed"
 
 
-def read_deepspeed(path: str | Path, train: TrainConfig, world_size: int) -> dict[str, Any]:
+def read_deepspeed(path: str | Path, train: LoopConfig, world_size: int) -> dict[str, Any]:
     """The DeepSpeed configuration as a dict for `TrainingArguments(deepspeed=...)`.
 
     Args:
@@ -48,7 +48,7 @@ def zero_stage(tree: dict[str, Any] | None) -> int:
     return 0 if tree is None else int(tree.get("zero_optimization", {}).get("stage", 0))
 
 
-def _check_agreement(tree: dict[str, Any], path: str | Path, train: TrainConfig, world_size: int) -> None:
+def _check_agreement(tree: dict[str, Any], path: str | Path, train: LoopConfig, world_size: int) -> None:
     micro, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
     bf16, fp16 = _block(tree, "bf16", path), _block(tree, "fp16", path)
     stated = [

@@ -82,6 +82,52 @@ class Meter:
         self.mass_K, self.sums = state["mass_K"].clone(), state["sums"].clone()
 
 
+class FigureMeter:
+    """Means of the scalars that a model gives with its loss, over the micro-batches since the last log line."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew after a log line."""
+        self.sums: dict[str, float] = {}
+        self.batches = self.images = 0.0
+        self.started = time.perf_counter()
+
+    @torch.no_grad()
+    def add(self, inputs: dict[str, torch.Tensor], figures: dict[str, torch.Tensor]) -> None:
+        """Count a micro-batch.
+
+        Args:
+            inputs: The batch as the model gets it, with `pixel_values`.
+            figures: Scalars by name, the same names every time.
+        """
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        self.batches += 1
+        self.images += len(inputs["pixel_values"])
+
+    def read(self, device: torch.device) -> dict[str, float]:
+        """The figures over all ranks since the last reset; every rank must call.
+
+        Args:
+            device: Where the process group reduces.
+        """
+        seconds = max(time.perf_counter() - self.started, 1e-9)
+        values = torch.tensor([self.batches, self.images, *self.sums.values()], dtype=torch.float64)
+        batches, images, *sums = dist.all_reduce_sum(values.float().to(device)).tolist()
+        means = {name: total / max(batches, 1.0) for name, total in zip(self.sums, sums, strict=True)}
+        return means | {"images_per_s": images / seconds, "peak_memory_gb": peak_memory_bytes() / 1e9}
+
+    def state(self) -> dict[str, Any]:
+        """The sums for a checkpoint, so that a resumed run logs what an uninterrupted one would."""
+        return {"sums": dict(self.sums), "counts": (self.batches, self.images)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up the sums of a checkpoint."""
+        self.sums, (self.batches, self.images) = dict(state["sums"]), state["counts"]
+
+
 def peak_memory_bytes() -> int:
     """Largest GPU memory taken by tensors so far, or this process's largest resident size without a GPU."""
     if torch.cuda.is_available():

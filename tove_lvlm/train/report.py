@@ -32,7 +32,7 @@ def budget_report(cfg_path: str | Path, options: list[str], stage: str | None = 
     from ..lvlm.budget import memory, parts
     from ..lvlm.meta import build_unloaded
     from .checks import resolve
-    from .runtime import set_trainable
+    from .llava import set_trainable
 
     tower = resolve("model.tower", run.model.tower, Path(cfg_path).resolve().parent, "file")
     model = build_unloaded(dataclasses.replace(run.model, tower=tower))

@@ -1,4 +1,7 @@
-"""One training stage with torch: join the ranks, build, train, write the results. DESIGN.md section 5."""
+"""One stage of training with torch: join the ranks, build, train, write the results. DESIGN.md section 5.
+
+Nothing here knows what is trained: a stage (stage.py) brings the model, the data and what is written.
+"""
 
 import contextlib
 import hashlib
@@ -6,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +18,23 @@ import torch.distributed as td
 
 from .. import dist
 from ..config import save_yaml, to_dict
-from ..lvlm.light import MODEL_FILE, PROJECTOR_FILE, adapter_parts, base_model, collect_light, save_light
-from ..lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
 from ..registry import require
+from ..stage import Stage, Work
 from . import checkpoint
-from .config import RunConfig
+from .checks import stage_of
 from .deepspeed_json import read_deepspeed
-from .trainer import ToVETrainer
+from .loop import GuardedTrainer
 
 logger = logging.getLogger(__name__)
 
-TEMPLATES = {"pretrain": "plain", "finetune": "v1"}
+_KEPT = ("per_device_train_batch_size", "gradient_accumulation_steps", "seed", "bf16")
 
 
-def run_stage(stage: str, run: RunConfig) -> int:
+def run_stage(stage: Stage | str, run: Any) -> int:
     """Train a stage and write its output folder; every rank must call.
 
     Args:
-        stage: `pretrain` or `finetune`.
+        stage: The stage, or the name of one of LLaVA's.
         run: The resolved configuration.
 
     Returns:
@@ -46,7 +49,7 @@ def run_stage(stage: str, run: RunConfig) -> int:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     resume = agree_on_checkpoint(run)
     try:
-        trainer, processor = build_trainer(stage, run)
+        trainer, work = build_trainer(stage, run)
         if resume is not None:
             checkpoint.check_continuity(resume, trainer.identity)
             logger.info("resuming from %s", resume)
@@ -58,13 +61,13 @@ def run_stage(stage: str, run: RunConfig) -> int:
                 trainer.state.global_step,
             )
             return 128 + trainer.stopped_by
-        write_results(stage, run, trainer, processor)
+        write_results(run, trainer, work.results(trainer))
         return 0
     finally:
         leave_ranks()
 
 
-def join_ranks(run: RunConfig) -> None:
+def join_ranks(run: Any) -> None:
     """Make the process group before transformers looks for it (HOSTS.md 0): gloo without a GPU, nccl with one."""
     if run.train.deepspeed is None:
         return
@@ -82,7 +85,7 @@ def leave_ranks() -> None:
             td.destroy_process_group()
 
 
-def agree_on_checkpoint(run: RunConfig) -> Path | None:
+def agree_on_checkpoint(run: Any) -> Path | None:
     """Rank 0 clears the folder and looks; all take its answer."""
     found = [None]
     if dist.is_main():
@@ -93,90 +96,34 @@ def agree_on_checkpoint(run: RunConfig) -> Path | None:
     return found[0]
 
 
-def build_trainer(stage: str, run: RunConfig) -> tuple[ToVETrainer, Any]:
-    """The model with its trainables for the stage, the data, and the trainer around them.
+def build_trainer(stage: Stage | str, run: Any) -> tuple[GuardedTrainer, Work]:
+    """The stage's model and data, and the trainer around them.
 
-    Returns:
-        (trainer, processor)
+    Args:
+        stage: As for `run_stage`.
+        run: The resolved configuration.
     """
     from transformers import set_seed
 
-    from ..lvlm.build import build_lvlm
-
+    stage = stage_of(stage)
     arguments = training_arguments(run)  # first: under ZeRO-3 it decides how weights are loaded
     set_seed(run.train.seed)  # the same new weights on every rank
-    model, processor = build_lvlm(run.model, dtype=torch.bfloat16 if run.train.bf16 else torch.float32)
-    model = set_trainable(model, stage, run)
-    dataset, collator, sampler = build_data(stage, run, model, processor)
-    recorder = None
-    if hasattr(base_model(model).model.vision_tower, "tove_fusion"):
-        from ..tower.recorder import GateRecorder
-
-        recorder = GateRecorder(model)
-    trainer = ToVETrainer(
+    work = stage.build(run)
+    trainer = (work.trainer_class or GuardedTrainer)(
         run=run,
-        identity=identity_of(stage, run, model),
-        sampler=sampler,
-        recorder=recorder,
-        model=model,
+        identity=identity_of(stage, run, work),
+        sampler=work.sampler,
+        model=work.model,
         args=arguments,
-        train_dataset=dataset,
-        data_collator=collator,
+        train_dataset=work.dataset,
+        data_collator=work.collator,
+        **work.trainer_arguments,
     )
-    log_sizes(stage, model, len(dataset))
-    return trainer, processor
+    log_sizes(stage.name, work.model, len(work.dataset))
+    return trainer, work
 
 
-def set_trainable(model: torch.nn.Module, stage: str, run: RunConfig) -> torch.nn.Module:
-    """Stage 1: projector and fusion. Stage 2: those and LoRA, or the whole language model without it."""
-    model.requires_grad_(False)
-    if stage == "finetune" and run.lora.lora_enable:
-        model = add_lora(model, run.lora)
-    elif stage == "finetune":
-        model.model.language_model.requires_grad_(True)
-        model.lm_head.requires_grad_(True)
-    for part in adapter_parts(model).values():
-        part.requires_grad_(True)
-    return model
-
-
-def build_data(stage: str, run: RunConfig, model: torch.nn.Module, processor) -> tuple[Any, Any, Any]:
-    """(data set, collator, sampler)."""
-    from ..data.collator import ToVECollator
-    from ..data.dataset import ToVEDataset
-    from ..data.images import pixel_shape
-    from ..data.sampler import ModalityLengthSampler, SeededSampler
-
-    data, train = run.data, run.train
-    num_image_tokens = model.config.image_seq_length
-    dataset = ToVEDataset(
-        data.train,
-        tokenizer=processor.tokenizer,
-        image_processor=processor.image_processor,
-        num_image_tokens=num_image_tokens,
-        model_max_length=train.model_max_length,
-        template=TEMPLATES[stage],
-        image_folder=data.image_folder,
-        image_aspect_ratio=data.image_aspect_ratio,
-        on_error=data.on_error,
-        allow_symlinks=data.allow_symlinks,
-    )
-    collator = ToVECollator(
-        tokenizer=processor.tokenizer,
-        num_image_tokens=num_image_tokens,
-        image_shape=pixel_shape(processor.image_processor),
-        model_max_length=train.model_max_length,
-    )
-    if train.group_by_modality_length:
-        per_update = dist.world_size() * train.gradient_accumulation_steps
-        lengths = dataset.modality_lengths
-        sampler = ModalityLengthSampler(lengths, train.per_device_train_batch_size, per_update, train.seed)
-    else:
-        sampler = SeededSampler(len(dataset), train.seed)
-    return dataset, collator, sampler
-
-
-def training_arguments(run: RunConfig):
+def training_arguments(run: Any):
     """transformers' arguments for the `train` block."""
     from transformers import TrainingArguments
 
@@ -216,19 +163,16 @@ def training_arguments(run: RunConfig):
     )
 
 
-def identity_of(stage: str, run: RunConfig, model: torch.nn.Module) -> dict[str, Any]:
+def identity_of(stage: Stage, run: Any, work: Work) -> dict[str, Any]:
     """What a checkpoint must share with the run that goes on from it: what is trained, on what, in which order."""
-    blocks = to_dict(run)
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    keep = ("per_device_train_batch_size", "gradient_accumulation_steps", "seed", "group_by_modality_length", "bf16")
+    names = [name for name, parameter in work.model.named_parameters() if parameter.requires_grad]
+    train = to_dict(run.train)
     return {
-        "stage": stage,
+        "stage": stage.name,
         "world_size": dist.world_size(),
         "zero_stage": _zero_stage(run),
-        **{f"model.{key}": value for key, value in blocks["model"].items()},
-        **{f"data.{key}": value for key, value in blocks["data"].items()},
-        **{f"lora.{key}": value for key, value in blocks["lora"].items()},
-        **{f"train.{key}": blocks["train"][key] for key in keep},
+        **work.identity,
+        **{f"train.{key}": train[key] for key in _KEPT},
         "trainables": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
     }
 
@@ -242,30 +186,21 @@ def log_sizes(stage: str, model: torch.nn.Module, num_samples: int) -> None:
     logger.info("%s: %d samples, %s of %s parameters trained", stage, num_samples, f"{trained:,}", f"{total:,}")
 
 
-def write_results(stage: str, run: RunConfig, trainer: ToVETrainer, processor) -> None:
-    """Stage 1: the light folder. Stage 2: `adapter/`, and the merged model in `output_dir` when asked for.
+def write_results(run: Any, trainer: GuardedTrainer, write: Callable[[Path], None]) -> None:
+    """Let the stage write beside `output_dir`'s entries and move them to their places at the end; every rank must call.
 
-    Everything is written beside its place and moved there at the end. Every rank must call.
+    Args:
+        run: The resolved configuration.
+        trainer: At its end.
+        write: From `Work.results`.
     """
     output = Path(run.train.output_dir)
-    model = trainer.model
-    lora = stage == "finetune" and run.lora.lora_enable
-    tensors = collect_light(model) if stage == "pretrain" else collect_trainable(model) if lora else {}
-    merged = collect_merged(model) if stage == "finetune" and (run.train.save_merged or not lora) else {}
-    about = {"model": to_dict(run.model), "image_aspect_ratio": run.data.image_aspect_ratio}
     try:
         if dist.is_main():
             writing = output / ".writing-results"
             shutil.rmtree(writing, ignore_errors=True)
             writing.mkdir()
-            if stage == "pretrain":
-                save_light(writing, tensors, model, processor)
-            if lora:
-                save_adapter(writing / "adapter", model, tensors, about)
-                processor.save_pretrained(writing / "adapter")
-            if merged:
-                save_merged(writing, merged, model, processor)
-            (writing / MODEL_FILE).write_text(json.dumps(about, indent=2), encoding="utf-8")
+            write(writing)
             move_into(writing, output)
             trainer.state.save_to_json(str(output / "trainer_state.json"))
             logger.info("written: %s", output)
@@ -276,16 +211,18 @@ def write_results(stage: str, run: RunConfig, trainer: ToVETrainer, processor) -
 
 def move_into(source: Path, target: Path) -> None:
     """Move a folder's entries into another, weights last: whoever sees them finds the rest there too."""
-    weights = (".safetensors", PROJECTOR_FILE)
+    weights = ".safetensors"
     for entry in sorted(source.iterdir(), key=lambda path: (path.name.endswith(weights), path.name)):
         place = target / entry.name
+        retired = place.with_name(f".removing-{place.name}")  # what a kill leaves of it, the next start clears
         if entry.is_dir() and place.exists():
-            shutil.rmtree(place)
+            os.replace(place, retired)
         os.replace(entry, place)
+        shutil.rmtree(retired, ignore_errors=True)
     source.rmdir()
 
 
-def _zero_stage(run: RunConfig) -> int | None:
+def _zero_stage(run: Any) -> int | None:
     if run.train.deepspeed is None:
         return None
     return json.loads(Path(run.train.deepspeed).read_text()).get("zero_optimization", {}).get("stage", 0)

@@ -1,4 +1,4 @@
-"""The command line of the two training scripts, up to the point where torch is needed. DESIGN.md sections 4 and 5.
+"""The command line of the training scripts, up to the point where torch is needed. DESIGN.md sections 4 and 5.
 
 Everything that can be wrong in the configuration is found here, in under a second and before torch is imported.
 """
@@ -9,36 +9,46 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..config import ConfigError, UserError
 from ..data.errors import DataError
-from .checks import load_run
-from .config import RunConfig
+from ..stage import Stage
+from .checks import load_run, stage_of
 from .guards import TrainingStopped
 
 logger = logging.getLogger(__name__)
 
-_DESCRIPTIONS = {
-    "pretrain": "Stage 1: the projector and tove_fusion learn from captions; everything else is frozen.",
-    "finetune": "Stage 2: LoRA on the language model, projector and tove_fusion go on; conversations (v1).",
-}
 
-
-def main(stage: str, argv: Sequence[str] | None = None) -> int:
+def main(stage: Stage | str, argv: Sequence[str] | None = None) -> int:
     """Run a stage from command-line arguments.
 
     Args:
-        stage: `pretrain` or `finetune`.
+        stage: The stage, or the name of one of LLaVA's: `pretrain` or `finetune`.
         argv: Arguments; none takes the process's own.
 
     Returns:
         Exit code: 0 done, 1 the run could not go on, 2 the input is wrong, 128 + n stopped by signal n.
     """
     arguments = parse_arguments(stage, argv)
+    return guarded(stage, lambda: load_run(stage, arguments.cfg_path, arguments.options), arguments.local_rank)
+
+
+def guarded(stage: Stage | str, load: Callable[[], Any], local_rank: int | None = None) -> int:
+    """Load a configuration and run its stage; what goes wrong is one line.
+
+    Args:
+        stage: As for `main`.
+        load: Gives the resolved configuration.
+        local_rank: From the launcher.
+
+    Returns:
+        Exit code, as `main`.
+    """
     try:
-        run = load_run(stage, arguments.cfg_path, arguments.options)
-        prepare_environment(run, arguments.local_rank)
+        run = load()
+        prepare_environment(run, local_rank)
         _configure_logging()
         from .runtime import run_stage
 
@@ -49,9 +59,9 @@ def main(stage: str, argv: Sequence[str] | None = None) -> int:
         return _report(error, 1)
 
 
-def parse_arguments(stage: str, argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(stage: Stage | str, argv: Sequence[str] | None) -> argparse.Namespace:
     """LAVIS's two flags, and the rank that the DeepSpeed launcher puts in front of them."""
-    parser = argparse.ArgumentParser(description=_DESCRIPTIONS[stage], allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=stage_of(stage).description, allow_abbrev=False)
     parser.add_argument("--cfg-path", required=True, metavar="FILE", help="YAML of the run")
     parser.add_argument(
         "--options", nargs="+", action="extend", default=[], metavar="a.b=c", help="values that override the YAML's"
@@ -60,7 +70,7 @@ def parse_arguments(stage: str, argv: Sequence[str] | None) -> argparse.Namespac
     return parser.parse_args(argv)
 
 
-def prepare_environment(run: RunConfig, local_rank: int | None) -> None:
+def prepare_environment(run: Any, local_rank: int | None) -> None:
     """Set what torch and DeepSpeed read from the environment: ranks for a plain `python` start, and CPU threads."""
     if local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(local_rank))

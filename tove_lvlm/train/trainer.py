@@ -1,136 +1,46 @@
-"""transformers' Trainer with our loss, learning rates, sampler, logs, guards and checkpoints. DESIGN.md section 5.
+"""The trainer of LLaVA's two stages: its loss and its learning rates. DESIGN.md section 5.
 
 The loss is the language model's mean over the tokens of the global batch (all ranks and accumulation steps) plus the
 gate's balance loss, whose mean over the accumulation steps is weighed by `train.balance_loss_weight`.
 """
 
-import logging
-import random
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 
-from .. import dist
-from ..lvlm.gather import local_values
 from ..lvlm.light import adapter_parts, base_model
-from . import checkpoint
 from .config import RunConfig
-from .guards import NonFiniteLoss, StopSignal, Watchdog, ignore_signals_in_worker
-from .metrics import Meter, MetricsFile
-
-logger = logging.getLogger(__name__)
+from .loop import GuardedTrainer
+from .metrics import Meter
 
 
-class RankBatches(Sampler[list[int]]):
-    """This rank's batches out of an order that all ranks share; the tail is filled up from the order's start.
-
-    Micro-batch m of rank r is the (m * world + r)-th run of `batch_size` samples, as LLaVA's grouping expects.
-
-    Args:
-        sampler: Gives the order; has `set_epoch`.
-        batch_size: Samples per rank and micro-batch.
-        rank: This rank.
-        world_size: Number of ranks.
-    """
-
-    def __init__(self, sampler: Any, batch_size: int, rank: int, world_size: int):
-        self.sampler, self.batch_size, self.rank, self.world_size = sampler, batch_size, rank, world_size
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next iteration."""
-        self.sampler.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return -(-len(self.sampler) // (self.batch_size * self.world_size))
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = list(self.sampler)
-        total = len(self) * self.batch_size * self.world_size
-        order = (order * (-(-total // len(order))))[:total]
-        for start in range(self.rank * self.batch_size, total, self.batch_size * self.world_size):
-            yield order[start : start + self.batch_size]
-
-
-class ToVETrainer(Trainer):
+class ToVETrainer(GuardedTrainer):
     """See the module's docstring.
 
     Args:
         run: The resolved configuration.
-        identity: What a checkpoint must share with a run that resumes from it.
-        sampler: Order of the samples.
         recorder: GateRecorder on the tower, none for a plain CLIP.
-        kwargs: Trainer's own.
+        kwargs: GuardedTrainer's own.
     """
 
-    def __init__(self, *, run: RunConfig, identity: dict, sampler: Any, recorder: Any | None, **kwargs):
-        self.run, self.identity, self.sampler, self.recorder = run, identity, sampler, recorder
-        super().__init__(**kwargs)
-        self.loss_is_scaled_for_ga = True  # compute_loss does it
-        self.remove_callback(PrinterCallback)
-        self.add_callback(_Steps(self))
+    def __init__(self, *, run: RunConfig, recorder: Any | None, **kwargs):
+        self.recorder = recorder
+        super().__init__(run=run, **kwargs)
         tower = base_model(self.model).model.vision_tower
         self.meter = Meter(tower.expert_names if recorder is not None else [])
-        self.metrics_file = MetricsFile(Path(run.train.output_dir) / "metrics.jsonl")
-        self.stop_signal, self.watchdog = StopSignal(), Watchdog(run.train.stall_timeout)
-        self.stopped_by: int | None = None
-        self._sample_ids: list[str] = []
-        self._rank_batches = RankBatches(sampler, run.train.per_device_train_batch_size, dist.rank(), dist.world_size())
 
-    # ---- data ----
-
-    def get_train_dataloader(self) -> DataLoader:
-        """A plain loader over this rank's batches: neither the order nor the random state depends on its workers."""
-        workers = self.args.dataloader_num_workers
-        return DataLoader(
-            self.train_dataset,
-            batch_sampler=self._rank_batches,
-            collate_fn=self.data_collator,
-            num_workers=workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=False,
-            worker_init_fn=ignore_signals_in_worker if workers else None,
-            generator=torch.Generator().manual_seed(self.args.seed),  # else iterating draws from the global one
-        )
-
-    # ---- optimizer ----
-
-    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """AdamW with `mm_projector_lr` for projector and fusion, and no decay for biases and norms."""
-        if self.optimizer is not None:
-            return self.optimizer
+    def rates(self) -> tuple[dict[str, float], dict[int, str]]:
+        """`mm_projector_lr` for projector and fusion."""
         train = self.run.train
         adapter = {id(p) for part in adapter_parts(self.model).values() for p in part.parameters()}
-        decayed = set(self.get_decay_parameter_names(self.model)) if train.weight_decay else set()
-        groups: dict[tuple[str, bool], list] = {}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                kind = "projector" if id(parameter) in adapter else "language_model"
-                groups.setdefault((kind, name in decayed), []).append(parameter)
-        rates = {"projector": train.mm_projector_lr or train.learning_rate, "language_model": train.learning_rate}
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": p, "lr": rates[kind], "weight_decay": train.weight_decay * decay, "name": kind}
-                for (kind, decay), p in sorted(groups.items(), key=lambda item: item[0])
-            ],
-            lr=train.learning_rate,
-            betas=(train.adam_beta1, train.adam_beta2),
-            eps=train.adam_epsilon,
-            fused=True,
-        )
-        return self.optimizer
+        kinds = {id(p): "projector" if id(p) in adapter else "language_model" for p in self.model.parameters()}
+        return {
+            "projector": train.mm_projector_lr or train.learning_rate,
+            "language_model": train.learning_rate,
+        }, kinds
 
-    # ---- loss ----
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Scaled loss of a micro-batch; stops all ranks before the backward pass when one of them has no number."""
-        inputs = dict(inputs)
-        self._sample_ids = inputs.pop("sample_ids", [])
-        self.watchdog.alive(self.state.global_step + 1, self._sample_ids)
+    def loss_of(self, model, inputs: dict, num_items_in_batch) -> tuple[torch.Tensor, Any, Any]:
+        """Language-model loss and balance loss of a micro-batch."""
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
         # The model divided by the tokens of all ranks; the ranks' gradients are averaged.
         loss = outputs.loss * self.accelerator.num_processes
@@ -140,141 +50,4 @@ class ToVETrainer(Trainer):
             self.recorder.clear()
             share = self.run.train.balance_loss_weight / self.current_gradient_accumulation_steps
             loss = loss + share * tower_output.balance_loss.to(loss.dtype)
-        self._agree(loss)
-        self.meter.add(inputs, tower_output)
-        return (loss, outputs) if return_outputs else loss
-
-    def _agree(self, loss: torch.Tensor) -> None:
-        """One small collective: does any rank have a bad loss, was any asked to stop?"""
-        bad = not bool(torch.isfinite(loss.detach()).all())
-        asked = self.stop_signal.signum or 0
-        if dist.world_size() > 1:
-            flags = torch.tensor([float(bad), float(asked)], device=self.args.device)
-            any_bad, any_asked = dist.all_reduce_sum(flags).tolist()
-        else:
-            any_bad, any_asked = bad, asked
-        if any_asked:
-            self.stopped_by = asked or 15
-        if any_bad:
-            what = f"the loss is {loss.detach().item()}" if bad else "another rank's loss is not a finite number"
-            raise NonFiniteLoss(what, self.state.global_step + 1, self._sample_ids)
-
-    def floating_point_ops(self, inputs) -> int:
-        """Not counted: Trainer would walk over all parameters at every step for it."""
-        return 0
-
-    # ---- logs ----
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add our figures to Trainer's and write `metrics.jsonl`."""
-        if "loss" in logs:
-            names = [group.get("name", str(i)) for i, group in enumerate(self.optimizer.param_groups)]
-            for name, rate in zip(names, self._rates_of_last_step, strict=True):
-                logs[f"learning_rate/{name}"] = rate
-            logs |= self.meter.read(self.args.device)
-            self.meter.reset()
-        super().log(logs, start_time)
-        if dist.is_main() and "loss" in logs:
-            line = {
-                "step": self.state.global_step,
-                "max_steps": self.state.max_steps,
-                "epoch": self.state.epoch,
-                **logs,
-            }
-            self.metrics_file.append({key: _plain(value) for key, value in line.items()})
-            shown = {key: logs[key] for key in ("loss", "learning_rate", "images_per_s", "tokens_per_s") if key in logs}
-            text = "  ".join(f"{key} {value:.4g}" for key, value in shown.items())
-            logger.info("step %d/%d  %s", self.state.global_step, self.state.max_steps, text)
-
-    def _get_learning_rate(self) -> float:
-        # Trainer asks between the optimizer's step and the scheduler's: these are the rates the step was made with.
-        self._rates_of_last_step = list(self.lr_scheduler.get_last_lr())
-        return max(self._rates_of_last_step)
-
-    # ---- checkpoints ----
-
-    def _save_checkpoint(self, model, trial) -> None:
-        step = self.state.global_step
-        if not all(bool(torch.isfinite(local_values(p)).all()) for p in self.model.parameters() if p.requires_grad):
-            raise NonFiniteLoss("a weight is not a finite number, so no checkpoint is written,", step, self._sample_ids)
-        self.watchdog.alive(step, self._sample_ids)
-        path = checkpoint.save(self, self.run.train.output_dir, self.run.train.save_total_limit)
-        self.watchdog.alive(step, self._sample_ids)
-        logger.info("checkpoint %s", path)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
-        """Nothing yet: weights are loaded with the optimizer, once both are prepared."""
-
-    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
-        if resume_from_checkpoint is not None:
-            checkpoint.load(self, resume_from_checkpoint)
-        return prepared
-
-    def rank_state(self) -> dict[str, Any]:
-        """This rank's random states and the sums behind the next log line."""
-        numpy_state = np.random.get_state()
-        state = {
-            "python": random.getstate(),
-            "numpy": (numpy_state[0], numpy_state[1].tolist(), *numpy_state[2:]),
-            "torch": torch.get_rng_state(),
-            "loss": (self._tr_loss.cpu(), self._total_loss_scalar, self._globalstep_last_logged),
-            "meter": self.meter.state(),
-        }
-        if torch.cuda.is_available():
-            state["cuda"] = torch.cuda.get_rng_state()
-        return state
-
-    def _load_rng_state(self, checkpoint_folder) -> None:
-        """Called by Trainer just before the first resumed step, after the skipped batches."""
-        if checkpoint_folder is None:
-            return
-        state = checkpoint.load_rank_state(checkpoint_folder)
-        random.setstate(state["python"])
-        name, keys, *rest = state["numpy"]
-        np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-        torch.set_rng_state(state["torch"])
-        if "cuda" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda"])
-        loss, self._total_loss_scalar, self._globalstep_last_logged = state["loss"]
-        self._tr_loss = loss.to(self.args.device)
-        self.meter.load_state(state["meter"])
-
-    # ---- loop ----
-
-    def _run_epoch(self, *, epoch, **kwargs) -> None:
-        if self.state.global_step >= self.state.max_steps:  # resumed from the last checkpoint: nothing is left to do
-            self.control.should_training_stop = True
-            return
-        self._rank_batches.set_epoch(epoch)
-        super()._run_epoch(epoch=epoch, **kwargs)
-
-    def train(self, resume_from_checkpoint=None, **kwargs):
-        """Train under the guards; `stopped_by` then holds the signal that ended it, if one did."""
-        with self.stop_signal.watching(), self.watchdog.watching():
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-
-
-class _Steps(TrainerCallback):
-    """The trainer's own hooks into the loop."""
-
-    def __init__(self, trainer: ToVETrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        # Ranks draw differently (LoRA and expert dropout), from here on; a resumed run then takes up its own states.
-        set_seed(args.seed + 1_000_003 * dist.rank())
-        if dist.is_main():
-            self.trainer.metrics_file.cut(state.global_step)
-        self.trainer.meter.reset()
-        self.trainer.model.train()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if self.trainer.stopped_by is not None and state.global_step < state.max_steps:
-            control.should_save = True
-            control.should_training_stop = True
-        return control
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, torch.Tensor) else value
+        return loss, outputs, tower_output

@@ -1,0 +1,5 @@
+"""For launchers: `torchrun --nproc-per-node 8 -m tove_lvlm.cli usage ...`."""
+
+from . import main
+
+main()

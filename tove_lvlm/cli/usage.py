@@ -1,0 +1,167 @@
+"""The command `tove usage`."""
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .app import JsonFlag, app, console
+
+
+@app.command()
+def usage(
+    checkpoint: Annotated[Path, typer.Argument(help="A trained model, an adapter, stage 1's folder, or a tower.")],
+    data: Annotated[Path | None, typer.Option(help="LLaVA JSON, or questions as JSON lines.")] = None,
+    image_folder: Annotated[Path | None, typer.Option(help="Of --data; else images/ beside it.")] = None,
+    images: Annotated[Path | None, typer.Option(help="A folder of images instead: neither loss nor score.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many samples, or images.", min=1)] = None,
+    output: Annotated[Path | None, typer.Option(help="Else outputs/usage/NAME of the checkpoint.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images, and conversations, at a time.", min=1)] = 32,
+    workers: Annotated[int, typer.Option(help="Processes that read images, for each rank.", min=0)] = 0,
+    device: Annotated[str | None, typer.Option(help="Else CUDA when there is one.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Who is used: gate mass, loss and score without each expert, and what each costs.
+
+    A stopped run goes on with the same command. Several ranks: torchrun --nproc-per-node N -m tove_lvlm.cli usage ...
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from .. import dist
+    from ..lvlm.loading import open_checkpoint
+    from ..storage import save_json
+    from ..surgery.probe_data import read_probe_data
+    from ..surgery.usage import measure_usage
+
+    found = read_probe_data(data=data, image_folder=image_folder, images=images, limit=limit)
+    dist.setup_process_group("gloo")  # the sums are small and on the CPU, wherever the model is
+    output = output or Path("outputs/usage") / checkpoint.resolve().name
+    state_file = output / "usage.partial.json"
+    columns = (TextColumn("batches"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    speaks = Console(stderr=True)
+    # stdout may be somebody's JSON, and DeepSpeed, which peft imports, speaks there.
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        Progress(*columns, console=speaks, transient=True, disable=not dist.is_main()) as bar,
+    ):
+        task = bar.add_task("usage")
+        report = measure_usage(
+            open_checkpoint(checkpoint),
+            found,
+            batch_size=batch_size,
+            device=_device(device),
+            num_workers=workers,
+            state_file=state_file,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if not dist.is_main():
+        return
+    save_json(output / "usage.json", report)
+    state_file.unlink(missing_ok=True)
+    written = [output / "usage.json", *_plot(report, output / "usage")]
+    if as_json:
+        print(json.dumps(report))
+        return
+    use, cost = usage_tables(report)
+    console.print(use)
+    _print_quality(report)
+    console.print(cost)
+    console.print(f"Cost of one image on {report['device']}, {report['dtype']}.", markup=False)
+    _print_left_out(report)
+    console.print("written: " + ", ".join(map(str, written)), markup=False, soft_wrap=True)
+
+
+def usage_tables(report: dict[str, Any]) -> tuple[Table, Table]:
+    """The report of `measure_usage` as two tables that fit 80 columns: who is used, and what each part costs.
+
+    Args:
+        report: Of rank 0, so that it has costs.
+    """
+    use = _table("expert", "gate mass", "first", "norm", "loss without", "score without")
+    cost = _table("part", "ms", "GFLOPs", "parameters", "memory")
+    for name, row in report["experts"].items():
+        if row["detached"]:
+            use.add_row(f"{name} (detached)", *["-"] * 5, style="dim")
+            continue
+        loss, score = _signed(row["loss_change"], "+.4f"), _signed(row["score_change"], "+.2%")
+        gate = (f"{row['gate_mass']:.3f}", f"{row['first_share']:.1%}", f"{row['relative_norm']:.3f}")
+        use.add_row(name, *gate, loss, score)
+        cost.add_row(name, *_cost_cells(row))
+    cost.add_section()
+    for name in ("clip", "tove_fusion", "tower"):
+        cost.add_row(name, *_cost_cells(report[name]))
+    return use, cost
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table()
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _print_quality(report: dict[str, Any]) -> None:
+    text = f"{report['num_images']} images"
+    if report["quality"] is not None:
+        whole, bare = report["quality"], report["quality_clip"]
+        text += (
+            f", {report['num_answers']} answers: loss {whole['loss']:.4f}, score {whole['score']:.2%}; without any "
+            f"expert {bare['loss']:.4f}, {bare['score']:.2%}"
+        )
+    console.print(text + ".")
+
+
+def _print_left_out(report: dict[str, Any]) -> None:
+    if report["num_text_only"]:
+        console.print(f"Left out, because they have no image: {report['num_text_only']}.")
+    if report["num_broken"]:
+        console.print(f"Left out, because they are broken: {report['num_broken']}.")
+        for name, reason in report["broken"].items():
+            console.print(f"  {name}: {reason}", markup=False, soft_wrap=True)
+
+
+def _cost_cells(cost: dict[str, Any]) -> list[str]:
+    return [
+        f"{cost['ms']:.2f}",
+        f"{cost['gflops']:.3g}",
+        f"{cost['parameters'] / 1e6:.3g} M",
+        f"{cost['memory_bytes'] / 2**20:.3g} MiB",
+    ]
+
+
+def _signed(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _device(asked: str | None) -> str:
+    import torch
+
+    from ..config import UserError
+
+    if asked is None:
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {asked}: there is no such device here; for example cpu or cuda:0") from error
+    return asked
+
+
+def _plot(report: dict[str, Any], stem: Path) -> list[Path]:
+    """A measurement of hours is not lost for want of a plotting library."""
+    if all(row["detached"] for row in report["experts"].values()):
+        return []
+    from ..viz.usage import usage_plot
+
+    try:
+        return usage_plot(report, stem)
+    except ImportError as error:
+        print(f"no plot: {error}", file=sys.stderr)
+        return []

@@ -1,0 +1,116 @@
+"""Experts that were detached, back from the checkpoint that still has them, bit for bit. Our choice.
+
+Only the experts' tensors are taken from the original; everything else stays what it is in the checkpoint, in the files
+and the order of the original. A checkpoint that holds no expert itself (an adapter, stage 1's folder, a light tower)
+only has to say that they are attached again.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import UserError
+from ..lvlm.loading import MERGED, TOWER, locate
+from ..registry import nearest
+from ..storage import load_json
+from .attachment import CONFIG, Attachment, read_attachment, vision_block
+from .saving import experts_by_tensor, is_light, locate_tensors, new_folder, tower_prefix, write
+from .tensor_files import TensorAt, fingerprint
+
+
+def attach(
+    folder: str | Path, output: str | Path, original: str | Path | None = None, experts: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Write a checkpoint with detached experts attached again.
+
+    Args:
+        folder: The checkpoint that lacks them; not changed.
+        output: New folder.
+        original: The checkpoint that it was detached from. One that only refers to its experts can do without.
+        experts: Which; all that are detached when left out.
+
+    Returns:
+        Plain values: `kind`, `attached` (those that came back), `detached` (those still away), `written` (kinds).
+
+    Raises:
+        UserError: There is nothing to attach, `original` is another model or lacks an expert, `output` is in the way.
+        WeightsError: Weights are missing or truncated.
+    """
+    kind, place = locate(folder)
+    known = read_attachment(kind, place)
+    wanted = _wanted(known, experts, place)
+    extra, layout = {}, None
+    holds = kind in (TOWER, MERGED) and not is_light(place)
+    if original is not None:
+        other = _same_model(kind, place, known, Path(original))
+        if holds:
+            extra, layout = _experts_of(kind, other, wanted), other
+    elif holds:
+        raise UserError(f"`{folder}` does not hold {', '.join(wanted)}; name the checkpoint that does with `--from`")
+    detached = [name for name in known.detached if name not in wanted]
+    sources = [Path(folder), *([Path(original)] if original is not None else [])]
+    with new_folder(output, *sources) as writing:
+        written = write(kind, place, writing, detached, extra=extra, layout=layout)
+    return {"kind": kind, "attached": wanted, "detached": detached, "written": written}
+
+
+def _wanted(known: Attachment, experts: Sequence[str], place: Path) -> list[str]:
+    for name in experts:
+        if name not in known.expert_names:
+            raise UserError(f"the model has no expert `{name}`; {nearest(name, known.expert_names)}")
+        if name not in known.detached:
+            raise UserError(f"`{name}` is attached already; detached: {', '.join(known.detached) or 'none'}")
+    never = [name for name in experts if name in known.fixed]
+    if never:
+        raise UserError(
+            f"`{never[0]}` is detached in the tower that `{place}` refers to, so the model was never trained with it"
+        )
+    wanted = [name for name in known.detached if name not in known.fixed and (name in experts or not experts)]
+    if not wanted:
+        raise UserError(f"`{place}` has no detached expert ({', '.join(known.attached)} are attached): nothing to do")
+    return wanted
+
+
+def _same_model(kind: str, place: Path, known: Attachment, original: Path) -> Path:
+    """Where the original lies, after making sure that only its experts can differ."""
+    other_kind, other = locate(original)
+    if other_kind != kind:
+        raise UserError(f"`{original}` is a checkpoint of kind {other_kind} and `{place}` of kind {kind}; give its own")
+    names = read_attachment(kind, other).expert_names
+    if names != known.expert_names:
+        raise UserError(
+            f"`{original}` is not the model that `{place}` came from: it has the experts {', '.join(names)}, expected "
+            f"{', '.join(known.expert_names)}"
+        )
+    if kind in (TOWER, MERGED):
+        ours, theirs = (_architecture(path) for path in (place, other))
+        for key in ours:
+            if ours[key] != theirs[key]:
+                raise UserError(f"`{original}` is not the model that `{place}` came from: its `{key}` is another")
+    found, expected = (fingerprint(_trained_and_clip(locate_tensors(kind, path))) for path in (other, place))
+    if found != expected:
+        raise UserError(
+            f"`{original}` is not the model that `{place}` came from: its fusion or its CLIP has other weights (sha256 "
+            f"{found[:12]}..., expected {expected[:12]}...)"
+        )
+    return other
+
+
+def _architecture(folder: Path) -> dict[str, Any]:
+    vision = vision_block(load_json(folder / CONFIG), folder)
+    return {key: vision.get(key) for key in ("experts", "clip_config", "select_layer", "image_mean", "image_std")}
+
+
+def _trained_and_clip(tensors: Mapping[str, TensorAt]) -> dict[str, TensorAt]:
+    """The tower without its experts."""
+    prefix, owners = tower_prefix(tensors), experts_by_tensor(tensors)
+    return {name: at for name, at in tensors.items() if name.startswith(prefix) and name not in owners}
+
+
+def _experts_of(kind: str, original: Path, wanted: Sequence[str]) -> dict[str, TensorAt]:
+    tensors = locate_tensors(kind, original)
+    owners = experts_by_tensor(tensors)
+    absent = [name for name in wanted if name not in owners.values()]
+    if absent:
+        raise UserError(f"`{original}` does not hold the weights of `{absent[0]}` either; it is detached there too")
+    return {name: tensors[name] for name, owner in owners.items() if owner in wanted}

@@ -1,0 +1,128 @@
+"""A checkpoint before and after, side by side in one process: speed, memory, size. Our choice.
+
+Their forwards alternate (A B, B A, A B, ...) and the medians are compared, so that a machine that is busy for a while
+is busy for both.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..lvlm.chat import encode_question
+from ..lvlm.loading import TOWER, Loaded
+from ..tower.modeling import ToVEVisionModel
+from .cost import clock_of
+from .saving import model_files
+
+BATCH_SIZE = 8
+QUESTION = "What is in the image?"
+_MIN_ROUNDS, _MAX_ROUNDS = 7, 200
+
+
+def share_equal(kept: nn.Module, other: nn.Module) -> None:
+    """Let `other` use the memory of `kept` for every weight of its own: they must be the same.
+
+    Args:
+        kept: Model with at least the weights of `other`.
+        other: Model whose own copies are let go.
+
+    Raises:
+        RuntimeError: A weight differs; then what was written is not what was meant.
+    """
+    weights = dict(kept.named_parameters())
+    for name, parameter in other.named_parameters():
+        ours = weights.get(name)
+        if ours is None or not torch.equal(ours.data, parameter.data.to(ours.device)):
+            raise RuntimeError(f"the saved model differs in `{name}`")
+        parameter.data = ours.data
+
+
+def latencies(sides: Mapping[str, Loaded], seconds: float = 4.0) -> dict[str, dict[str, float]]:
+    """Milliseconds per image of the tower, and of a whole prompt with its image where there is a language model.
+
+    Args:
+        sides: Name to checkpoint, all on one device.
+        seconds: How long to measure each of the two, about.
+
+    Returns:
+        Side to `tower_ms` and, with a language model, `prefill_ms`; medians at batch size 8.
+    """
+    found: dict[str, dict[str, float]] = {name: {} for name in sides}
+    towers = {name: tower_call(loaded.tower) for name, loaded in sides.items()}
+    for name, ms in alternate(towers, next(iter(sides.values())).model.device, seconds).items():
+        found[name]["tower_ms"] = ms / BATCH_SIZE
+    if all(loaded.kind != TOWER for loaded in sides.values()):
+        prompts = {name: _prefill_call(loaded) for name, loaded in sides.items()}
+        for name, ms in alternate(prompts, next(iter(sides.values())).model.device, seconds).items():
+            found[name]["prefill_ms"] = ms / BATCH_SIZE
+    return found
+
+
+@torch.inference_mode()
+def alternate(
+    calls: Mapping[str, Callable[[], object]], device: torch.device, seconds: float = 2.0
+) -> dict[str, float]:
+    """Median milliseconds of each call, after one call each to warm up.
+
+    Args:
+        calls: Name to what is timed.
+        device: Waited for.
+        seconds: How long to go on, in all; at least 7 rounds, at most 200.
+    """
+    clock = clock_of(device)
+    for call in calls.values():
+        call()
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    begun = clock()
+    for number in range(_MAX_ROUNDS):
+        if number >= _MIN_ROUNDS and clock() - begun > 1e3 * seconds:
+            break
+        for name in sorted(calls, reverse=bool(number % 2)):
+            start = clock()
+            calls[name]()
+            took[name].append(clock() - start)
+    return {name: statistics.median(times) for name, times in took.items()}
+
+
+def tower_call(tower: ToVEVisionModel) -> Callable[[], object]:
+    """A forward of the tower on 8 images of noise."""
+    pixels_B3HW = _pixels(tower)
+    return lambda: tower(pixels_B3HW)
+
+
+def tower_ms(tower: ToVEVisionModel, names: Sequence[str]) -> float:
+    """Milliseconds per image with only these of its attached experts; afterwards the tower is as it was."""
+    away = [name for name in tower.attached_names if name not in names]
+    if away:
+        tower.detach(*away)
+    try:
+        return alternate({"tower": tower_call(tower)}, tower.device)["tower"] / BATCH_SIZE
+    finally:
+        if away:
+            tower.attach(*away)
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Memory of a model's parameters and buffers, shared ones once."""
+    tensors = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def file_bytes(kind: str, folder: Path) -> int:
+    """Size of the files that make up a checkpoint."""
+    return sum(path.stat().st_size for path in model_files(kind, folder))
+
+
+def _pixels(tower: ToVEVisionModel) -> torch.Tensor:
+    size, like = tower.config.image_size, next(tower.parameters())
+    return torch.randn(BATCH_SIZE, 3, size, size, generator=torch.Generator().manual_seed(0)).to(like)
+
+
+def _prefill_call(loaded: Loaded) -> Callable[[], object]:
+    model, pixels_B3HW = loaded.model, _pixels(loaded.tower)
+    ids_T = torch.tensor(encode_question(loaded.processor, model, QUESTION, has_image=True), device=model.device)
+    ids_BT = ids_T.expand(BATCH_SIZE, -1)
+    return lambda: model(input_ids=ids_BT, pixel_values=pixels_B3HW, use_cache=True, logits_to_keep=1)

@@ -1,0 +1,60 @@
+"""What the teacher gave for an image, on disk: where an epoch is repeated, the experts run in the first one only.
+
+Worth it where images are seen more than once and the teacher costs more than reading its tokens: in the miniature the
+teacher is two thirds of a step. At full size an image's tokens are over a megabyte. Our choice.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+
+
+class TargetCache:
+    """One small safetensors file for each image, named by the image's bytes.
+
+    Args:
+        folder: Shared by any number of runs; made when absent.
+        **identity: All that the teacher's answer depends on besides the image: weights, architecture, preprocessing,
+            dtype. Another identity is another sub-folder.
+    """
+
+    def __init__(self, folder: str | Path, **identity):
+        text = json.dumps(identity, sort_keys=True, default=str)
+        self.folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def key(self, image: Path) -> str:
+        """Name of an image: SHA-256 of its bytes."""
+        return hashlib.sha256(image.read_bytes()).hexdigest()
+
+    def get(self, key: str) -> dict[str, torch.Tensor] | None:
+        """What was put there, or None; a file cut short counts as absent."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self._path(key))
+        except (OSError, SafetensorError):
+            return None
+
+    def put(self, key: str, tensors: dict[str, torch.Tensor]) -> None:
+        """Keep tensors; another rank may be putting the same ones."""
+        from safetensors.torch import save_file
+
+        path = self._path(key)
+        path.parent.mkdir(exist_ok=True)
+        # Not storage.atomic_file: these can be made again, and to flush each to the disk costs more than to make it.
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            save_file({name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"

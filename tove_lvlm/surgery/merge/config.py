@@ -1,0 +1,86 @@
+"""Typed schema of a merging YAML; the keys that training YAMLs also have mean the same. Nothing heavy is imported."""
+
+from dataclasses import dataclass, field
+
+from ...config import ConfigError
+from ...lvlm.config import LoraOptions
+from ...stage import LoopConfig
+
+LOSSES = ("smooth_l1", "cosine", "both")
+NORMALISATIONS = ("none", "channel")
+WEIGHTS = ("none", "cls_attention")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MergeModel:
+    """The `model` block."""
+
+    checkpoint: str
+    """Folder with a trained ToVE tower in any form: a saved tower, stage 1's or stage 2's `output_dir`, an adapter."""
+    student: str | None = None
+    """Folder or hub id of another CLIP to start from, of the same sizes; none takes the tower's own CLIP."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MergeData:
+    """The `data` block: images are all that is learned from."""
+
+    images: list[str]
+    """Folders of images (with all that is below them) and LLaVA JSON files, whose images are taken."""
+    image_folder: str | None = None
+    """Folder that the JSON files' `image` paths are relative to."""
+    image_aspect_ratio: str | None = field(default=None, metadata={"choices": (None, "square", "pad")})
+    """None takes what the checkpoint was trained with."""
+    allow_symlinks: bool = False
+    """Let links inside the image folder lead out of it."""
+    max_broken: float = 0.01
+    """Share of images that may be broken before the run stops (five may always)."""
+    horizontal_flip: bool = False
+    """Mirror every second image at random, for teacher and student alike (our choice)."""
+
+    def __post_init__(self):
+        if not self.images:
+            raise ConfigError("`data.images` is empty; list at least one folder of images or one LLaVA JSON file")
+        if not 0 <= self.max_broken <= 1:
+            raise ConfigError(f"`data.max_broken` is {self.max_broken}; expected a share, 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MergeOptions:
+    """The `merge` block: what the student is asked for. The README says which choice was measured best."""
+
+    loss: str = field(default="smooth_l1", metadata={"choices": LOSSES})
+    """`both` is the sum of the two."""
+    normalize_target: str = field(default="channel", metadata={"choices": NORMALISATIONS})
+    """`channel`: student and target are compared in units of each channel's standard deviation over the target."""
+    normalize_images: int = 256
+    """Images that mean and standard deviation are taken over, before the first step."""
+    token_weight: str = field(default="none", metadata={"choices": WEIGHTS})
+    """`cls_attention`: a token counts as much as the CLIP's class token attends to it (MoVE-KD)."""
+    cache_teacher: str | None = None
+    """Folder where the teacher's answers are kept, which saves running it in every epoch but the first."""
+    save_for_tuning: bool = True
+    """Of a checkpoint with a language model, also write what scripts/finetune_vicuna.py needs to go on from it."""
+
+    def __post_init__(self):
+        if self.normalize_images < 1:
+            raise ConfigError(f"`merge.normalize_images` is {self.normalize_images}; expected at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MergeRun:
+    """One merging YAML."""
+
+    model: MergeModel
+    data: MergeData
+    train: LoopConfig
+    merge: MergeOptions = field(default_factory=MergeOptions)
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    """`lora.lora_enable`: the student learns by LoRA on its linear layers, merged at the end; false trains it whole."""
+
+    def __post_init__(self):
+        if self.data.horizontal_flip and self.merge.cache_teacher is not None:
+            raise ConfigError(
+                "`data.horizontal_flip` and `merge.cache_teacher` exclude each other: what is kept is of the image as "
+                "it was, not as it is mirrored"
+            )

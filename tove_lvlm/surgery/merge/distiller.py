@@ -1,0 +1,155 @@
+"""Teacher and student as one module that gives a loss for a batch of images. DESIGN.md section 6.
+
+B images, N tokens, D width, H W pixels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ... import dist
+from ...tower.modeling import ToVEVisionModel
+from .attention import ClassAttention
+from .cache import TargetCache
+from .config import MergeOptions
+from .losses import squared_distance, token_loss, weighted_mean
+from .student import num_layers
+
+
+@dataclass
+class Distilled:
+    """Of one batch."""
+
+    loss: torch.Tensor
+    figures: dict[str, torch.Tensor]
+    """Whatever the loss is: `gap`, the share of the squared distance from t_clip to t_fuse that is left (1 for CLIP
+    itself), and `cosine`, the mean cosine to t_fuse."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Trainer takes outputs for tuples in places."""
+        return (self.loss,)[index]
+
+
+class Distiller(nn.Module):
+    """The tower, frozen and without noise or dropout, and the student that learns what it gives.
+
+    Args:
+        teacher: The trained tower.
+        student: From `student.cut`, inside peft or not.
+        options: The `merge` block.
+        horizontal_flip: Mirror images at random, half of them, while training.
+        cache: Where the teacher's answers are kept.
+    """
+
+    def __init__(
+        self,
+        teacher: ToVEVisionModel,
+        student: nn.Module,
+        options: MergeOptions,
+        horizontal_flip: bool = False,
+        cache: TargetCache | None = None,
+    ):
+        super().__init__()
+        self.teacher, self.student, self.options = teacher, student, options
+        self.horizontal_flip, self.cache = horizontal_flip, cache
+        self.config = student.config  # DeepSpeed reads the width off it
+        teacher.requires_grad_(False)
+        width = teacher.config.hidden_size
+        self.register_buffer("mean_D", torch.zeros(width))
+        self.register_buffer("std_D", torch.ones(width))
+        self.attention = None
+        if options.token_weight == "cls_attention":
+            last = num_layers(teacher.clip.config, teacher.config.select_layer) - 1
+            self.attention = ClassAttention(teacher.clip.encoder.layers[max(last, 0)])
+
+    def train(self, mode: bool = True) -> "Distiller":
+        """As `nn.Module.train`, but the teacher stays in eval mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
+        """Of the student; the teacher keeps nothing for a backward pass."""
+        self.student.gradient_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
+
+    @torch.no_grad()
+    def target(self, pixels_B3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(t_clip, t_fuse), each (B, N, D), from one run of the teacher."""
+        return self.teacher(pixels_B3HW).hidden_states
+
+    def tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
+        """What the student gives, (B, N, D)."""
+        return self.student(pixel_values=pixels_B3HW).last_hidden_state[:, 1:]
+
+    @torch.no_grad()
+    def measure_target(self, batches: list[torch.Tensor]) -> None:
+        """Take mean and standard deviation of t_fuse, for each channel over all tokens of these images.
+
+        Args:
+            batches: (B, 3, H, W) each.
+        """
+        count, total_D, squares_D = 0, 0.0, 0.0
+        for pixels_B3HW in batches:
+            t_MD = self.target(pixels_B3HW)[1].flatten(0, 1).double()
+            count += len(t_MD)
+            total_D, squares_D = total_D + t_MD.sum(dim=0), squares_D + t_MD.square().sum(dim=0)
+        mean_D = total_D / count
+        self.mean_D.copy_(mean_D)
+        self.std_D.copy_((squares_D / count - mean_D.square()).clamp_min(0).sqrt().clamp_min(1e-6))
+
+    @torch.no_grad()
+    def lesson(
+        self,
+        pixels_B3HW: torch.Tensor,
+        keys: list[str] | None = None,
+        known: dict[str, torch.Tensor] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """All that is learned from the teacher: `t_fuse` (B, N, D), `start` (B,), the squared distance from t_clip to
+        it, and `weight` (B, N) where tokens are weighed.
+
+        Args:
+            pixels_B3HW: The images.
+            keys: Their names in the cache.
+            known: The same from the cache, when it has all of these images.
+        """
+        hit = torch.tensor(float(known is not None), device=pixels_B3HW.device)
+        # All ranks run the teacher or none does: under ZeRO-3 its weights are gathered by all together.
+        if self.cache is not None and int(dist.all_reduce_sum(hit)) == dist.world_size():
+            return known
+        t_clip_BND, t_fuse_BND = self.target(pixels_B3HW)
+        lesson = {"t_fuse": t_fuse_BND, "start": squared_distance(t_clip_BND, t_fuse_BND)}
+        if self.attention is not None:
+            lesson["weight"] = self.attention.weight_BN
+        if self.cache is not None and known is None:
+            for index, key in enumerate(keys):
+                self.cache.put(key, {name: tensor[index] for name, tensor in lesson.items()})
+        return lesson
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        keys: list[str] | None = None,
+        known: dict[str, torch.Tensor] | None = None,
+    ) -> Distilled:
+        """Loss and figures of a batch.
+
+        Args:
+            pixel_values: (B, 3, H, W), as the tower's image processor gives them.
+            keys: As for `lesson`.
+            known: As for `lesson`.
+        """
+        if self.training and self.horizontal_flip:
+            flip_B = torch.rand(len(pixel_values)) < 0.5
+            flip_B = flip_B.to(pixel_values.device)[:, None, None, None]
+            pixel_values = torch.where(flip_B, pixel_values.flip(-1), pixel_values)
+        lesson = self.lesson(pixel_values, keys, known)
+        t_fuse_BND = lesson["t_fuse"]
+        s_BND = self.tokens(pixel_values)
+        mean_D, std_D = self.mean_D.float(), self.std_D.float()
+        student_BND, target_BND = (s_BND.float() - mean_D) / std_D, (t_fuse_BND.float() - mean_D) / std_D
+        loss_BN = token_loss(student_BND, target_BND, self.options.loss)
+        with torch.no_grad():
+            cosine = torch.cosine_similarity(s_BND.float(), t_fuse_BND.float(), dim=-1).mean()
+            gap = squared_distance(s_BND, t_fuse_BND).mean() / lesson["start"].mean()
+        return Distilled(loss=weighted_mean(loss_BN, lesson.get("weight")), figures={"gap": gap, "cosine": cosine})

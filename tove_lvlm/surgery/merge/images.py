@@ -1,0 +1,120 @@
+"""The images that a student learns from: folders, or the images of LLaVA JSON files. No text is needed."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import Dataset
+
+from ...config import ConfigError
+from ...data.errors import DataError
+from ...data.images import read_image, resolve_image, to_pixels
+from ...data.records import Records
+from ...data.skips import Skips
+from .cache import TargetCache
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class ImageSample(NamedTuple):
+    """One image."""
+
+    pixels_3HW: torch.Tensor
+    name: str
+    key: str | None = None
+    """Its name in the cache."""
+    known: dict[str, torch.Tensor] | None = None
+    """What the teacher gave for it before."""
+
+
+class ImageDataset(Dataset):
+    """Pixels of each image; a broken one is skipped, counted and replaced by the next.
+
+    Args:
+        sources: Folders and JSON files, in this order; an image that comes twice counts once.
+        image_processor: Of the tower.
+        aspect_ratio: As `data.images.to_pixels`.
+        image_folder: For the JSON files.
+        max_broken: Share of images that may be broken.
+        allow_symlinks: As `data.images.resolve_image`.
+        cache: Where the teacher's answers are kept.
+
+    Raises:
+        ConfigError: There is no image.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str | Path],
+        image_processor: Any,
+        aspect_ratio: str = "square",
+        *,
+        image_folder: str | Path | None = None,
+        max_broken: float = 0.01,
+        allow_symlinks: bool = False,
+        cache: TargetCache | None = None,
+    ):
+        self.image_processor, self.aspect_ratio = image_processor, aspect_ratio
+        self.image_folder, self.allow_symlinks, self.cache = image_folder, allow_symlinks, cache
+        found = [name for source in sources for name in self._list(Path(source))]
+        self.names = list(dict.fromkeys(found))
+        """Absolute paths, or paths inside `image_folder` as the JSON files have them."""
+        self.skips = Skips(len(self.names), max_broken)
+
+    def _list(self, source: Path) -> list[str]:
+        if source.is_dir():
+            names = sorted(str(p) for p in source.resolve().rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not names:
+                raise ConfigError(f"`data.images`: folder `{source}` holds no image ({', '.join(SUFFIXES)})")
+            return names
+        if self.image_folder is None:
+            raise ConfigError(f"`data.images` names {source}, so `data.image_folder` must say where its images are")
+        records = Records.load([source], check=lambda record: None)
+        names = [records[i].image for i in range(len(records)) if records.has_image[i]]
+        if not names:
+            raise ConfigError(f"`data.images`: {source} names no image")
+        return names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> ImageSample:
+        """An image, or the next one that can be read.
+
+        Raises:
+            DataError: Too many are broken.
+        """
+        for step in range(len(self)):
+            candidate = (index + step) % len(self)
+            try:
+                return self._load(self.names[candidate])
+            except DataError as error:
+                self.skips.add(candidate, error)
+        raise DataError(f"none of the {len(self)} images can be read, the first is {self.names[0]}")
+
+    def _load(self, name: str) -> ImageSample:
+        path = Path(name)
+        if not path.is_absolute():
+            path = resolve_image(self.image_folder, name, allow_symlinks=self.allow_symlinks)
+        pixels_3HW = to_pixels(read_image(path), self.image_processor, self.aspect_ratio)
+        if self.cache is None:
+            return ImageSample(pixels_3HW, name)
+        key = self.cache.key(path)
+        return ImageSample(pixels_3HW, name, key, self.cache.get(key))
+
+
+def collate(samples: Sequence[ImageSample]) -> dict[str, Any]:
+    """`pixel_values` (B, 3, H, W), `sample_ids`, and with a cache `keys` and, where it has all of them, `known`."""
+    batch = {
+        "pixel_values": torch.stack([sample.pixels_3HW for sample in samples]),
+        "sample_ids": [sample.name for sample in samples],
+    }
+    if samples[0].key is not None:
+        batch["keys"] = [sample.key for sample in samples]
+        if all(sample.known is not None for sample in samples):
+            batch["known"] = {name: torch.stack([s.known[name] for s in samples]) for name in samples[0].known}
+    return batch

@@ -1,0 +1,49 @@
+"""Merging as a stage of training: scripts/merge_experts.py and `tove merge` hand it to train/'s engine.
+
+Neither wing imports the other: what they share is the contract in stage.py.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...stage import Work
+from .config import MergeRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeStage:
+    """A student CLIP learns what a trained tower gives (a `stage.Stage`)."""
+
+    name: str = "merge"
+    description: str = "Merge a trained tower's experts into one plain CLIP, from images alone."
+    schema: type = MergeRun
+
+    def settle(self, run: MergeRun, resolve: Callable[..., str | None]) -> MergeRun:
+        """See `stage.Stage`."""
+        model, data, merge = run.model, run.data, run.merge
+        cache = None if merge.cache_teacher is None else str(Path(merge.cache_teacher).expanduser().resolve())
+        return dataclasses.replace(
+            run,
+            model=dataclasses.replace(
+                model,
+                checkpoint=resolve("model.checkpoint", model.checkpoint, "folder"),
+                student=resolve("model.student", model.student, "folder", hub=True),
+            ),
+            data=dataclasses.replace(
+                data,
+                images=[
+                    resolve(f"data.images[{i}]", source, "file" if source.endswith((".json", ".jsonl")) else "folder")
+                    for i, source in enumerate(data.images)
+                ],
+                image_folder=resolve("data.image_folder", data.image_folder, "folder"),
+            ),
+            merge=dataclasses.replace(merge, cache_teacher=cache),
+        )
+
+    def build(self, run: MergeRun) -> Work:
+        """See `stage.Stage`."""
+        from .work import build
+
+        return build(run)

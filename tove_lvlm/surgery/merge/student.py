@@ -1,0 +1,104 @@
+"""The student: a stock CLIP, trained up to the layer that the LVLM reads and whole again when it is written.
+
+Hidden state L of a CLIP depends on its first layers only, so what learns is a CLIP cut there: nothing above is run or
+trained, and the layers above, which no LVLM of ours reads, go into the written model as they were.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...config import UserError
+from ...lvlm.config import LoraOptions
+from ...registry import require
+from ...tower.clip import load_clip, read_architecture, read_normalisation
+from ...tower.modeling import ToVEVisionModel
+
+# Without these sizes the tokens or the pixels would be others.
+_SAME = ("hidden_size", "image_size", "patch_size", "num_channels")
+
+
+def whole_student(tower: ToVEVisionModel, source: str | None) -> nn.Module:
+    """A stock CLIPVisionModel in float32: the tower's own CLIP, or another one of its sizes.
+
+    Args:
+        tower: Teacher.
+        source: Folder or hub id of another CLIP.
+
+    Raises:
+        UserError: The other CLIP's tokens or pixels are not of the tower's sizes.
+    """
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    if source is None:
+        clip = CLIPVisionModel(CLIPVisionConfig(**tower.config.clip_config))
+        clip.load_state_dict(tower.clip.state_dict())
+        return clip.float()
+    from ...storage import fetch, resolve_source
+
+    folder = Path(fetch(resolve_source(source)))
+    config = CLIPVisionConfig(**read_architecture(folder))
+    for key in _SAME:
+        given, wanted = getattr(config, key), getattr(tower.config, key)
+        if given != wanted:
+            raise UserError(
+                f"`model.student`: the CLIP in `{source}` has `{key}` {given}, the tower's tokens need {wanted}; leave "
+                "`model.student` out to start from the tower's own CLIP"
+            )
+    own = (list(tower.config.image_mean), list(tower.config.image_std))
+    if (found := read_normalisation(folder)) not in (None, own):
+        raise UserError(f"`model.student`: `{source}` normalises images by {found}, the tower by {own}")
+    if not -config.num_hidden_layers - 1 <= tower.config.select_layer <= config.num_hidden_layers:
+        raise UserError(
+            f"`model.student`: the CLIP in `{source}` has {config.num_hidden_layers} layers, the tower reads hidden "
+            f"state {tower.config.select_layer}"
+        )
+    clip = CLIPVisionModel(config)
+    load_clip(clip, folder)
+    return clip.float()
+
+
+def cut(clip: nn.Module, select_layer: int) -> nn.Module:
+    """A copy that ends where hidden state `select_layer` is: its `last_hidden_state` is that state.
+
+    Args:
+        clip: A CLIPVisionModel.
+        select_layer: Index into its hidden states.
+    """
+    config = copy.deepcopy(clip.config)
+    config.num_hidden_layers = num_layers(clip.config, select_layer)
+    with torch.device("meta"):
+        student = type(clip)(config)
+    state = {name: clip.state_dict()[name].clone() for name in student.state_dict()}
+    student.load_state_dict(state, assign=True)
+    for name, buffer in clip.named_buffers():  # not in the state: position ids
+        owner, _, leaf = name.rpartition(".")
+        student.get_submodule(owner).register_buffer(leaf, buffer.clone(), persistent=False)
+    student.requires_grad_(True)
+    student.post_layernorm.requires_grad_(False)  # of the pooled token, which nobody reads here
+    return student
+
+
+def num_layers(config: Any, select_layer: int) -> int:
+    """Layers that hidden state `select_layer` of a CLIP depends on."""
+    return select_layer if select_layer >= 0 else config.num_hidden_layers + 1 + select_layer
+
+
+def add_lora(student: nn.Module, options: LoraOptions) -> nn.Module:
+    """peft's model around a student, LoRA on the linear layers of its encoder, everything else frozen.
+
+    Args:
+        student: From `cut`.
+        options: The `lora` block.
+    """
+    peft = require("peft", extra="train")
+    config = peft.LoraConfig(
+        r=options.lora_r,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        target_modules=r"encoder\..*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
+    )
+    return peft.get_peft_model(student, config, autocast_adapter_dtype=False)

@@ -1,0 +1,189 @@
+"""What merging leaves behind: a stock CLIP folder, and of an LVLM the whole model with that CLIP in the tower's place.
+
+* clip/      CLIPVisionModel, its image processor, README.md, merge.json: loads where this package is not installed
+* lvlm/      LlavaForConditionalGeneration with that CLIP, the same projector and language model
+* pretrain/  the projector alone, as stage 1 writes it
+* llm/       the language model with its LoRA merged in
+
+scripts/finetune_vicuna.py goes on from it with model.vision_tower=clip/, model.pretrain_mm_mlp_adapter=pretrain/ and
+model.llm=llm/.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...config import to_dict
+from ...lvlm.build import assemble, clip_vision, make_processor
+from ...lvlm.config import ModelConfig
+from ...lvlm.light import MODEL_FILE, collect_light, save_light
+from ...lvlm.loading import STAGE1, TOWER, Loaded, open_checkpoint
+from ...storage import save_json
+from .config import MergeRun
+
+CLIP, LVLM, PRETRAIN, LLM = "clip", "lvlm", "pretrain", "llm"
+REPORT = "merge.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the knowledge came from."""
+
+    checkpoint: str
+    kind: str
+    fingerprint: str
+    """SHA-256 over the tower's tensors."""
+    select_layer: int
+    image_processor: Any
+    image_aspect_ratio: str
+    experts: list[str]
+    licenses: dict[str, str | None]
+    """Of `clip` and each merged expert, as the tower's sources state it."""
+
+    @classmethod
+    def of(cls, loaded: Loaded, tower: nn.Module, fingerprint: str) -> "Source":
+        """Take down what is needed once the model itself is gone."""
+        known = tower.sources or _sources_of_yaml(loaded.folder)
+        parts = {"clip": known.get("clip") or {}}
+        parts |= {name: (known.get("experts") or {}).get(name) or {} for name in tower.attached_names}
+        return cls(
+            checkpoint=str(loaded.folder),
+            kind=loaded.kind,
+            fingerprint=fingerprint,
+            select_layer=tower.config.select_layer,
+            image_processor=loaded.image_processor,
+            image_aspect_ratio=loaded.image_aspect_ratio,
+            experts=tower.attached_names,
+            licenses={name: entry.get("license") for name, entry in parts.items()},
+        )
+
+
+def write(folder: Path, final: Path, clip: nn.Module, source: Source, report: dict, run: MergeRun) -> None:
+    """Write everything.
+
+    Args:
+        folder: Empty, where to write.
+        final: Where `folder`'s entries will lie: what refers to a neighbour names it there.
+        clip: The whole student, in the dtype to write.
+        source: Of the teacher.
+        report: Figures for merge.json and the README.
+        run: The resolved configuration.
+    """
+    report = {"source": {k: v for k, v in vars(source).items() if k != "image_processor"}, **report}
+    write_clip(folder / CLIP, clip, source, report)
+    if source.kind != TOWER:
+        write_lvlm(folder, final, clip, source, run)
+
+
+def write_clip(folder: Path, clip: nn.Module, source: Source, report: dict) -> None:
+    """The stock CLIP with its image processor, a README and the report."""
+    clip.save_pretrained(folder)
+    plain_processor(source.image_processor).save_pretrained(folder)
+    (folder / "README.md").write_text(model_card(source, report), encoding="utf-8")
+    save_json(folder / REPORT, report)
+
+
+def plain_processor(image_processor: Any) -> Any:
+    """transformers' own CLIP image processor with the tower's settings, so that no name of ours is written."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    known = image_processor.to_dict()
+    names = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
+    names += ("do_normalize", "image_mean", "image_std", "do_convert_rgb")
+    return CLIPImageProcessorPil(**{name: known[name] for name in names if known.get(name) is not None})
+
+
+@torch.no_grad()
+def write_lvlm(folder: Path, final: Path, clip: nn.Module, source: Source, run: MergeRun) -> None:
+    """The LVLM with the student in place of the tower, and what further tuning starts from."""
+    loaded = open_checkpoint(source.checkpoint)
+    model, dtype = swap(loaded, clip, source.select_layer)
+    block = {"llm": str(final / LLM), "vision_tower": str(final / CLIP), "mm_vision_select_layer": source.select_layer}
+    if source.kind == STAGE1:  # its language model is the one that it started from
+        block["llm"] = json.loads((loaded.folder / MODEL_FILE).read_text(encoding="utf-8"))["model"]["llm"]
+    about = {"model": to_dict(ModelConfig(**block)), "image_aspect_ratio": source.image_aspect_ratio}
+    model.model.to(dtype).save_pretrained(folder / LVLM)
+    model.processor.save_pretrained(folder / LVLM)
+    save_json(folder / LVLM / MODEL_FILE, about)
+    if not run.merge.save_for_tuning:
+        return
+    save_light(folder / PRETRAIN, collect_light(model.model), model.model, model.processor)
+    save_json(folder / PRETRAIN / MODEL_FILE, about)
+    if source.kind != STAGE1:
+        model.llm.save_pretrained(folder / LLM)
+        model.processor.tokenizer.save_pretrained(folder / LLM)
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """An LVLM with a plain CLIP."""
+
+    model: nn.Module
+    processor: Any
+    llm: nn.Module
+    """Its language model as a causal language model of its own, sharing the weights."""
+
+
+def swap(loaded: Loaded, clip: nn.Module, select_layer: int) -> tuple[Swapped, torch.dtype]:
+    """Put a CLIP in the tower's place: same projector, same language model.
+
+    Args:
+        loaded: An LVLM, which gives its parts away.
+        clip: A whole CLIPVisionModel.
+        select_layer: Hidden state that the projector reads.
+
+    Returns:
+        (the model, the dtype it had)
+    """
+    from transformers import AutoModelForCausalLM
+
+    old = loaded.model
+    dtype = old.dtype
+    with torch.device("meta"):
+        llm = AutoModelForCausalLM.from_config(old.config.text_config)
+    llm.model, llm.lm_head = old.model.language_model, old.lm_head
+    llm.generation_config = old.generation_config
+    vision = clip_vision(clip.to(dtype), plain_processor(loaded.image_processor), select_layer)
+    tokenizer = loaded.processor.tokenizer
+    new = assemble(llm, vision, tokenizer, dtype)
+    new.model.multi_modal_projector = old.model.multi_modal_projector
+    return Swapped(model=new, processor=make_processor(vision, tokenizer), llm=llm), dtype
+
+
+def model_card(source: Source, report: dict) -> str:
+    """README.md of the CLIP folder."""
+    rows = "\n".join(f"| {name} | {license or 'not recorded'} |" for name, license in source.licenses.items())
+    figures = ", ".join(f"{key} {report[key]:.4f}" for key in ("loss", "gap", "cosine") if key in report)
+    return f"""# A CLIP with experts merged in
+
+A stock `CLIPVisionModel`. Its hidden state {source.select_layer} has learnt what a ToVE tower gave there
+({", ".join(source.experts)} fused into CLIP's tokens), from {report["images"]} images in {report["steps"]} steps; the
+layers above are the original CLIP's. Use hidden state {source.select_layer} without the class token, as LLaVA does.
+
+    CLIPVisionModel.from_pretrained(folder); AutoImageProcessor.from_pretrained(folder)
+
+Last figures: {figures or "none"} (gap: share of the squared distance from CLIP's tokens to the tower's that is left).
+Source tower: sha256 `{source.fingerprint}` over its tensors. All settings: merge.json.
+
+| part of the tower | license, as its sources state it |
+|---|---|
+{rows}
+"""
+
+
+def _sources_of_yaml(folder: Path) -> dict[str, Any]:
+    """Licences out of the tower's YAML, for a merged LLaVA folder, which has no sources.json."""
+    from ...tower.configuration_yaml import read_tower_yaml
+
+    file = folder / MODEL_FILE
+    block = json.loads(file.read_text(encoding="utf-8")).get("model", {}) if file.is_file() else {}
+    yaml = block.get("tower")
+    if not yaml or not Path(yaml).is_file():
+        return {}
+    tower = read_tower_yaml(yaml)
+    experts = {expert.name: {"license": expert.license} for expert in tower.experts}
+    return {"clip": {"license": tower.clip.license}, "experts": experts}

@@ -1,0 +1,257 @@
+"""How good a trained model is with each of several sets of experts, in one pass over the data. Our choice.
+
+CLIP and every expert run once for each image; only the fusion, the projector and the language model run once for each
+set. Loss and score are read off the right answers (teacher forcing), so that nothing is generated: an answer is right
+when each of its tokens, the end of sentence included, is the most probable one, and that is when greedy decoding gives
+exactly this answer.
+
+Shapes: I images of a batch, N visual tokens, D width, R rows (conversations), T tokens, M labelled tokens, A answers,
+V vocabulary.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ..config import UserError
+from ..data.collator import ToVECollator
+from ..data.constants import IGNORE_INDEX
+from ..data.dataset import Sample
+from ..experts.preprocess import Preprocessing
+from ..lvlm.light import base_model
+from ..lvlm.loading import TOWER, Loaded
+from ..registry import nearest
+from .probe_data import ProbeData
+from .probe_items import ProbeItems
+
+Progress = Callable[[int, int], None]
+"""Called with (batches done, all batches)."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a model answers with one set of experts. All None and 0 where there is nothing to answer."""
+
+    loss: float | None
+    """Mean over all answer tokens, the end of sentence included, of -log p; nats."""
+    score: float | None
+    """Share of answers that are wholly the arg max."""
+    num_answers: int
+    num_tokens: int
+    """Answer tokens."""
+
+    @classmethod
+    def of(cls, sums_4: torch.Tensor) -> "Quality":
+        """From the sums (loss, tokens, right answers, answers) of `Probe.judge`."""
+        loss, num_tokens, num_right, num_answers = sums_4.tolist()
+        if not num_answers:
+            return cls(None, None, 0, 0)
+        return cls(loss / num_tokens, num_right / num_answers, int(num_answers), int(num_tokens))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One batch of images after everything frozen has run."""
+
+    t_clip_IND: torch.Tensor
+    """CLIP's tokens; for a model without a ToVE tower the projected ones."""
+    grids: dict[str, torch.Tensor]
+    """Each attached expert's grid."""
+    samples: list[Sample]
+    """The conversations about these images."""
+    image_of: list[int]
+    """For each conversation, its image in this batch."""
+    broken: dict[str, str]
+    """What of this batch was left out: name -> reason."""
+
+
+class Probe:
+    """Measures a checkpoint with any of its experts away; the model is not changed.
+
+    Args:
+        loaded: What `open_checkpoint` gave. A tower alone has no language model and so no quality.
+        data: What to measure on.
+        batch_size: Images that run together, and conversations that do.
+        device: Where to move the model to; None leaves it where it is.
+        num_workers: Processes that read images; 0 reads in this one.
+
+    Attributes:
+        broken: Name -> reason of what was left out so far.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        data: ProbeData,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+        num_workers: int = 0,
+    ):
+        model = loaded.model if device is None else loaded.model.to(device)
+        self.data, self.batch_size, self.num_workers = data, batch_size, num_workers
+        self.model, self.tower = model, loaded.tower
+        self.broken = dict(data.bad)
+        self._core = None
+        text = {}
+        if loaded.kind != TOWER:
+            self._core = base_model(model)
+            context = self._core.config.text_config.max_position_embeddings
+            tokenizer = loaded.processor.tokenizer
+            text = {
+                "tokenizer": tokenizer,
+                "num_image_tokens": self._core.config.image_seq_length,
+                "model_max_length": min(tokenizer.model_max_length, context),
+            }
+            self._collate = ToVECollator(image_shape=(3, 1, 1), **text)
+        if data.records is None:
+            text = {}
+        self._items = ProbeItems(data, loaded.image_processor, loaded.image_aspect_ratio, **text)
+
+    @property
+    def has_quality(self) -> bool:
+        """Whether there are answers to judge and a language model that gives them."""
+        return self._core is not None and self.data.records is not None
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of the data; their composition depends on `batch_size` alone."""
+        return -(-len(self._items) // self.batch_size)
+
+    def quality(self, sets: Sequence[Collection[str]], progress: Progress | None = None) -> list[Quality]:
+        """Loss and score with each set of experts.
+
+        Args:
+            sets: Names of the experts that take part, attached ones; the empty set is CLIP alone.
+            progress: Told after each batch.
+
+        Raises:
+            DataError: Too many samples or images are broken.
+            UserError: A set names an expert that is not attached.
+        """
+        sums_S4 = torch.zeros(len(sets), 4, dtype=torch.float64)
+        with evaluating(self.model):
+            for done, seen in enumerate(self.see(range(self.num_batches)), start=1):
+                sums_S4 += self.judge(seen, sets)
+                if progress is not None:
+                    progress(done, self.num_batches)
+        return [Quality.of(sums_4) for sums_4 in sums_S4]
+
+    @torch.no_grad()
+    def see(self, numbers: Sequence[int]) -> Iterator[Seen]:
+        """Run everything frozen on the batches of these numbers.
+
+        Raises:
+            DataError: Too many samples or images are broken.
+        """
+        last = len(self._items)
+        slices = [range(k * self.batch_size, min((k + 1) * self.batch_size, last)) for k in numbers]
+        loader = DataLoader(self._items, batch_sampler=slices, collate_fn=list, num_workers=self.num_workers)
+        for items in loader:
+            broken = {name: reason for item in items for name, reason in item.broken.items()}
+            self.broken.update(broken)
+            self.data.check_bad(self.broken)
+            items = [item for item in items if item.pixels_3HW is not None]
+            t_clip_IND, grids = self._freeze([item.pixels_3HW for item in items])
+            yield Seen(
+                t_clip_IND=t_clip_IND,
+                grids=grids,
+                samples=[sample for item in items for sample in item.samples],
+                image_of=[image for image, item in enumerate(items) for _ in item.samples],
+                broken=broken,
+            )
+
+    @torch.no_grad()
+    def judge(self, seen: Seen, sets: Sequence[Collection[str]]) -> torch.Tensor:
+        """Sums over a batch's answers.
+
+        Args:
+            seen: The batch.
+            sets: As for `quality`.
+
+        Returns:
+            (sets, 4) float64 on the CPU: loss, tokens, right answers, answers.
+
+        Raises:
+            UserError: A set names an expert that is not attached.
+        """
+        sums_S4 = torch.zeros(len(sets), 4, dtype=torch.float64)
+        for names in sets:
+            self._check(names)
+        if not seen.samples or not self.has_quality:
+            return sums_S4
+        # Rows of like length waste no padding.
+        order = sorted(range(len(seen.samples)), key=lambda row: len(seen.samples[row]["input_ids"]))
+        chunks = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        batches = [self._collate([seen.samples[row] for row in chunk]) for chunk in chunks]
+        for index, names in enumerate(sets):
+            projected_IND = self._project(seen, names)
+            for chunk, batch in zip(chunks, batches, strict=True):
+                visual_RND = projected_IND[[seen.image_of[row] for row in chunk]]
+                sums_S4[index] += self._answer(batch, visual_RND)
+        return sums_S4
+
+    def _check(self, names: Collection[str]) -> None:
+        attached = self.tower.attached_names if self.tower is not None else []
+        for name in names:
+            if name not in attached:
+                raise UserError(f"the model has no attached expert `{name}`; {nearest(name, attached)}")
+
+    def _freeze(self, pixels: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        like = next(self.model.parameters() if self.tower is None else self.tower.parameters())
+        if not pixels:
+            return like.new_zeros(0), {}
+        pixels_I3HW = torch.stack(pixels).to(like)
+        if self.tower is None:
+            return torch.stack(list(self._core.get_image_features(pixel_values=pixels_I3HW).pooler_output)), {}
+        config = self.tower.config
+        given = Preprocessing(config.image_size, tuple(config.image_mean), tuple(config.image_std))
+        t_clip_IND = self.tower._clip_tokens(pixels_I3HW)
+        return t_clip_IND, self.tower.experts(pixels_I3HW, given, dtype=t_clip_IND.dtype)
+
+    def _project(self, seen: Seen, names: Collection[str]) -> torch.Tensor:
+        if self.tower is None:
+            return seen.t_clip_IND
+        grids = {name: grid for name, grid in seen.grids.items() if name in names}
+        weight_I = torch.ones(len(seen.t_clip_IND), device=seen.t_clip_IND.device)
+        fused = self.tower.tove_fusion(seen.t_clip_IND, grids, weight_I)
+        return self._core.model.multi_modal_projector(fused.t_fuse_BND)
+
+    def _answer(self, batch: dict, visual_RND: torch.Tensor) -> torch.Tensor:
+        """(4,) sums, as stock `LlavaForConditionalGeneration` computes them, logits only where there is a label."""
+        core, device = self._core, visual_RND.device
+        ids_RT, mask_RT = batch["input_ids"].to(device), batch["attention_mask"].to(device)
+        embeds_RTD = core.get_input_embeddings()(ids_RT)
+        places_RT1 = (ids_RT == core.config.image_token_id)[..., None]
+        embeds_RTD = embeds_RTD.masked_scatter(places_RT1, visual_RND.to(embeds_RTD.dtype))
+        output = core.model.language_model(inputs_embeds=embeds_RTD, attention_mask=mask_RT, use_cache=False)
+        targets_RT = batch["labels"][:, 1:].to(device)
+        labelled_RT = targets_RT != IGNORE_INDEX
+        logits_MV = core.lm_head(output.last_hidden_state[:, :-1][labelled_RT]).float()
+        targets_M = targets_RT[labelled_RT]
+        loss = F.cross_entropy(logits_MV, targets_M, reduction="none").double().sum()
+        # An answer is an unbroken run of labels: the words between two answers have none.
+        starts_RT = labelled_RT & ~F.pad(labelled_RT, (1, 0))[:, :-1]
+        answer_M = starts_RT.flatten().cumsum(0)[labelled_RT.flatten()] - 1
+        num_answers = int(starts_RT.sum())
+        wrong_A = torch.zeros(num_answers, device=device).index_add(
+            0, answer_M, (logits_MV.argmax(-1) != targets_M).float()
+        )
+        num_right = int((wrong_A == 0).sum())
+        return torch.tensor([float(loss), len(targets_M), num_right, num_answers], dtype=torch.float64)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Everything in eval mode; afterwards each module is as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

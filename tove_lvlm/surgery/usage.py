@@ -1,0 +1,200 @@
+"""Who is used and who matters: the gate's habits, what is lost without each expert, and what each costs.
+
+DESIGN.md section 6. The figures stream: memory does not grow with the data. With several ranks each takes its share of
+the batches; a batch is the same whatever the number of ranks, so the figures are too.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import dist
+from ..config import UserError
+from ..data.errors import DataError
+from ..lvlm.loading import Loaded
+from ..storage import fingerprint
+from ..tower.modeling import ToVEVisionModel
+from .cost import Cost, measure_cost
+from .probe import Probe, Progress, Quality, evaluating
+from .probe_data import ProbeData
+from .usage_sums import State, Sums, add_gate, rank_batches
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_NO_COST = Cost(ms=0.0, gflops=0.0, parameters=0, memory_bytes=0)
+
+
+def measure_usage(
+    loaded: Loaded,
+    data: ProbeData,
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+    num_workers: int = 0,
+    state_file: Path | None = None,
+    save_every: int = 20,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure how a model uses its experts. Every rank calls it, with the same arguments.
+
+    Args:
+        loaded: What `open_checkpoint` gave.
+        data: What to measure on; without answers, or without a language model, there is no loss and no score.
+        batch_size: Images that run together, and conversations that do.
+        device: Where to; None leaves the model where it is.
+        num_workers: Processes that read images, for each rank.
+        state_file: Where the sums are kept while it runs; what is there of the same checkpoint, data and settings is
+            gone on with. The caller deletes it once the report is safe.
+        save_every: Batches of each rank from one save to the next.
+        progress: Told after each batch, on rank 0.
+
+    Returns:
+        `experts`: name -> `detached`, `gate_mass`, `first_share`, `relative_norm`, `loss_change` and `score_change`
+        (without it minus with it; None where there is no quality), `ms`, `gflops`, `parameters`, `memory_bytes`;
+        `clip`, `tove_fusion`, `tower`: cost; `quality` and `quality_clip` (all experts away): `loss` and `score`, or
+        None; `num_images`, `num_answers`, and what was left out. The same on every rank, but cost is None on all
+        ranks but 0.
+
+    Raises:
+        DataError: Too many samples or images are broken.
+        UserError: The model has no gate, or a number is below 1.
+    """
+    tower = _gated(loaded)
+    for name, number in (("batch_size", batch_size), ("save_every", save_every)):
+        if number < 1:
+            raise UserError(f"{name} is {number}; expected at least 1")
+    identity = _identity(loaded, data, batch_size) if dist.is_main() and state_file is not None else ""
+    probe = Probe(loaded, data, batch_size=batch_size, device=device, num_workers=num_workers)
+    sets = _sets(tower) if probe.has_quality else []
+    state = State(identity=identity, sums=Sums.zeros(len(tower.expert_names), len(sets)), broken=dict(probe.broken))
+    if state_file is not None:
+        if dist.is_main() and state_file.is_file() and not state.load(state_file):
+            logger.warning("%s is of another checkpoint, data or batch size: starting anew", state_file)
+        state = dist.all_gather(state)[0]
+    if dist.is_main() and progress is not None:
+        progress(state.done, probe.num_batches)
+    with evaluating(loaded.model):
+        while state.done < probe.num_batches:
+            _advance(probe, tower, sets, state, save_every, progress)
+            if state_file is not None and dist.is_main():
+                state.save(state_file)
+    if not state.sums["counts"][0]:
+        raise DataError("not one image can be read", file=data.source)
+    costs = measure_cost(tower, batch_size=min(batch_size, 8)) if dist.is_main() else {}
+    dist.barrier()
+    return _about(loaded, data, batch_size, state) | _figures(tower, sets, state.sums, costs)
+
+
+def _advance(
+    probe: Probe, tower: ToVEVisionModel, sets: list[frozenset[str]], state: State, every: int, progress: Progress
+) -> None:
+    """Each rank's next `every` batches, into `state`."""
+    stop = min(state.done + every * dist.world_size(), probe.num_batches)
+    part = Sums.zeros(len(tower.expert_names), len(sets))
+    probe.broken.update(state.broken)
+    for number, seen in enumerate(probe.see(rank_batches(state.done, stop)), start=1):
+        add_gate(part, tower, seen)
+        part["quality"] += probe.judge(seen, sets)
+        if progress is not None and dist.is_main():
+            progress(min(state.done + number * dist.world_size(), stop), probe.num_batches)
+    state.sums.add(part.reduced())
+    for broken in dist.all_gather(probe.broken):
+        state.broken.update(broken)
+    probe.data.check_bad(state.broken)
+    state.done = stop
+
+
+def _gated(loaded: Loaded) -> ToVEVisionModel:
+    tower = loaded.tower
+    if tower is None:
+        raise UserError(f"`{loaded.folder}` has a plain CLIP and no ToVE tower: there are no experts to measure")
+    if not tower.expert_names:
+        raise UserError(f"the tower in `{loaded.folder}` was built without experts: there is nothing to measure")
+    if tower.config.fusion_settings.kind != "gated":
+        kind = tower.config.fusion_settings.kind
+        raise UserError(
+            f"the tower in `{loaded.folder}` has no gate (fusion.kind is `{kind}`): nothing says who is used"
+        )
+    return tower
+
+
+def _sets(tower: ToVEVisionModel) -> list[frozenset[str]]:
+    """All attached experts first, then each left out, then none; a set that comes twice is measured once."""
+    every = frozenset(tower.attached_names)
+    return list(dict.fromkeys([every, *(every - {name} for name in tower.attached_names), frozenset()]))
+
+
+def _identity(loaded: Loaded, data: ProbeData, batch_size: int) -> str:
+    parts = {
+        "format": _FORMAT,
+        "weights": fingerprint(loaded.model.state_dict()),
+        "config": loaded.model.config.to_json_string(),
+        "image_aspect_ratio": loaded.image_aspect_ratio,
+        "data": data.fingerprint(),
+        "batch_size": batch_size,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _about(loaded: Loaded, data: ProbeData, batch_size: int, state: State) -> dict[str, Any]:
+    device = next(loaded.model.parameters()).device
+    return {
+        "checkpoint": str(loaded.folder),
+        "kind": loaded.kind,
+        "data": str(data.source),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
+        "batch_size": batch_size,
+        "num_images": int(state.sums["counts"][0]),
+        "num_text_only": data.num_text_only,
+        "num_broken": len(state.broken),
+        "broken": state.broken,
+    }
+
+
+def _figures(
+    tower: ToVEVisionModel, sets: list[frozenset[str]], sums: Sums, costs: Mapping[str, Cost]
+) -> dict[str, Any]:
+    num_tokens = max(1.0, float(sums["counts"][1]))
+    quality = {names: Quality.of(sums_4) for names, sums_4 in zip(sets, sums["quality"], strict=True)}
+    every = frozenset(tower.attached_names)
+    whole = quality.get(every, Quality(None, None, 0, 0))
+    experts = {}
+    for k, name in enumerate(tower.expert_names):
+        without = quality.get(every - {name}, whole)
+        experts[name] = {
+            "detached": name not in every,
+            "gate_mass": float(sums["mass"][k]) / num_tokens,
+            "first_share": float(sums["first"][k]) / num_tokens,
+            "relative_norm": float(sums["norm"][k]) / num_tokens,
+            "loss_change": _change(whole.loss, without.loss),
+            "score_change": _change(whole.score, without.score),
+            **dataclasses.asdict(costs.get(name, _NO_COST)),
+        }
+    whole_parts = {name: _cost_of(costs, name) for name in ("clip", "tove_fusion", "tower")}
+    return {
+        "num_answers": whole.num_answers,
+        "num_answer_tokens": whole.num_tokens,
+        "quality": _shown(whole),
+        "quality_clip": _shown(quality.get(frozenset(), whole)),
+        "experts": experts,
+        **whole_parts,
+    }
+
+
+def _change(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
+def _shown(quality: Quality) -> dict[str, float] | None:
+    return None if quality.loss is None else {"loss": quality.loss, "score": quality.score}
+
+
+def _cost_of(costs: Mapping[str, Cost], name: str) -> dict[str, Any] | None:
+    return dataclasses.asdict(costs[name]) if name in costs else None

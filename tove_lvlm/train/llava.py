@@ -1,0 +1,122 @@
+"""LLaVA's two stages with torch: what is trained, on what, and what is written. DESIGN.md section 5."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import dist
+from ..config import to_dict
+from ..lvlm.light import MODEL_FILE, adapter_parts, base_model, collect_light, save_light
+from ..lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
+from ..stage import Work
+from .config import RunConfig
+from .trainer import ToVETrainer
+
+TEMPLATES = {"pretrain": "plain", "finetune": "v1"}
+
+
+def build(stage: str, run: RunConfig) -> Work:
+    """The model with its trainables for the stage, and the data.
+
+    Args:
+        stage: `pretrain` or `finetune`.
+        run: The resolved configuration.
+    """
+    from ..lvlm.build import build_lvlm
+
+    model, processor = build_lvlm(run.model, dtype=torch.bfloat16 if run.train.bf16 else torch.float32)
+    model = set_trainable(model, stage, run)
+    dataset, collator, sampler = build_data(stage, run, model, processor)
+    recorder = None
+    if hasattr(base_model(model).model.vision_tower, "tove_fusion"):
+        from ..tower.recorder import GateRecorder
+
+        recorder = GateRecorder(model)
+    blocks = to_dict(run)
+    identity = {f"{block}.{key}": value for block in ("model", "data", "lora") for key, value in blocks[block].items()}
+    identity["train.group_by_modality_length"] = run.train.group_by_modality_length
+    return Work(
+        model=model,
+        dataset=dataset,
+        collator=collator,
+        sampler=sampler,
+        identity=identity,
+        results=lambda trainer: gather_results(stage, run, trainer.model, processor),
+        trainer_class=ToVETrainer,
+        trainer_arguments={"recorder": recorder},
+    )
+
+
+def set_trainable(model: torch.nn.Module, stage: str, run: RunConfig) -> torch.nn.Module:
+    """Stage 1: projector and fusion. Stage 2: those and LoRA, or the whole language model without it."""
+    model.requires_grad_(False)
+    if stage == "finetune" and run.lora.lora_enable:
+        model = add_lora(model, run.lora)
+    elif stage == "finetune":
+        model.model.language_model.requires_grad_(True)
+        model.lm_head.requires_grad_(True)
+    for part in adapter_parts(model).values():
+        part.requires_grad_(True)
+    return model
+
+
+def build_data(stage: str, run: RunConfig, model: torch.nn.Module, processor) -> tuple[Any, Any, Any]:
+    """(data set, collator, sampler)."""
+    from ..data.collator import ToVECollator
+    from ..data.dataset import ToVEDataset
+    from ..data.images import pixel_shape
+    from ..data.sampler import ModalityLengthSampler, SeededSampler
+
+    data, train = run.data, run.train
+    num_image_tokens = model.config.image_seq_length
+    dataset = ToVEDataset(
+        data.train,
+        tokenizer=processor.tokenizer,
+        image_processor=processor.image_processor,
+        num_image_tokens=num_image_tokens,
+        model_max_length=train.model_max_length,
+        template=TEMPLATES[stage],
+        image_folder=data.image_folder,
+        image_aspect_ratio=data.image_aspect_ratio,
+        on_error=data.on_error,
+        allow_symlinks=data.allow_symlinks,
+    )
+    collator = ToVECollator(
+        tokenizer=processor.tokenizer,
+        num_image_tokens=num_image_tokens,
+        image_shape=pixel_shape(processor.image_processor),
+        model_max_length=train.model_max_length,
+    )
+    if train.group_by_modality_length:
+        per_update = dist.world_size() * train.gradient_accumulation_steps
+        lengths = dataset.modality_lengths
+        sampler = ModalityLengthSampler(lengths, train.per_device_train_batch_size, per_update, train.seed)
+    else:
+        sampler = SeededSampler(len(dataset), train.seed)
+    return dataset, collator, sampler
+
+
+def gather_results(stage: str, run: RunConfig, model: torch.nn.Module, processor) -> Callable[[Path], None]:
+    """Stage 1: the light folder. Stage 2: `adapter/`, and the merged model when asked for.
+
+    Every rank must call; what comes back writes them, on rank 0.
+    """
+    lora = stage == "finetune" and run.lora.lora_enable
+    tensors = collect_light(model) if stage == "pretrain" else collect_trainable(model) if lora else {}
+    merged = collect_merged(model) if stage == "finetune" and (run.train.save_merged or not lora) else {}
+    about = {"model": to_dict(run.model), "image_aspect_ratio": run.data.image_aspect_ratio}
+
+    def write(folder: Path) -> None:
+        if stage == "pretrain":
+            save_light(folder, tensors, model, processor)
+        if lora:
+            save_adapter(folder / "adapter", model, tensors, about)
+            processor.save_pretrained(folder / "adapter")
+        if merged:
+            save_merged(folder, merged, model, processor)
+        (folder / MODEL_FILE).write_text(json.dumps(about, indent=2), encoding="utf-8")
+
+    return write

@@ -1,0 +1,95 @@
+"""LLaVA's two stages as the engine sees them; their configuration is checked here, before torch is imported."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import ConfigError
+from ..registry import nearest
+from ..stage import Work
+from ..tower.configuration_yaml import read_tower_yaml
+from .config import RunConfig
+
+PROJECTOR_FILE = "projector.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaStage:
+    """Stage 1 or stage 2 of ToVE_Vicuna (a `stage.Stage`)."""
+
+    name: str
+    description: str
+    schema: type = RunConfig
+
+    def settle(self, run: RunConfig, resolve: Callable[..., str | None]) -> RunConfig:
+        """See `stage.Stage`."""
+        model, data, train = run.model, run.data, run.train
+        if self.name == "pretrain" and run.lora.lora_enable:
+            raise ConfigError(
+                "`lora.lora_enable` is true, but stage 1 keeps the language model frozen; it is for stage 2"
+            )
+        if self.name == "pretrain" and train.save_merged:
+            raise ConfigError("`train.save_merged` is true, but stage 1 has nothing to merge; it is for stage 2")
+        run = dataclasses.replace(
+            run,
+            model=dataclasses.replace(
+                model,
+                llm=resolve("model.llm", model.llm, "folder", hub=True),
+                vision_tower=_vision_tower(model.vision_tower, resolve),
+                tower=resolve("model.tower", model.tower, "file"),
+                clip=resolve("model.clip", model.clip, "folder", hub=True),
+                pretrain_mm_mlp_adapter=_adapter(model.pretrain_mm_mlp_adapter, resolve),
+            ),
+            data=dataclasses.replace(
+                data,
+                train=[resolve(f"data.train[{i}]", path, "file") for i, path in enumerate(data.train)],
+                image_folder=resolve("data.image_folder", data.image_folder, "folder"),
+            ),
+        )
+        if run.model.tower is not None:
+            read_tower_yaml(run.model.tower)
+        return run
+
+    def build(self, run: RunConfig) -> Work:
+        """See `stage.Stage`."""
+        from .llava import build
+
+        return build(self.name, run)
+
+
+LLAVA_STAGES = {
+    stage.name: stage
+    for stage in (
+        LlavaStage(
+            name="pretrain",
+            description="Stage 1: the projector and tove_fusion learn from captions; everything else is frozen.",
+        ),
+        LlavaStage(
+            name="finetune",
+            description="Stage 2: LoRA on the language model, projector and tove_fusion go on; conversations (v1).",
+        ),
+    )
+}
+
+
+def _vision_tower(source: str, resolve: Callable[..., str | None]) -> str:
+    if source in ("tove", "clip"):
+        return source
+    if not source.startswith(("shipped:", ".", "/", "~")) and "/" not in source and not Path(source).exists():
+        hint = nearest(source, ["tove", "clip"])
+        raise ConfigError(f"`model.vision_tower` is `{source}`; expected `tove`, `clip` or a folder; {hint}")
+    folder = resolve("model.vision_tower", source, "folder")
+    if not (Path(folder) / "config.json").is_file():
+        raise ConfigError(f"`model.vision_tower`: folder `{source}` has no config.json")
+    return folder
+
+
+def _adapter(source: str | None, resolve: Callable[..., str | None]) -> str | None:
+    folder = resolve("model.pretrain_mm_mlp_adapter", source, "folder")
+    if folder is not None and not (Path(folder) / PROJECTOR_FILE).is_file():
+        raise ConfigError(
+            f"`model.pretrain_mm_mlp_adapter`: folder `{source}` has no {PROJECTOR_FILE}; it must be the output_dir of "
+            "a finished scripts/pretrain_projector.py"
+        )
+    return folder
