@@ -30,7 +30,8 @@ def by_hand(tower, pixels):
     strength = torch.zeros_like(gate)
     for k, name in enumerate(tower.expert_names):
         if name in grids:
-            term = gate[..., k, None] * tower.tove_fusion.transfers[name](grids[name])
+            unit = tower.config.fusion["transfer_scale"] * t_clip.square().mean(-1, keepdim=True).sqrt()
+            term = gate[..., k, None] * unit * tower.tove_fusion.transfers[name](grids[name])
             strength[..., k] = term.norm(dim=-1) / t_clip.norm(dim=-1)
     return gate, strength
 
@@ -73,7 +74,7 @@ def test_figures_equal_the_parts_of_the_tower(tiny_tower):
         assert gates.strongest_YX.ravel().tolist() == strength_BNK[image].argmax(-1).tolist()
         assert list(gates.gate_mass().values()) == pytest.approx(gate_BNK[image].mean(0).tolist(), rel=1e-5)
         assert sum(gates.first_share().values()) == pytest.approx(1)
-    assert not tower.tove_fusion.transfers["depth"]._forward_hooks, "nothing is left on the tower"
+    assert not tower.experts["depth"]._forward_hooks, "nothing is left on the tower"
 
 
 def test_maps_are_the_experts_own_pictures_or_principal_components(tiny_tower):

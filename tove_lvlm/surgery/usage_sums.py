@@ -53,12 +53,8 @@ def add_gate(sums: Sums, tower: ToVEVisionModel, seen: Seen) -> None:
     sums["counts"] += torch.tensor([gate_INK.shape[0], gate_INK.shape[0] * gate_INK.shape[1]])
     if seen.grids:
         sums["first"] += torch.bincount(gate_INK.argmax(-1).flatten(), minlength=len(names)).cpu()
-    length_IN = t_clip_IND.float().norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
-    for name, grid in seen.grids.items():
-        k = names.index(name)
-        e_IND = tower.tove_fusion.transfers[name](grid)
-        term_IND = gate_INK[..., k, None].to(e_IND.dtype) * e_IND
-        sums["norm"][k] += float((term_IND.float().norm(dim=-1) / length_IN).double().sum())
+    strength_INK = tower.tove_fusion.strengths(t_clip_IND, seen.grids, gate_INK)
+    sums["norm"] += strength_INK.double().sum((0, 1)).cpu()
 
 
 @dataclass(kw_only=True)

@@ -117,3 +117,19 @@ class ToVEFusion(nn.Module):
                 e_BND = self.transfers[name](grids[name])
                 found[name] = share_BNK[..., index, None].to(e_BND.dtype) * e_BND
         return found
+
+    def strengths(
+        self, t_clip_BND: torch.Tensor, grids: Mapping[str, torch.Tensor], gate_BNK: torch.Tensor
+    ) -> torch.Tensor:
+        """How long each term is against the token that it is added to, ||g_k e_k|| / ||t_clip||; (B, N, K) float32.
+
+        Args:
+            t_clip_BND: CLIP's tokens.
+            grids: The attached experts' grids by name; the others get 0.
+            gate_BNK: The gate's probabilities.
+        """
+        length_BN = t_clip_BND.float().norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+        found_BNK = torch.zeros_like(gate_BNK, dtype=torch.float32)
+        for name, term_BND in self.terms(t_clip_BND, grids, gate_BNK).items():
+            found_BNK[..., self.names.index(name)] = term_BND.float().norm(dim=-1) / length_BN
+        return found_BNK

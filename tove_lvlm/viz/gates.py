@@ -118,14 +118,10 @@ def read_gates(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor) -> list[TokenG
         pixels_B3HW: As for the tower's forward.
     """
     side, names = tower.config.side, tower.expert_names
-    with _outputs_of(tower.experts) as grids, _outputs_of(tower.tove_fusion.transfers) as terms:
+    with _outputs_of(tower.experts) as grids:
         output = tower(pixels_B3HW)
     gate_BNK = output.gate_probs.float()
-    clip_BN = output.hidden_states[0].float().norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
-    strength_BNK = torch.zeros_like(gate_BNK)
-    for index, name in enumerate(names):
-        if name in terms:
-            strength_BNK[..., index] = gate_BNK[..., index] * terms[name].float().norm(dim=-1) / clip_BN
+    strength_BNK = tower.tove_fusion.strengths(output.hidden_states[0], grids, gate_BNK)
     maps = {name: _picture(tower.experts[name], grid_BChw).cpu().numpy() for name, grid_BChw in grids.items()}
     features = [name for name, grid_BChw in grids.items() if grid_BChw.shape[1] not in _PICTURE_CHANNELS]
     pictures_BHW3 = _seen(tower, pixels_B3HW)

@@ -66,7 +66,8 @@ def build(run: MergeRun) -> Work:
     del loaded  # the language model; it is read again where the merged one is written
     sampler = SeededSampler(len(dataset), run.train.seed)
     distiller = Distiller(teacher, student, run.merge, run.data.horizontal_flip, cache)
-    distiller.to(torch.bfloat16 if run.train.bf16 else torch.float32)
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    distiller.to(device, torch.bfloat16 if run.train.bf16 else torch.float32)
     prepare(distiller, run, dataset, sampler)
     blocks = to_dict(run)
     identity = {f"{b}.{key}": value for b in ("model", "data", "merge", "lora") for key, value in blocks[b].items()}
@@ -89,7 +90,8 @@ def prepare(distiller: Distiller, run: MergeRun, dataset: ImageDataset, sampler:
         UserError: t_fuse is t_clip, because the fusion was never trained.
     """
     order = list(sampler)[: run.merge.normalize_images if run.merge.normalize_target == "channel" else _CHUNK]
-    pixels = [torch.stack([dataset[i][0] for i in order[at : at + _CHUNK]]) for at in range(0, len(order), _CHUNK)]
+    chunks = [order[at : at + _CHUNK] for at in range(0, len(order), _CHUNK)]
+    pixels = [torch.stack([dataset[i].pixels_3HW for i in chunk]).to(distiller.mean_D.device) for chunk in chunks]
     distiller.eval()
     t_clip_BND, t_fuse_BND = distiller.target(pixels[0])
     if torch.equal(t_clip_BND, t_fuse_BND):
