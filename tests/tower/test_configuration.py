@@ -56,3 +56,12 @@ def test_refusals(kwargs, message):
 def test_unknown_fusion_setting():
     with pytest.raises(ConfigError, match="unknown key `gate_nois`; did you mean `gate_noise`"):
         config(fusion={"gate_nois": 1})
+
+
+def test_config_saved_before_transfers_had_a_scale_keeps_its_arithmetic():
+    """Such a checkpoint was trained with the transfers' output added as it is."""
+    saved = ToVEVisionConfig().to_dict()
+    assert saved["fusion"]["transfer_scale"] == 1.0
+    del saved["fusion"]["transfer_scale"]
+    assert ToVEVisionConfig(**saved).fusion_settings.transfer_scale is None
+    assert ToVEVisionConfig(fusion={"zero_init": False}).fusion_settings.transfer_scale == 1.0

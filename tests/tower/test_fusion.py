@@ -60,6 +60,11 @@ def test_scale_and_terms_by_hand():
     torch.testing.assert_close(output.t_fuse_BND, CLIP + sum(terms.values()), atol=1e-4, rtol=0)
 
 
+def test_without_a_scale_terms_are_added_as_they_are():
+    found = fusion(transfer_scale=None)(CLIP, GRIDS, torch.ones(1)).t_fuse_BND
+    torch.testing.assert_close(found, CLIP + 1 + 20 + 300, atol=1e-4, rtol=0)
+
+
 def test_a_larger_clip_gets_larger_terms():
     """A CLIP whose features are 7 times as large gives the same picture, 7 times as large."""
     one, seven = (fusion()(CLIP * factor, GRIDS, torch.ones(1)).t_fuse_BND for factor in (1, 7))

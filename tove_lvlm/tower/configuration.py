@@ -67,7 +67,10 @@ class ToVEVisionConfig(PreTrainedConfig):
         self.experts = [parse_expert(entry, where="tower config") for entry in experts]
         self.detached = list(detached)
         self.select_layer = select_layer
-        self.fusion = dataclasses.asdict(parse(FusionSettings, fusion or {}, where="tower config, fusion"))
+        fusion = dict(fusion or {})
+        if "num_hidden_layers" in kwargs:  # a saved config; before the transfers had a scale they had no unit either
+            fusion.setdefault("transfer_scale", None)
+        self.fusion = dataclasses.asdict(parse(FusionSettings, fusion, where="tower config, fusion"))
         self.image_mean = [float(value) for value in image_mean]
         self.image_std = [float(value) for value in image_std]
         self._check()

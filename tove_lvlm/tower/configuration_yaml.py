@@ -38,9 +38,9 @@ class FusionSettings:
     (`constant`: one learned distribution for every token)."""
     zero_init: bool = True
     """The last layer of each transfer MLP starts at zero, so that step 0 is CLIP exactly."""
-    transfer_scale: float = 1.0
+    transfer_scale: float | None = 1.0
     """What a transfer MLP's output of 1 means, in units of the token's own root mean square. Narrow MLPs that start at
-    zero and train for few steps want more."""
+    zero and train for few steps want more. None adds the output as it is, whatever the size of the tokens."""
     mlp_hidden: int | None = None
     """Hidden width of the transfer MLPs; that of CLIP when left out."""
     gate_hidden: int | None = None
@@ -57,8 +57,8 @@ class FusionSettings:
     def __post_init__(self):
         if self.temperature <= 0:
             raise ConfigError(f"`temperature` is {self.temperature}; expected above 0")
-        if self.transfer_scale <= 0:
-            raise ConfigError(f"`transfer_scale` is {self.transfer_scale}; expected above 0")
+        if self.transfer_scale is not None and self.transfer_scale <= 0:
+            raise ConfigError(f"`transfer_scale` is {self.transfer_scale}; expected above 0, or none")
         if self.gate_noise < 0:
             raise ConfigError(f"`gate_noise` is {self.gate_noise}; expected 0 or above")
         if not 0 <= self.expert_dropout < 1:

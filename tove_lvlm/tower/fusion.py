@@ -109,8 +109,9 @@ class ToVEFusion(nn.Module):
             grids: The attached experts' grids by name.
             gate_BNK: The gate's probabilities.
         """
-        unit_BN1 = self.scale * t_clip_BND.float().square().mean(-1, keepdim=True).sqrt()
-        share_BNK = gate_BNK * unit_BN1
+        share_BNK = gate_BNK
+        if self.scale is not None:
+            share_BNK = gate_BNK * self.scale * t_clip_BND.float().square().mean(-1, keepdim=True).sqrt()
         found = {}
         for index, name in enumerate(self.names):
             if name in grids:
