@@ -81,3 +81,27 @@ def test_unknown_detached_expert_lists_the_names(folders, tmp_path):
     (adapter / MODEL_FILE).write_text(json.dumps(about))
     with pytest.raises(ConfigError, match="`dept`.*depth"):
         open_checkpoint(adapter)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "stage1"])
+def test_tower_yaml_changed_since_training_is_refused(folders, tmp_path, kind, tower_yaml):
+    """The tensors would still fit, and every token would come out differently."""
+    folder = shutil.copytree(folders[kind], tmp_path / kind)
+    world = shutil.copytree(tower_yaml.parent, tmp_path / "tower")
+    tower = yaml.safe_load(tower_yaml.read_text())
+    tower["fusion"]["temperature"] = 0.5
+    (world / "tower.yaml").write_text(yaml.safe_dump(tower))
+    about = json.loads((folder / MODEL_FILE).read_text())
+    about["model"]["tower"] = str(world / "tower.yaml")
+    (folder / MODEL_FILE).write_text(json.dumps(about))
+    with pytest.raises(ConfigError, match=r"trained with `temperature` 1.0, .* now says 0.5"):
+        open_checkpoint(folder)
+
+
+def test_checkpoint_from_before_the_tower_was_written_down_had_no_scale(folders, tmp_path):
+    folder = shutil.copytree(folders["adapter"], tmp_path / "adapter")
+    about = json.loads((folder / MODEL_FILE).read_text())
+    del about["tower"]
+    (folder / MODEL_FILE).write_text(json.dumps(about))
+    with pytest.raises(ConfigError, match="`transfer_scale` None, .* now says 1.0"):
+        open_checkpoint(folder)

@@ -4,13 +4,15 @@
 in the saved LLaVA model.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..config import ConfigError
-from ..storage import load_tensors, save_tensors
+from ..storage import load_json, load_tensors, save_tensors
 from .gather import assign, collect
 
 PROJECTOR_FILE = "projector.safetensors"
@@ -61,6 +63,49 @@ def save_light(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.M
     save_tensors(folder / PROJECTOR_FILE, tensors, metadata={"format": "pt"})  # last: its presence means finished
 
 
+def describe(block: Mapping[str, Any], model: nn.Module, image_aspect_ratio: str) -> dict[str, Any]:
+    """What MODEL_FILE holds: all that loading must know of the run.
+
+    Args:
+        block: The `model` block, plain.
+        model: With the tower that was trained.
+        image_aspect_ratio: As in training.
+    """
+    return {"model": dict(block), "image_aspect_ratio": image_aspect_ratio, "tower": _tower_arithmetic(model)}
+
+
+def check_tower(model: nn.Module, about: Mapping[str, Any], where: str | Path) -> None:
+    """Make sure that the tower still computes as it did in training: a YAML may have been changed since.
+
+    Args:
+        model: As it has been built.
+        about: Content of MODEL_FILE.
+        where: Named in the message.
+
+    Raises:
+        ConfigError: A setting differs; names it with both values.
+    """
+    now = _tower_arithmetic(model)
+    if now is None:
+        return
+    # Before this was written down, transfers had no scale.
+    for key, then in (about.get("tower") or {"transfer_scale": None}).items():
+        if now[key] != then:
+            raise ConfigError(
+                f"{where}: the tower was trained with `{key}` {then}, and its YAML or folder now says {now[key]}; "
+                "restore the old one, or load the merged model, which holds its own settings"
+            )
+
+
+def _tower_arithmetic(model: nn.Module) -> dict[str, Any] | None:
+    """What decides on the tower's output besides weights; shapes are checked when those are loaded."""
+    config = base_model(model).config.vision_config
+    if not hasattr(config, "fusion_settings"):
+        return None
+    fusion = {key: config.fusion[key] for key in ("kind", "gate_input", "transfer_scale", "temperature")}
+    return {**fusion, "select_layer": config.select_layer, "experts": config.expert_names}
+
+
 def load_light(model: nn.Module, folder: str | Path) -> None:
     """Put a light folder's tensors into the model; every rank must call.
 
@@ -69,6 +114,9 @@ def load_light(model: nn.Module, folder: str | Path) -> None:
     """
     path = Path(folder) / PROJECTOR_FILE
     tensors = load_tensors(path)
+    about = Path(folder) / MODEL_FILE
+    if about.is_file():
+        check_tower(model, load_json(about), about)
     parts = adapter_parts(model)
     for prefix, part in parts.items():
         own = {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..config import UserError, parse
 from ..registry import require
-from .light import MODEL_FILE, PROJECTOR_FILE
+from .light import MODEL_FILE, PROJECTOR_FILE, check_tower
 
 if TYPE_CHECKING:
     from ..tower.modeling import ToVEVisionModel
@@ -117,6 +117,7 @@ def _load_adapter(folder: Path) -> Loaded:
     # The adapter brings the projector and tove_fusion itself: stage 1's folder may be gone.
     config, ratio = _model_block(folder, pretrain_mm_mlp_adapter=None)
     model, processor = build_lvlm(config)
+    check_tower(model, _model_file(folder), folder / MODEL_FILE)
     model = peft.PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
     return Loaded(kind=ADAPTER, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
 
