@@ -66,9 +66,7 @@ def test_gate_figures_equal_brute_force(report, trained, world):
         assert row["gate_mass"] == pytest.approx(float(gate[..., k].mean()), abs=1e-6)
         first = [token.argmax().item() == k for token in gate.flatten(0, 1)]
         assert row["first_share"] == pytest.approx(sum(first) / len(first), abs=1e-9)
-        unit = tower.config.fusion["transfer_scale"] * t_clip.pow(2).mean(-1, keepdim=True).sqrt()
-        term = gate[..., k : k + 1] * unit * terms[name]
-        ratio = term.pow(2).sum(-1).sqrt() / t_clip.pow(2).sum(-1).sqrt()
+        ratio = terms[name].pow(2).sum(-1).sqrt() / t_clip.pow(2).sum(-1).sqrt()
         assert row["relative_norm"] == pytest.approx(float(ratio.mean()), rel=1e-5)
         assert not row["detached"]
     assert sum(row["gate_mass"] for row in report["experts"].values()) == pytest.approx(1)
