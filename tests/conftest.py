@@ -33,3 +33,18 @@ def _built_tiny_tower(tiny_tower_yaml):
 def tiny_tower(_built_tiny_tower):
     """That tower, built, at its start; each test has its own copy."""
     return copy.deepcopy(_built_tiny_tower)
+
+
+@pytest.fixture
+def tove(monkeypatch, capsys):
+    """The command `tove`, called in this process: arguments to (exit code, stdout, stderr)."""
+    from tove_lvlm import cli
+
+    def tove(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tove", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return tove

@@ -1,27 +1,12 @@
 """The command `tove`, called as a user calls it but in this process."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from tove_lvlm import cli
-
 ROOT = Path(__file__).parent.parent
 SEVEN_B = ROOT / "projects" / "tove_vicuna_7b"
-
-
-@pytest.fixture
-def tove(monkeypatch, capsys):
-    def tove(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tove", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return tove
 
 
 def test_experts_lists_the_families(tove):

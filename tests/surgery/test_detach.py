@@ -3,14 +3,12 @@
 import json
 import math
 import re
-import sys
 
 import pytest
 import tiny
 import torch
 from tiny import hashes
 
-from tove_lvlm import cli
 from tove_lvlm.config import UserError
 from tove_lvlm.lvlm.loading import open_checkpoint
 from tove_lvlm.surgery import detach as operation
@@ -24,18 +22,6 @@ from tove_lvlm.surgery.probe_data import read_probe_data
 @pytest.fixture(scope="module")
 def data(world):
     return read_probe_data(data=world / "questions.jsonl", image_folder=world / "images", limit=12)
-
-
-@pytest.fixture
-def tove(monkeypatch, capsys):
-    def tove(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tove", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return tove
 
 
 def test_keep_chooses_as_brute_force_would_and_reports_what_is_there(trained, data, tmp_path):

@@ -1,7 +1,6 @@
 """`tove gates` on every kind of checkpoint: what is drawn, what is written, what is refused."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import tiny
 import tiny_lvlm
 from PIL import Image
 
-from tove_lvlm import cli
 from tove_lvlm.lvlm.loading import open_checkpoint
 from tove_lvlm.viz import palette
 from tove_lvlm.viz.gates import gates_of_images
@@ -32,18 +30,6 @@ def images(tmp_path_factory):
     for index, file in enumerate(files):
         Image.effect_noise((32, 24), 60 + 30 * index).convert("RGB").save(file)
     return files
-
-
-@pytest.fixture
-def tove(monkeypatch, capsys):
-    def tove(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tove", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return tove
 
 
 def drawn(axes):
