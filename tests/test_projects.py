@@ -12,6 +12,7 @@ from tove_lvlm.train.deepspeed_json import read_deepspeed
 PROJECTS = Path(__file__).parent.parent / "projects"
 RUNS = sorted([*PROJECTS.glob("*/pretrain.yaml"), *PROJECTS.glob("*/finetune.yaml")])
 TOWERS = sorted([*PROJECTS.glob("towers/*.yaml"), *PROJECTS.glob("*/tower.yaml")])
+LAVIS = sorted(PROJECTS.glob("lavis/*.yaml"))  # LAVIS's own format: tests/hosts/lavis/test_run.py runs them
 
 
 def name(path: Path) -> str:
@@ -19,7 +20,7 @@ def name(path: Path) -> str:
 
 
 def test_nothing_is_left_out():
-    assert {*RUNS, *TOWERS} == set(PROJECTS.rglob("*.yaml"))
+    assert {*RUNS, *TOWERS, *LAVIS} == set(PROJECTS.rglob("*.yaml"))
     assert len(RUNS) >= 6
     assert len(TOWERS) >= 2
 

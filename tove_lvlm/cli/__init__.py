@@ -6,7 +6,7 @@ Everything heavy is imported inside the command that needs it.
 import sys
 
 from ..config import UserError
-from . import models, training  # noqa: F401  each registers its commands
+from . import export, graft, models, training  # noqa: F401  each registers its commands
 from .app import app
 
 __all__ = ["app", "main"]

@@ -9,7 +9,8 @@ from torch import nn
 
 from ..config import UserError, parse
 from ..registry import require
-from .light import MODEL_FILE, PROJECTOR_FILE
+from ..storage import WeightsError, load_tensors, misfits
+from .light import MODEL_FILE, PROJECTOR_FILE, adapter_parts
 
 if TYPE_CHECKING:
     from ..tower.modeling import ToVEVisionModel
@@ -68,13 +69,29 @@ def open_checkpoint(folder: str | Path) -> Loaded:
     return load_model(folder)
 
 
+def open_tower(source: str | Path) -> "ToVEVisionModel":
+    """The ToVE tower of a YAML, a saved tower, or anything else that `open_checkpoint` takes.
+
+    Raises:
+        UserError: There is none in it.
+    """
+    if Path(source).is_dir() and _config(Path(source)).get("model_type") != "tove_vision":
+        tower = open_checkpoint(source).tower
+        if tower is None:
+            raise UserError(f"`{source}` has a plain CLIP, no ToVE tower; `tove graft` gives it one")
+        return tower
+    from ..tower.build import build_tower
+
+    return build_tower(source)
+
+
 def load_model(folder: str | Path) -> Loaded:
     """Load a model that can answer: a merged folder or an adapter.
 
     Raises:
         UserError: The folder holds no such model.
     """
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+    from .whole import load_whole
 
     folder = _existing(folder)
     known = _model_file(folder)
@@ -82,8 +99,7 @@ def load_model(folder: str | Path) -> Loaded:
         kind, ratio = _config(folder).get("model_type"), known.get("image_aspect_ratio", "pad")
         if kind != "llava":
             raise UserError(f"`{folder}` holds a model of type `{kind}`; expected a LLaVA model (`llava`)")
-        model = LlavaForConditionalGeneration.from_pretrained(folder, dtype="auto").eval()
-        processor = LlavaProcessor.from_pretrained(folder)
+        model, processor = load_whole(folder)
         return Loaded(kind=MERGED, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
     if not (folder / "adapter_config.json").is_file() and (folder / "adapter" / "adapter_config.json").is_file():
         folder = folder / "adapter"
@@ -102,8 +118,22 @@ def _load_adapter(folder: Path) -> Loaded:
     # The adapter brings the projector and tove_fusion itself: stage 1's folder may be gone.
     config, ratio = _model_block(folder, pretrain_mm_mlp_adapter=None)
     model, processor = build_lvlm(config)
+    _check_adapter(model, folder)
     model = peft.PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
     return Loaded(kind=ADAPTER, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
+
+
+def _check_adapter(model: nn.Module, folder: Path) -> None:
+    """peft only warns where projector or `tove_fusion` are not in the adapter, and they would stay at their start."""
+    expected = {
+        f"base_model.model.model.{prefix}.{name}": tensor
+        for prefix, part in adapter_parts(model).items()
+        for name, tensor in part.state_dict().items()
+    }
+    file = folder / "adapter_model.safetensors"
+    problems = misfits(expected, {key: t for key, t in load_tensors(file).items() if ".lora_" not in key})
+    if problems:
+        raise WeightsError(f"{file} does not fit the model that its {MODEL_FILE} names: {'; '.join(problems)}")
 
 
 def _load_stage1(folder: Path) -> Loaded:

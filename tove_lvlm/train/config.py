@@ -44,6 +44,8 @@ class TrainConfig:
     """Of everything trainable, except what `mm_projector_lr` names."""
     mm_projector_lr: float | None = None
     """Of the projector and `tove_fusion`; none takes `learning_rate`."""
+    freeze_mm_mlp_adapter: bool = False
+    """Stage 1: the projector stays as it is and only `tove_fusion` learns, as a grafted tower wants."""
     balance_loss_weight: float = 0.01
     """Weight of the gate's balance loss beside the language-model loss."""
     max_steps: int = -1
