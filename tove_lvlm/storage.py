@@ -87,6 +87,19 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
             os.replace(retired, path)
 
 
+def refuse_filled(folder: str | os.PathLike) -> None:
+    """Nothing that is there already may be replaced by a command that makes a folder.
+
+    Raises:
+        UserError: The folder has something in it, or is a file.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists():
+        raise UserError(f"output `{folder}` exists already; name a new folder, or remove it first")
+
+
 def save_tensors(
     path: str | os.PathLike, tensors: "Mapping[str, torch.Tensor]", metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -215,7 +228,19 @@ def load_strict(module: "nn.Module", tensors: "Mapping[str, torch.Tensor]", wher
     Raises:
         WeightsError: Missing, unexpected or mismatched keys; the first of each kind are named.
     """
-    own = module.state_dict()
+    problems = misfits(module.state_dict(), tensors)
+    if problems:
+        raise WeightsError(f"weights `{where}` do not fit {type(module).__name__}: {'; '.join(problems)}")
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def misfits(own: "Mapping[str, torch.Tensor]", tensors: "Mapping[str, torch.Tensor]") -> list[str]:
+    """What keeps `tensors` from being exactly `own`: missing keys, unexpected keys, other shapes; empty when nothing.
+
+    Args:
+        own: State dict of a module.
+        tensors: From a file; only keys and shapes are looked at.
+    """
     problems = []
     for kind, keys in (("missing", own.keys() - tensors.keys()), ("unexpected", tensors.keys() - own.keys())):
         if keys:
@@ -227,9 +252,7 @@ def load_strict(module: "nn.Module", tensors: "Mapping[str, torch.Tensor]", wher
     ]
     if mismatched:
         problems.append(f"{len(mismatched)} of another shape ({_first(mismatched, limit=2)})")
-    if problems:
-        raise WeightsError(f"weights `{where}` do not fit {type(module).__name__}: {'; '.join(problems)}")
-    module.load_state_dict(dict(tensors), strict=True)
+    return problems
 
 
 def fingerprint(source: "str | os.PathLike | Mapping[str, torch.Tensor]") -> str:

@@ -12,6 +12,7 @@ import yaml
 from tove_lvlm.config import ConfigError, UserError
 from tove_lvlm.lvlm.light import MODEL_FILE
 from tove_lvlm.lvlm.loading import open_checkpoint
+from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,29 @@ def test_detached_experts_of_an_adapter_are_not_even_read(folders, tmp_path, tow
     expected.detach("cnn")
     pixels = tiny.pixels()
     assert torch.equal(loaded.tower(pixels).last_hidden_state, expected(pixels).last_hidden_state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: {k: v for k, v in t.items() if "tove_fusion" not in k}, r"missing \(.*tove_fusion.gate.fc1.bias"),
+        (
+            lambda t: {k: v for k, v in t.items() if "linear_2" not in k},
+            r"2 missing \(.*multi_modal_projector.linear_2",
+        ),
+        (lambda t: {k: v[:3] if "linear_2.bias" in k else v for k, v in t.items()}, r"linear_2.bias \(3,\) on disk"),
+        (
+            lambda t: t | {"base_model.model.model.vision_tower.sam": torch.zeros(1)},
+            r"1 unexpected \(.*vision_tower.sam",
+        ),
+    ],
+)
+def test_an_adapter_without_its_fusion_or_projector_is_refused(folders, tmp_path, change, message):
+    """peft only warns, and the gate would be a new one."""
+    adapter = shutil.copytree(folders["adapter"], tmp_path / "adapter")
+    save_tensors(adapter / "adapter_model.safetensors", change(load_tensors(adapter / "adapter_model.safetensors")))
+    with pytest.raises(WeightsError, match=rf"adapter_model.safetensors does not fit.*{message}"):
+        open_checkpoint(adapter)
 
 
 def test_what_is_no_checkpoint_is_one_clear_line(tmp_path, folders):

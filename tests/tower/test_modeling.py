@@ -306,7 +306,7 @@ def test_a_clip_with_another_number_of_tokens_is_refused(tiny_tower):
         tiny_tower(tiny.pixels())
 
 
-@pytest.mark.parametrize("asked", [None, True, False, 0, -1, -2, [0, -1]])
+@pytest.mark.parametrize("asked", [None, True, False, -1, 1, [-1]])
 def test_hidden_states_are_always_both(tiny_tower, asked):
     output = tiny.wake(tiny_tower)(tiny.pixels(), output_hidden_states=asked, return_dict=True)
     assert len(output.hidden_states) == 2 == tiny_tower.config.num_hidden_layers + 1

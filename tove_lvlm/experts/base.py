@@ -48,6 +48,7 @@ class Expert(nn.Module):
         self.fields = dict(fields)
         self.spec = self.describe(fields)
         self._made_on_meta = False
+        self._fused: dict[str, bool] = {}
 
     @classmethod
     def describe(cls, fields: Mapping[str, Any]) -> ExpertSpec:
@@ -104,6 +105,18 @@ class Expert(nn.Module):
     def train(self, mode: bool = True) -> "Expert":
         """Stays in eval mode whatever is asked: dropout or a batch norm's statistics must not wake."""
         return super().train(False)
+
+    def use_attention(self, implementation: str | None) -> None:
+        """Follow transformers' `attn_implementation`.
+
+        Args:
+            implementation: `eager` computes attention step by step; any other leaves the choice to timm, whose
+                switch (`fused_attn`) this is. A family with a switch of its own overrides this.
+        """
+        for name, module in self.named_modules():
+            if hasattr(module, "fused_attn"):
+                fused = self._fused.setdefault(name, module.fused_attn)
+                module.fused_attn = fused and implementation != "eager"
 
     # ---- buffers that no checkpoint holds ----
 

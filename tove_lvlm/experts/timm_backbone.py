@@ -4,6 +4,7 @@ Shapes: B images, C feature channels, h w their grid, N tokens.
 """
 
 import difflib
+import functools
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,9 @@ class TimmBackbone(Expert):
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
         self.backbone = _create(fields)
+        # What fetches weights (accelerate's offload, ZeRO-3) hooks a module's call, and class token and position table
+        # lie in the backbone itself: so it is called, not only its method.
+        self.backbone.forward = functools.partial(_features, self.backbone, out_index=fields["out_index"])
         self.note_meta()
 
     @classmethod
@@ -41,7 +45,7 @@ class TimmBackbone(Expert):
         )
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
-        return _features(self.backbone, pixels_B3HW, self.fields["out_index"])
+        return self.backbone(pixels_B3HW)
 
     def adapt_weights(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Keys are timm's own; a classifier's are left out, nothing else is.

@@ -66,16 +66,21 @@ def build_lvlm(
     Raises:
         ConfigError: A part cannot be read.
     """
-    tokenizer = load_tokenizer(config.llm)
-    llm = AutoModelForCausalLM.from_pretrained(config.llm, dtype=dtype, attn_implementation="sdpa")
-    _append_image_token(llm, tokenizer)
-    vision = load_vision(config, dtype)
-    model = assemble(llm, vision, tokenizer, dtype)
+    if config.is_whole:
+        from .whole import start_from_whole
+
+        model, processor = start_from_whole(config, dtype)
+    else:
+        tokenizer = load_tokenizer(config.llm)
+        llm = AutoModelForCausalLM.from_pretrained(config.llm, dtype=dtype, attn_implementation="sdpa")
+        append_image_token(llm, tokenizer)
+        vision = load_vision(config, dtype)
+        model, processor = assemble(llm, vision, tokenizer, dtype), make_processor(vision, tokenizer)
     if config.pretrain_mm_mlp_adapter is not None:
         from .light import load_light
 
         load_light(model, config.pretrain_mm_mlp_adapter)
-    return model, make_processor(vision, tokenizer)
+    return model, processor
 
 
 def load_tokenizer(source: str):
@@ -249,7 +254,7 @@ def _model_type(source: str) -> str:
     return AutoConfig.from_pretrained(source).model_type
 
 
-def _append_image_token(llm: nn.Module, tokenizer) -> None:
+def append_image_token(llm: nn.Module, tokenizer) -> None:
     """Give `<image>` a row in both embeddings: the mean of the others, whose logit can never be the largest."""
     old_rows, new_rows = llm.config.vocab_size, len(tokenizer)
     if new_rows <= old_rows:

@@ -21,7 +21,8 @@ class ModelConfig:
     llm_architecture: dict[str, Any] | None = None
     """Fields of its configuration with `model_type`, for sizes where the hub cannot be asked (`tove info`)."""
     vision_tower: str = "tove"
-    """`tove` (built from `tower`), `clip` (the CLIP-only baseline), or a folder with a saved tower or CLIP."""
+    """`tove` (built from `tower`), `clip` (the CLIP-only baseline), or a folder with a saved tower or CLIP. The folder
+    that `llm` names too is a whole LLaVA model (of `tove graft`, of stage 2), whose tower and projector go on."""
     tower: str | None = None
     """YAML of the tower; with `vision_tower: clip` its `clip` entry says which CLIP."""
     detached: list[str] = dataclasses.field(default_factory=list)
@@ -44,6 +45,11 @@ class ModelConfig:
             raise ConfigError("`model.detached` names experts, but `model.vision_tower` is `clip`, which has none")
         if self.vision_tower == "clip" and self.clip is None and self.tower is None:
             raise ConfigError("`model.vision_tower` is `clip`, so `model.clip` or `model.tower` must say which CLIP")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the start is one whole LLaVA folder instead of parts."""
+        return self.llm == self.vision_tower
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,8 @@ from torch import nn
 
 from ..config import UserError, parse
 from ..registry import require
-from .light import MODEL_FILE, PROJECTOR_FILE, check_tower
+from ..storage import WeightsError, load_tensors, misfits
+from .light import MODEL_FILE, PROJECTOR_FILE, adapter_parts, check_tower
 
 if TYPE_CHECKING:
     from ..tower.modeling import ToVEVisionModel
@@ -78,19 +79,35 @@ def locate(folder: str | Path) -> tuple[str, Path]:
     return (STAGE1, folder) if _is_stage1(folder) else _locate_model(folder)
 
 
+def open_tower(source: str | Path) -> "ToVEVisionModel":
+    """The ToVE tower of a YAML, a saved tower, or anything else that `open_checkpoint` takes.
+
+    Raises:
+        UserError: There is none in it.
+    """
+    if Path(source).is_dir() and _config(Path(source)).get("model_type") != "tove_vision":
+        tower = open_checkpoint(source).tower
+        if tower is None:
+            raise UserError(f"`{source}` has a plain CLIP, no ToVE tower; `tove graft` gives it one")
+        return tower
+    from ..tower.build import build_tower
+
+    return build_tower(source)
+
+
 def load_model(folder: str | Path) -> Loaded:
     """Load a model that can answer: a merged folder or an adapter.
 
     Raises:
         UserError: The folder holds no such model.
     """
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+    from .whole import load_whole
 
     kind, folder = _locate_model(_existing(folder))
     if kind == ADAPTER:
         return _load_adapter(folder)
-    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype="auto").eval()
-    processor, ratio = LlavaProcessor.from_pretrained(folder), _model_file(folder).get("image_aspect_ratio", "pad")
+    model, processor = load_whole(folder)
+    ratio = _model_file(folder).get("image_aspect_ratio", "pad")
     return Loaded(kind=MERGED, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
 
 
@@ -118,8 +135,22 @@ def _load_adapter(folder: Path) -> Loaded:
     config, ratio = _model_block(folder, pretrain_mm_mlp_adapter=None)
     model, processor = build_lvlm(config)
     check_tower(model, _model_file(folder), folder / MODEL_FILE)
+    _check_adapter(model, folder)
     model = peft.PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
     return Loaded(kind=ADAPTER, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
+
+
+def _check_adapter(model: nn.Module, folder: Path) -> None:
+    """peft only warns where projector or `tove_fusion` are not in the adapter, and they would stay at their start."""
+    expected = {
+        f"base_model.model.model.{prefix}.{name}": tensor
+        for prefix, part in adapter_parts(model).items()
+        for name, tensor in part.state_dict().items()
+    }
+    file = folder / "adapter_model.safetensors"
+    problems = misfits(expected, {key: t for key, t in load_tensors(file).items() if ".lora_" not in key})
+    if problems:
+        raise WeightsError(f"{file} does not fit the model that its {MODEL_FILE} names: {'; '.join(problems)}")
 
 
 def _load_stage1(folder: Path) -> Loaded:

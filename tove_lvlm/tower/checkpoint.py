@@ -115,6 +115,8 @@ def save(
         # Here, because transformers' image processors import its auto classes, which import this package's model.
         from .image_processing import ToVEImageProcessor
 
+        if model._auto_class is not None:  # loaded as remote code, which goes along when the tower is saved again
+            ToVEImageProcessor.register_for_auto_class()
         ToVEImageProcessor.for_tower(model.config).save_pretrained(folder)
         form = "light" if light else "whole"
         storage.save_json(Path(folder) / SOURCES_FILE, {"format": _FORMAT, "form": form, **model.sources})
@@ -126,6 +128,24 @@ def _parts(model: "ToVEVisionModel") -> list[tuple[str, Mapping[str, Any] | None
 
 
 # ---- reading ----
+
+
+def check_kind(folder: str | os.PathLike) -> None:
+    """Refuse a folder that holds something else; transformers would build a random tower from it.
+
+    Raises:
+        MissingWeightsError: The folder has no config.json.
+        WeightsError: Its config.json is that of another model.
+    """
+    if not Path(folder).is_dir():
+        return  # a hub id, or a path that transformers will say is not there
+    kind = storage.load_json(Path(folder) / "config.json").get("model_type")
+    if kind != ToVEVisionConfig.model_type:
+        hint = "; the tower of a LLaVA model is loaded with the model" if kind == "llava" else ""
+        raise storage.WeightsError(
+            f"folder `{folder}` is no saved tower: its config.json says `model_type: {kind}`; expected "
+            f"`{ToVEVisionConfig.model_type}`{hint}"
+        )
 
 
 def is_light(folder: str | os.PathLike) -> bool:
@@ -196,7 +216,7 @@ def load_whole(load: Callable[..., Any], folder: str | os.PathLike, *args, **kwa
         **kwargs: For `load`.
 
     Raises:
-        WeightsError: Weights are missing or truncated, or some keys of the tower are not among them.
+        WeightsError: Weights are missing or truncated, or their keys are not those of the tower.
     """
     from safetensors import SafetensorError
 
@@ -207,11 +227,14 @@ def load_whole(load: Callable[..., Any], folder: str | os.PathLike, *args, **kwa
         model, report = load(folder, *args, output_loading_info=True, **kwargs)
     except SafetensorError as error:
         raise storage.WeightsError(f"weights in `{folder}` are truncated or not safetensors: {error}") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
+    except storage.WeightsError as error:  # from the model's own check, which does not know the folder
+        raise storage.WeightsError(f"weights in `{folder}`: {error}") from error
+    detached = tuple(f"experts.{name}." for name in model.config.detached)
+    unexpected = sorted(key for key in report["unexpected_keys"] if not key.startswith(detached))
+    if unexpected:
         raise storage.WeightsError(
-            f"weights in `{folder}` lack {len(missing)} tensors of the tower ({', '.join(missing[:3])}, ...); it would "
-            "be partly random"
+            f"weights in `{folder}` hold {len(unexpected)} tensors that the tower of its config.json has no place for "
+            f"({', '.join(unexpected[:3])}, ...)"
         )
     if (Path(folder) / SOURCES_FILE).is_file():
         model.sources = read_sources(folder)

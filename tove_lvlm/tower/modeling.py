@@ -8,7 +8,7 @@ Shapes: B images, N tokens, D width, K experts, H W pixels.
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -43,6 +43,17 @@ class ToVEOutput(ModelOutput):
     """(B, N, K) float32, columns as `expert_names`; exactly 0 for detached experts."""
     balance_loss: torch.Tensor | None = None
     """Scalar float32, without its weight."""
+
+
+class FrozenFeatures(NamedTuple):
+    """What CLIP and the attached experts say of a batch of images: the arguments of `tove_fusion`."""
+
+    t_clip_BND: torch.Tensor
+    """CLIP's patch tokens."""
+    grids: dict[str, torch.Tensor]
+    """Name -> (B, C, h, w), in the dtype of the tokens."""
+    weight_B: torch.Tensor
+    """False for an image that is exactly zero, a host's dummy."""
 
 
 class ToVEVisionModel(PreTrainedModel):
@@ -84,9 +95,13 @@ class ToVEVisionModel(PreTrainedModel):
         else:
             self.tove_fusion = ToVEFusion(specs, config.hidden_size, config.side, config.fusion_settings)
         self._put_aside: dict[str, nn.Module] = {}
+        self._attention: str | None = None
         self.sources: dict[str, Any] = {}
         """Where the frozen weights came from: `clip` and `experts.NAME` -> source, revision, sha256, license."""
+        self._awaits_weights = False
         self.post_init()
+        # `from_pretrained` of this model or of a host puts the first values off until it has read the files.
+        self._awaits_weights = not getattr(self, "_is_hf_initialized", False)
         self._settle()
 
     # ---- what it computes ----
@@ -103,7 +118,8 @@ class ToVEVisionModel(PreTrainedModel):
         Args:
             pixel_values: (B, 3, S, S) with S the config's `image_size`, normalised with its mean and std. An image
                 that is exactly zero is a host's dummy and has no weight in the balance loss.
-            output_hidden_states: Ignored; `hidden_states` is always (t_clip, t_fuse).
+            output_hidden_states: `hidden_states` is always (t_clip, t_fuse). A host that gives the layer it is going
+                to select, as LLaVA does, must select the last.
             return_dict: False gives a tuple.
             **kwargs: Whatever a host passes on; ignored.
 
@@ -111,23 +127,36 @@ class ToVEVisionModel(PreTrainedModel):
             Tokens in the dtype of the tower's weights.
 
         Raises:
-            ValueError: The pixels have another shape.
+            ValueError: The pixels have another shape, or the host is going to select tokens without the experts.
         """
-        self._check_pixels(pixel_values)
-        if self.training:
-            self._sleep()  # train() called on a part deep inside CLIP or an expert does not pass our own train()
-        weight_B = (pixel_values != 0).flatten(1).any(1)
-        t_clip_BND = self._clip_tokens(pixel_values)
-        given = Preprocessing(self.config.image_size, tuple(self.config.image_mean), tuple(self.config.image_std))
-        grids = self.experts(pixel_values, given, dtype=t_clip_BND.dtype)
-        fused = self.tove_fusion(t_clip_BND, grids, weight_B)
+        self._check_selected(output_hidden_states)
+        frozen = self.encode_frozen(pixel_values)
+        fused = self.tove_fusion(*frozen)
         output = ToVEOutput(
             last_hidden_state=fused.t_fuse_BND,
-            hidden_states=(t_clip_BND, fused.t_fuse_BND),
+            hidden_states=(frozen.t_clip_BND, fused.t_fuse_BND),
             gate_probs=fused.gate_BNK,
             balance_loss=fused.balance,
         )
         return output.to_tuple() if return_dict is False else output
+
+    def encode_frozen(self, pixel_values: torch.Tensor) -> FrozenFeatures:
+        """What `tove_fusion` is given, without gradient; for a host that keeps the fusion elsewhere.
+
+        Args:
+            pixel_values: As for `forward`.
+
+        Raises:
+            ValueError: The pixels have another shape.
+        """
+        self._check_pixels(pixel_values)
+        self._pass_on_attention()
+        if self.training:
+            self._sleep()  # train() called on a part deep inside CLIP or an expert does not pass our own train()
+        t_clip_BND = self._clip_tokens(pixel_values)
+        given = Preprocessing(self.config.image_size, tuple(self.config.image_mean), tuple(self.config.image_std))
+        grids = self.experts(pixel_values, given, dtype=t_clip_BND.dtype)
+        return FrozenFeatures(t_clip_BND, grids, weight_B=(pixel_values != 0).flatten(1).any(1))
 
     @torch.no_grad()
     def _clip_tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
@@ -154,6 +183,23 @@ class ToVEVisionModel(PreTrainedModel):
                 f"pixel_values have shape {tuple(pixel_values.shape)}; expected (B, 3, {size}, {size}){reason}; use "
                 "the tower's ToVEImageProcessor"
             )
+
+    def _check_selected(self, asked: bool | int | list[int] | None) -> None:
+        layers = asked if isinstance(asked, list | tuple) else [asked]
+        wrong = [layer for layer in layers if not isinstance(layer, bool | None) and layer not in (-1, 1)]
+        if wrong:
+            raise ValueError(
+                f"the host selects layer {wrong[0]} of the tower, which holds CLIP's tokens without the experts; set "
+                "`vision_feature_layer` to -1 and `vision_feature_select_strategy` to `full`"
+            )
+
+    def _pass_on_attention(self) -> None:
+        """Experts follow the tower's `attn_implementation`, as CLIP does; a host may change it at any time."""
+        wanted = self.config._attn_implementation
+        if wanted != self._attention:
+            for expert in self.experts.values():
+                expert.use_attention(wanted)
+            self._attention = wanted
 
     # ---- which experts take part ----
 
@@ -207,6 +253,7 @@ class ToVEVisionModel(PreTrainedModel):
         self.config.detached = [name for name in self.config.detached if name not in wanted]
         self.experts.clear()
         self.experts.update({name: attached[name] for name in self.attached_names})
+        self._attention = None
 
     def _check_names(self, names: tuple[str, ...]) -> None:
         for name in names:
@@ -235,26 +282,34 @@ class ToVEVisionModel(PreTrainedModel):
         """transformers' walk over the modules after building or loading; the tower itself comes last."""
         super()._initialize_weights(module, *args, **kwargs)
         if module is self:
-            self._refuse_partly_random()
+            self._refuse_random()
             self._settle()
 
-    def _refuse_partly_random(self) -> None:
+    def _refuse_random(self) -> None:
         """transformers only warns of missing keys, and a host's `from_pretrained` does not pass our own."""
-        found: dict[bool, list[str]] = {True: [], False: []}
-        for part, module in (("clip", self.clip), ("experts", self.experts)):
-            for name, tensor in module.state_dict(keep_vars=True).items():
-                found[getattr(tensor, "_is_hf_initialized", False)].append(f"{part}.{name}")
-        if found[True] and found[False]:
+        if not self._awaits_weights:
+            return
+        kept = self.state_dict().keys()
+        tensors = [*self.named_parameters(), *self.named_buffers()]
+        # What is still on the meta device here was offloaded to disk: it is read when it is used.
+        missing = [
+            name
+            for name, tensor in tensors
+            if name in kept and not tensor.is_meta and not getattr(tensor, "_is_hf_initialized", False)
+        ]
+        if missing:
             raise WeightsError(
-                f"the checkpoint lacks {len(found[False])} tensors of the tower's frozen parts "
-                f"({', '.join(found[False][:3])}, ...); it would be partly random"
+                f"the checkpoint lacks {len(missing)} of {len(kept)} tensors of the tower ({', '.join(missing[:3])}, "
+                "...), or has them in another shape; they would be random. The load report above names its folder"
             )
+        self._awaits_weights = False
 
     def _settle(self) -> None:
         """What loading undoes: transformers makes every loaded parameter trainable and leaves loose buffers empty."""
         self.clip.requires_grad_(False)
         self.experts.requires_grad_(False)
         self._sleep()
+        self._pass_on_attention()
         for expert in self.experts.values():
             expert.repair_buffers()
 
@@ -288,9 +343,11 @@ class ToVEVisionModel(PreTrainedModel):
                 dictionary part -> source that says where frozen parts (`clip`, an expert's name) are on this machine.
 
         Raises:
-            WeightsError: Weights are missing, truncated, or not those that the tower was trained with.
+            WeightsError: It is no tower; weights are missing, unexpected, truncated, or not those that the tower was
+                trained with.
         """
         folder = pretrained_model_name_or_path
+        checkpoint.check_kind(folder)
         if checkpoint.is_light(folder):
             return checkpoint.load_light(cls, folder, *args, **kwargs)
         return checkpoint.load_whole(super().from_pretrained, folder, *args, **kwargs)

@@ -34,6 +34,8 @@ class TrainConfig(LoopConfig):
 
     mm_projector_lr: float | None = None
     """Of the projector and `tove_fusion`; none takes `learning_rate`."""
+    freeze_mm_mlp_adapter: bool = False
+    """Stage 1: the projector stays as it is and only `tove_fusion` learns, as a grafted tower wants."""
     balance_loss_weight: float = 0.01
     """Weight of the gate's balance loss beside the language-model loss."""
     model_max_length: int = 2048

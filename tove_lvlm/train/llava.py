@@ -58,8 +58,8 @@ def set_trainable(model: torch.nn.Module, stage: str, run: RunConfig) -> torch.n
     elif stage == "finetune":
         model.model.language_model.requires_grad_(True)
         model.lm_head.requires_grad_(True)
-    for part in adapter_parts(model).values():
-        part.requires_grad_(True)
+    for name, part in adapter_parts(model).items():
+        part.requires_grad_(name != "multi_modal_projector" or not run.train.freeze_mm_mlp_adapter)
     return model
 
 

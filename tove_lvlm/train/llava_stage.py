@@ -31,6 +31,15 @@ class LlavaStage:
             )
         if self.name == "pretrain" and train.save_merged:
             raise ConfigError("`train.save_merged` is true, but stage 1 has nothing to merge; it is for stage 2")
+        if train.freeze_mm_mlp_adapter and self.name == "finetune":
+            raise ConfigError(
+                "`train.freeze_mm_mlp_adapter` is true, but stage 2 trains the projector; it is for stage 1"
+            )
+        if train.freeze_mm_mlp_adapter and not model.is_whole and model.pretrain_mm_mlp_adapter is None:
+            raise ConfigError(
+                "`train.freeze_mm_mlp_adapter` is true, but the projector is a new one; name a whole LLaVA folder in "
+                "`model.llm` and `model.vision_tower`, or `model.pretrain_mm_mlp_adapter`"
+            )
         run = dataclasses.replace(
             run,
             model=dataclasses.replace(

@@ -1,0 +1,41 @@
+"""Commands that write a checkpoint in another form: `tove export`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import JsonFlag, app, console
+
+_FORMATS = ("llava", "transformers", "remote-code")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A trained model's folder; of LLaVA's own for `transformers`.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; for LLaVA its name must have `llava` in it.")],
+    to_format: Annotated[str, typer.Option("--format", help=" | ".join(_FORMATS))] = "llava",
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a trained model in LLaVA's layout, or LLaVA's in transformers'; or its tower with the code that loads it
+    where this package is not installed (remote-code). The weights stay as they are.
+    """
+    from ..config import UserError
+
+    if to_format not in _FORMATS:
+        raise UserError(f"--format is `{to_format}`; valid: {' | '.join(_FORMATS)}")
+    if to_format == "remote-code":
+        from ..lvlm.loading import open_tower
+        from ..tower.remote_code import save_remote_code
+
+        folder = save_remote_code(open_tower(checkpoint), output)
+    else:
+        from ..hosts.llava import layout
+
+        write = layout.to_llava if to_format == "llava" else layout.to_transformers
+        folder = write(checkpoint, output)
+    if as_json:
+        print(json.dumps({"format": to_format, "output": str(folder)}))
+        return
+    console.print(f"{folder}: in the layout of {to_format}", soft_wrap=True, highlight=False)

@@ -1,0 +1,201 @@
+"""What `salesforce-lavis` 1.0.2 needs from transformers 4.26 and transformers 5 no longer has. HOSTS.md section 0.
+
+Two kinds, and neither changes transformers for anybody else:
+
+* names that LAVIS's modules import: they are lent to transformers while `import lavis` runs and taken back after it, as
+  LAVIS's modules then hold their own references;
+* what LAVIS's copies of BERT, OPT and T5 expect of `PreTrainedModel`: it is given to LAVIS's own BLIP-2 classes, not to
+  `PreTrainedModel`. LAVIS's older families (BLIP, ALBEF, ...) are imported and left as they are.
+
+What is there already is not touched.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_BLIP2 = "lavis.models.blip2_models."
+_MODEL_PARALLEL = "transformers.utils.model_parallel_utils"
+_LENT = {
+    "transformers.modeling_utils": (
+        "apply_chunking_to_forward",
+        "find_pruneable_heads_and_indices",
+        "prune_linear_layer",
+    ),
+    "transformers.pytorch_utils": ("find_pruneable_heads_and_indices",),
+}
+# Weights that an older transformers tied by itself because the class has output embeddings: target -> source.
+_BERT_TIED = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+_TIED = {
+    "OPTForCausalLM": {"lm_head.weight": "model.decoder.embed_tokens.weight"},
+    "BertLMHeadModel": _BERT_TIED,
+    "BertForMaskedLM": _BERT_TIED,
+    "T5ForConditionalGeneration": {"lm_head.weight": "shared.weight"},
+}
+
+
+def import_lavis() -> tuple[ModuleType, list[str]]:
+    """Import LAVIS under the transformers that is installed.
+
+    Returns:
+        The module `lavis` and the names that had to be put back, sorted; empty when none was missing or this has
+        already been done.
+
+    Raises:
+        ImportError: LAVIS, or a package that it needs, is not installed.
+    """
+    from ...registry import require
+
+    with lent_names() if "lavis" not in sys.modules else contextlib.nullcontext([]) as lent:
+        lavis = require("lavis", extra="lavis")
+    names = sorted({*lent, *repair_classes()})
+    if names:
+        logger.info("put back for LAVIS, from older transformers: %s", ", ".join(names))
+    return lavis, names
+
+
+@contextlib.contextmanager
+def lent_names() -> Iterator[list[str]]:
+    """Within it transformers has the old names that LAVIS's modules import; after it, it is as before.
+
+    Yields:
+        The names that were missing.
+    """
+    from . import old_transformers
+
+    lent: list[tuple[ModuleType, str]] = []
+    names: list[str] = []
+    try:
+        for place, missing in _LENT.items():
+            module = importlib.import_module(place)
+            for name in missing:
+                if not hasattr(module, name):
+                    setattr(module, name, getattr(old_transformers, name))
+                    lent.append((module, name))
+                    names.append(f"{place}.{name}")
+        if importlib.util.find_spec(_MODEL_PARALLEL) is None:
+            sys.modules[_MODEL_PARALLEL] = old_transformers.model_parallel_utils(_MODEL_PARALLEL)
+            names.append(_MODEL_PARALLEL)
+        yield names
+    finally:
+        for module, name in lent:
+            delattr(module, name)
+        if _MODEL_PARALLEL in names:
+            sys.modules.pop(_MODEL_PARALLEL, None)
+
+
+def repair_classes() -> list[str]:
+    """Give LAVIS's BLIP-2 model classes what `PreTrainedModel` no longer has. Idempotent.
+
+    Returns:
+        What was given, as `module.Class.name`, only what was missing.
+    """
+    from transformers import GenerationMixin, PreTrainedModel
+
+    from . import generation, old_transformers
+
+    given = []
+    for cls in _own_classes(PreTrainedModel):
+        for name in ("get_extended_attention_mask", "get_head_mask", "invert_attention_mask"):
+            given += _give(cls, name, getattr(old_transformers, name))
+        given += _repair_tying(cls)
+        given += _repair_init_weights(cls)
+        given += _repair_position_ids(cls)
+        given += _repair_t5_scale(cls)
+        if "prepare_inputs_for_generation" in cls.__dict__ and not issubclass(cls, GenerationMixin):
+            cls.__bases__ = (*cls.__bases__, GenerationMixin)
+            generation.adapt(cls)
+            given.append(f"{cls.__module__}.{cls.__name__}.generate")
+    return given
+
+
+def _own_classes(root: type) -> list[type]:
+    """The subclasses of `root` in LAVIS's BLIP-2, parents first."""
+    found: list[type] = []
+    for cls in root.__subclasses__():
+        if cls.__module__.startswith(_BLIP2):
+            found.append(cls)
+        found += [sub for sub in _own_classes(cls) if sub not in found]
+    return found
+
+
+def _give(cls: type, name: str, value: Any) -> list[str]:
+    if hasattr(cls, name):
+        return []
+    setattr(cls, name, value)
+    return [f"{cls.__module__}.{cls.__name__}.{name}"]
+
+
+def _repair_tying(cls: type) -> list[str]:
+    """transformers 5 ties what the class names, and no more whatever `get_output_embeddings` returns."""
+    if cls.__name__ not in _TIED or cls.__dict__.get("_tied_weights_keys") == _TIED[cls.__name__]:
+        return []
+    cls._tied_weights_keys = dict(_TIED[cls.__name__])
+    if _TIED[cls.__name__] is _BERT_TIED:
+        cls.set_output_embeddings = _set_output_embeddings
+    return [f"{cls.__module__}.{cls.__name__}._tied_weights_keys"]
+
+
+def _set_output_embeddings(self, new_embeddings) -> None:
+    """Of BERT's heads: after the vocabulary has grown the bias is still one parameter with two names."""
+    self.cls.predictions.decoder = new_embeddings
+    self.cls.predictions.bias = new_embeddings.bias
+
+
+def _repair_init_weights(cls: type) -> list[str]:
+    """LAVIS's BERT ends its constructor with `init_weights` where `post_init` is due by now."""
+    from transformers import PreTrainedModel
+
+    if PreTrainedModel not in cls.__bases__ or "init_weights" in cls.__dict__:
+        return []
+
+    def init_weights(self):
+        if hasattr(self, "all_tied_weights_keys"):  # `post_init` is running, or has run
+            PreTrainedModel.init_weights(self)
+        else:
+            self.post_init()
+
+    cls.init_weights = init_weights
+    return [f"{cls.__module__}.{cls.__name__}.init_weights"]
+
+
+def _repair_t5_scale(cls: type) -> list[str]:
+    """T5's config of transformers 5 keeps in `scale_decoder_outputs` what `tie_word_embeddings` said (FLAN-T5: no)."""
+    own = cls.__init__
+    if cls.__name__ != "T5ForConditionalGeneration" or hasattr(own, "_tove_original"):
+        return []
+
+    def __init__(self, config):
+        own(self, config)  # ties by the checkpoint: a `lm_head` that is there and differs stays
+        config.tie_word_embeddings = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
+
+    __init__._tove_original = own
+    cls.__init__ = __init__
+    return [f"{cls.__module__}.{cls.__name__}.__init__"]
+
+
+def _repair_position_ids(cls: type) -> list[str]:
+    """transformers 5 builds on the meta device and leaves a buffer that the checkpoint lacks without values."""
+    own = cls.__dict__.get("_init_weights")
+    if own is None or hasattr(own, "_tove_original"):
+        return []
+
+    def _init_weights(self, module):
+        own(self, module)
+        ids = module._buffers.get("position_ids")
+        if ids is not None:
+            ids.copy_(ids.new_ones(ids.shape).cumsum(-1) - 1)
+
+    _init_weights._tove_original = own
+    cls._init_weights = _init_weights
+    return [f"{cls.__module__}.{cls.__name__}._init_weights"]

@@ -1,0 +1,63 @@
+"""How a host's config names our tower: `tove:PATH`, or plain `tove` with PATH in the environment. Our choice.
+
+One string is all that survives a host's own config saving and loading, so PATH travels inside it.
+"""
+
+import os
+from pathlib import Path
+
+from .. import storage
+from ..config import UserError
+
+NAME = "tove"
+TOWER_VARIABLE = "TOVE_TOWER"
+_PREFIX = f"{NAME}:"
+
+
+def is_tove(name: object) -> bool:
+    """Whether a host's vision tower name is ours."""
+    return isinstance(name, str) and (name == NAME or name.startswith(_PREFIX))
+
+
+def tower_path(name: str, key: str, *folders: str | os.PathLike) -> Path:
+    """Absolute path of the tower that a name stands for.
+
+    Args:
+        name: `tove` or `tove:PATH`; PATH is a tower's YAML, the folder of a saved tower, or `shipped:NAME`.
+        key: The host's key that held the name, for the message.
+        *folders: Where a relative PATH is looked for before the working directory, such as the checkpoint's folder.
+
+    Raises:
+        UserError: No PATH, nothing is there, or the folder is not a saved tower.
+    """
+    given = os.environ.get(TOWER_VARIABLE, "") if name == NAME else name.removeprefix(_PREFIX)
+    if not given:
+        raise UserError(
+            f"`{key}: {name}` does not say which tower: write `{key}: tove:PATH` with a tower's YAML or the folder of "
+            f"a saved tower, or set the environment variable {TOWER_VARIABLE} to it"
+        )
+    beside = [Path(folder) / given for folder in folders if not Path(given).is_absolute()]
+    try:
+        path = Path(storage.resolve_source(next((str(place) for place in beside if place.exists()), given)))
+    except storage.MissingWeightsError as error:
+        raise UserError(f"`{key}: {name}`: {error}") from error
+    if path.is_dir():
+        _check_folder(path, f"`{key}: {name}`")
+    elif not path.is_file():
+        raise UserError(
+            f"`{key}: {name}`: there is no file or folder `{given}` (looked at {path.absolute()}); give a tower's YAML "
+            "or a saved tower's folder"
+        )
+    return path
+
+
+def _check_folder(path: Path, where: str) -> None:
+    file = path / "config.json"
+    if not file.is_file():
+        raise UserError(f"{where}: folder `{path}` has no config.json, so it is not a saved tower")
+    found = storage.load_json(file).get("model_type")
+    if found != "tove_vision":
+        raise UserError(
+            f"{where}: {file} says `model_type: {found}`, expected `tove_vision`: this is not a saved tower "
+            "(one is written by `tower.save_pretrained(folder)`)"
+        )

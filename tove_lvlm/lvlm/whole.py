@@ -1,0 +1,87 @@
+"""A whole LLaVA folder of transformers' layout: loaded without a random tensor, or as the start of a training run."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+from ..config import ConfigError, UserError
+from ..storage import WeightsError, load_json
+from ..tower.configuration import ToVEVisionConfig
+from ..tower.configuration_yaml import check_names
+from .config import ModelConfig
+
+
+def read_llava_config(folder: str | Path) -> LlavaConfig:
+    """The configuration of a LlavaForConditionalGeneration folder.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    found = load_json(Path(folder) / "config.json")
+    kind = found.get("model_type")
+    if kind == "llava_llama" or "mm_vision_tower" in found:
+        raise UserError(
+            f"`{folder}` has the layout of LLaVA's own code; bring it to transformers' with `tove export --format "
+            "transformers` first"
+        )
+    if kind != "llava":
+        raise UserError(f"`{folder}` holds a model of type `{kind}`; expected a LLaVA model (`llava`)")
+    return AutoConfig.from_pretrained(folder)
+
+
+def load_whole(
+    folder: str | Path, dtype: torch.dtype | str = "auto"
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """Model in eval mode and processor of a LlavaForConditionalGeneration folder.
+
+    Args:
+        folder: With either kind of vision tower.
+        dtype: Of all weights; `auto` takes the one on disk.
+
+    Raises:
+        UserError: The folder holds something else, or the model would read its ToVE tower without the experts.
+        WeightsError: Tensors are missing, have another shape or are left over.
+    """
+    config = read_llava_config(folder)
+    layer, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
+    tove = isinstance(config.vision_config, ToVEVisionConfig)
+    if tove and (layer not in (-1, 1) or strategy != "full"):
+        raise UserError(
+            f"{folder}/config.json: `vision_feature_layer` is {layer} and `vision_feature_select_strategy` is "
+            f"`{strategy}`; a ToVE tower is read with -1 and `full`"
+        )
+    try:
+        model, report = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    except WeightsError as error:
+        raise WeightsError(f"`{folder}`: {error}") from error
+    detached = [f".experts.{name}." for name in config.vision_config.detached] if tove else []
+    for kind in ("missing", "unexpected"):
+        keys = sorted(key for key in report[f"{kind}_keys"] if not any(part in key for part in detached))
+        if keys:
+            raise WeightsError(
+                f"`{folder}`: {len(keys)} {kind} tensors for the model of its config.json ({', '.join(keys[:3])}, ...)"
+            )
+    return model.eval(), LlavaProcessor.from_pretrained(folder)
+
+
+def start_from_whole(config: ModelConfig, dtype: torch.dtype) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """As `build_lvlm`, for a `model` block whose `llm` and `vision_tower` are one and the same folder.
+
+    Raises:
+        UserError: As for `load_whole`.
+        ConfigError: The tower has no expert that `detached` names.
+    """
+    model, processor = load_whole(config.llm, dtype)
+    tokenizer = processor.tokenizer
+    if tokenizer.convert_tokens_to_ids(processor.image_token) != model.config.image_token_id:
+        raise ConfigError(f"`model.llm`: the tokenizer of `{config.llm}` has another id for `{processor.image_token}`")
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    if config.detached:
+        tower = model.model.vision_tower
+        check_names(getattr(tower, "expert_names", []), config.detached, "`model.detached`")
+        tower.detach(*config.detached)
+    model.requires_grad_(False)
+    return model, processor
