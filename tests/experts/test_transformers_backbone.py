@@ -97,3 +97,13 @@ def test_missing_tensors_and_unknown_kinds_are_named(tmp_path):
     for kind in ("nonsense", "llama"):
         with pytest.raises(ConfigError, match=f"`{kind}`"):
             build_expert({"name": "x", "family": "transformers", "architecture": {"model_type": kind}})
+
+
+def test_attention_switch_reaches_the_encoder(tmp_path):
+    lively(MODELS["clip"]()).save_pretrained(tmp_path)
+    expert = expert_of(tmp_path)
+    with torch.no_grad():
+        fused = expert(PIXELS)
+        expert.use_attention("eager")
+        assert expert.backbone.config._attn_implementation == "eager"
+        torch.testing.assert_close(expert(PIXELS), fused, atol=1e-5, rtol=1e-4)

@@ -4,7 +4,7 @@ import tiny
 import torch
 
 from tove_lvlm.lvlm.config import LoraOptions
-from tove_lvlm.lvlm.light import adapter_parts, describe
+from tove_lvlm.lvlm.light import about_model, adapter_parts
 from tove_lvlm.lvlm.loading import load_model
 from tove_lvlm.lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
 
@@ -80,7 +80,7 @@ def test_adapter_folder_is_read_by_peft_and_by_chat(built, llm, tower_yaml, tmp_
     inputs = inputs_of(model)
     before = logits(wrapped, inputs)
     block = {"llm": str(llm), "tower": str(tower_yaml)}
-    about = describe(block, wrapped, "square")
+    about = about_model(block, wrapped, "square")
     save_adapter(tmp_path, wrapped, collect_trainable(wrapped), about)
     processor.save_pretrained(tmp_path)
     base, _ = build_lvlm(ModelConfig(**block))

@@ -37,7 +37,7 @@ class Expert(nn.Module):
     """A frozen network whose `encode` gives a feature grid or a map.
 
     Subclasses build the network in `__init__` from the architecture fields alone (it may run on the meta device),
-    and override `describe`, `encode` and, where keys differ, `adapt_weights`.
+    and override `channels_of`, `encode` and, where keys differ, `adapt_weights`.
 
     Args:
         fields: The family's architecture fields, complete.
@@ -53,6 +53,17 @@ class Expert(nn.Module):
     @classmethod
     def describe(cls, fields: Mapping[str, Any]) -> ExpertSpec:
         """The spec from the architecture fields, without building the network where possible."""
+        return ExpertSpec(
+            name=fields["name"],
+            family=fields["family"],
+            output=fields["output"],
+            channels=cls.channels_of(fields),
+            preprocessing=Preprocessing(fields["image_size"], tuple(fields["mean"]), tuple(fields["std"])),
+        )
+
+    @classmethod
+    def channels_of(cls, fields: Mapping[str, Any]) -> int:
+        """C of the grid."""
         raise NotImplementedError
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:

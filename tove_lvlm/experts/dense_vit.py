@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..registry import require
-from .base import EXPERTS, Expert, ExpertSpec
-from .preprocess import Preprocessing
+from .base import EXPERTS, Expert
 
 
 @EXPERTS.register("dense_vit")
@@ -40,14 +39,8 @@ class DenseViT(Expert):
         self.note_meta()
 
     @classmethod
-    def describe(cls, fields: Mapping[str, Any]) -> ExpertSpec:
-        return ExpertSpec(
-            name=fields["name"],
-            family=fields["family"],
-            output=fields["output"],
-            channels=fields["channels"] if fields["output"] == "map" else fields["width"],
-            preprocessing=Preprocessing(fields["image_size"], tuple(fields["mean"]), tuple(fields["std"])),
-        )
+    def channels_of(cls, fields: Mapping[str, Any]) -> int:
+        return fields["channels"] if fields["output"] == "map" else fields["width"]
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         tokens_BND = self.vit(pixels_B3HW)

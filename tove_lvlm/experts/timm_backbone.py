@@ -14,8 +14,7 @@ from torch import nn
 
 from ..config import ConfigError
 from ..registry import nearest, require
-from .base import EXPERTS, Expert, ExpertSpec
-from .preprocess import Preprocessing
+from .base import EXPERTS, Expert
 
 HEAD_KEYS = ("head.", "fc.", "classifier.", "head_dist.", "head_drop.", "attn_pool.", "fc_norm.", "pre_logits.")
 """Tensors of a classifier, which a file with whole-model weights may hold and the expert does not use."""
@@ -34,15 +33,8 @@ class TimmBackbone(Expert):
         self.note_meta()
 
     @classmethod
-    def describe(cls, fields: Mapping[str, Any]) -> ExpertSpec:
-        channels = fields["channels"] if fields["channels"] is not None else _channels(fields)
-        return ExpertSpec(
-            name=fields["name"],
-            family=fields["family"],
-            output=fields["output"],
-            channels=channels,
-            preprocessing=Preprocessing(fields["image_size"], tuple(fields["mean"]), tuple(fields["std"])),
-        )
+    def channels_of(cls, fields: Mapping[str, Any]) -> int:
+        return fields["channels"] if fields["channels"] is not None else _channels(fields)
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         return self.backbone(pixels_B3HW)

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from ..config import ConfigError
-from .base import EXPERTS, Expert, ExpertSpec
-from .preprocess import Preprocessing
+from .base import EXPERTS, Expert
 
 
 @EXPERTS.register("transformers")
@@ -24,17 +23,16 @@ class TransformersBackbone(Expert):
         self.note_meta()
 
     @classmethod
-    def describe(cls, fields: Mapping[str, Any]) -> ExpertSpec:
-        return ExpertSpec(
-            name=fields["name"],
-            family=fields["family"],
-            output=fields["output"],
-            channels=fields["channels"] if fields["channels"] is not None else _channels(fields),
-            preprocessing=Preprocessing(fields["image_size"], tuple(fields["mean"]), tuple(fields["std"])),
-        )
+    def channels_of(cls, fields: Mapping[str, Any]) -> int:
+        return fields["channels"] if fields["channels"] is not None else _channels(fields)
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         return _features(self.backbone, pixels_B3HW, self.fields["layer"])
+
+    def use_attention(self, implementation: str | None) -> None:
+        """As `Expert.use_attention`, by transformers' own switch."""
+        if implementation is not None:
+            self.backbone.set_attn_implementation(implementation)
 
     def adapt_weights(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Keys bare or under the encoder's name in a larger model, whose other parts are left out.

@@ -63,7 +63,7 @@ def save_light(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.M
     save_tensors(folder / PROJECTOR_FILE, tensors, metadata={"format": "pt"})  # last: its presence means finished
 
 
-def describe(block: Mapping[str, Any], model: nn.Module, image_aspect_ratio: str) -> dict[str, Any]:
+def about_model(block: Mapping[str, Any], model: nn.Module, image_aspect_ratio: str) -> dict[str, Any]:
     """What MODEL_FILE holds: all that loading must know of the run.
 
     Args:

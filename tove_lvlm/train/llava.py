@@ -9,7 +9,7 @@ import torch
 
 from .. import dist
 from ..config import to_dict
-from ..lvlm.light import MODEL_FILE, adapter_parts, base_model, collect_light, describe, save_light
+from ..lvlm.light import MODEL_FILE, about_model, adapter_parts, base_model, collect_light, save_light
 from ..lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
 from ..stage import Work
 from .config import RunConfig
@@ -107,7 +107,7 @@ def gather_results(stage: str, run: RunConfig, model: torch.nn.Module, processor
     lora = stage == "finetune" and run.lora.lora_enable
     tensors = collect_light(model) if stage == "pretrain" else collect_trainable(model) if lora else {}
     merged = collect_merged(model) if stage == "finetune" and (run.train.save_merged or not lora) else {}
-    about = describe(to_dict(run.model), model, run.data.image_aspect_ratio)
+    about = about_model(to_dict(run.model), model, run.data.image_aspect_ratio)
 
     def write(folder: Path) -> None:
         if stage == "pretrain":

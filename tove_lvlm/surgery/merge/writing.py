@@ -20,7 +20,7 @@ from torch import nn
 from ...config import to_dict
 from ...lvlm.build import assemble, clip_vision, make_processor
 from ...lvlm.config import ModelConfig
-from ...lvlm.light import MODEL_FILE, collect_light, describe, save_light
+from ...lvlm.light import MODEL_FILE, about_model, collect_light, save_light
 from ...lvlm.loading import STAGE1, TOWER, Loaded, open_checkpoint
 from ...storage import save_json
 from .config import MergeRun
@@ -105,7 +105,7 @@ def write_lvlm(folder: Path, final: Path, clip: nn.Module, source: Source, run: 
     block = {"llm": str(final / LLM), "vision_tower": str(final / CLIP), "mm_vision_select_layer": source.select_layer}
     if source.kind == STAGE1:  # its language model is the one that it started from
         block["llm"] = json.loads((loaded.folder / MODEL_FILE).read_text(encoding="utf-8"))["model"]["llm"]
-    about = describe(to_dict(ModelConfig(**block)), model.model, source.image_aspect_ratio)
+    about = about_model(to_dict(ModelConfig(**block)), model.model, source.image_aspect_ratio)
     model.model.to(dtype).save_pretrained(folder / LVLM)
     model.processor.save_pretrained(folder / LVLM)
     save_json(folder / LVLM / MODEL_FILE, about)
