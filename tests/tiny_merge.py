@@ -1,9 +1,14 @@
 """Runs of merging inside the test's own process, on the tiny checkpoints. For tests/surgery/test_merge_*.py."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import yaml
+from tiny_lvlm import ROOT, environment
 
 START = {
     "deepspeed": None,
@@ -35,6 +40,27 @@ def run(cfg_path: Path, *options: str) -> int:
 
     arguments = ["--cfg-path", str(cfg_path)]
     return main(MergeStage(), [*arguments, "--options", *options] if options else arguments)
+
+
+def launch(cfg_path: Path, options: list[str], ranks: int, timeout: float = 300) -> tuple[int, str]:
+    """(exit code, output) of scripts/merge_experts.py under the DeepSpeed launcher; no rank outlives it."""
+    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", str(ranks)]
+    command += ["--master_port", str(20000 + os.getpid() % 20000), str(ROOT / "scripts" / "merge_experts.py")]
+    process = subprocess.Popen(
+        [*command, "--cfg-path", str(cfg_path), "--options", *options],
+        cwd=cfg_path.parent,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, output
 
 
 def metrics(folder: Path) -> list[dict]:

@@ -350,13 +350,8 @@ def test_zero2_on_two_ranks_learns_what_one_rank_does(checkpoints, images, tmp_p
         "train.per_device_train_batch_size=4",
         f"train.output_dir={tmp_path}/two",
     ]
-    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2"]
-    command += ["--master_port", str(20000 + os.getpid() % 20000), str(tiny_lvlm.ROOT / "scripts" / "merge_experts.py")]
-    command += ["--cfg-path", str(one), "--options", *options]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=tiny_lvlm.environment(), capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    code, output = tiny_merge.launch(one, options, ranks=2)
+    assert code == 0, output[-3000:]
     a, b = (tiny_merge.metrics(tmp_path / name) for name in ("out", "two"))
     for left, right in zip(a, b, strict=True):
         assert right["loss"] == pytest.approx(left["loss"], rel=2e-3)
