@@ -44,6 +44,33 @@ def test_registered_whatever_is_imported_first(first):
     assert not set(loaded.split()) & set(HEAVY), "registration needs no training or expert package"
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        "from transformers import CLIPVisionModel",
+        "from transformers import CLIPVisionConfig",
+        "from transformers import CLIPModel, CLIPProcessor",
+        "from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil",
+        "import tove_lvlm.tower.configuration",
+        "import tove_lvlm.tower.modeling",
+        "import tove_lvlm.tower.image_processing",
+        "import tove_lvlm.tower.clip",
+    ],
+)
+def test_nothing_is_half_imported_by_the_registration(first):
+    """Much of transformers imports its auto classes midway, CLIP too, which the tower itself needs whole."""
+    out = python(
+        f"import tove_lvlm\n{first}\nfrom transformers import AutoModel, AutoImageProcessor"
+        "\nfrom transformers.models.auto.modeling_auto import MODEL_MAPPING"
+        "\nfrom transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING"
+        "\nconfig = tove_lvlm.ToVEVisionConfig"
+        "\nprint(MODEL_MAPPING[config].__name__, IMAGE_PROCESSOR_MAPPING[config])"
+        "\nimport sys; print(any(type(finder).__module__ == 'tove_lvlm._hook' for finder in sys.meta_path))"
+    )
+    assert "ToVEVisionModel {'pil': <class 'tove_lvlm.tower.image_processing.ToVEImageProcessor'>}" in out
+    assert out.split()[-1] == "False", "the finder has taken itself off the path"
+
+
 def test_registered_where_another_package_has_imported_half_of_the_auto_classes():
     """peft imports those of configs and models; the tower's own import then brings the image processors'."""
     out = python(
