@@ -199,13 +199,13 @@ def test_llava_next(install, tiny_tower_yaml, tiny_tower):
 
     model = llava_arch.LlavaMetaModel(SimpleNamespace(hidden_size=8))
     model.initialize_vision_modules(settings(tiny_tower_yaml))
-    tiny.wake(model.mm_projector)
+    tiny.wake(model.eval().mm_projector)
     assert model.config.mm_vision_tower == f"tove:{tiny_tower_yaml.resolve()}"
     tiny_tower.tove_fusion.load_state_dict(model.mm_projector.tove_fusion.state_dict())
     want = projected(model.mm_projector, tiny_tower(tiny.pixels(3)).last_hidden_state)
     assert torch.equal(model.encode_images(tiny.pixels(3)), want)
     parts = model.encode_multimodals(tiny.pixels(3), [1, 2])
-    assert torch.equal(torch.cat(parts), want)
+    torch.testing.assert_close(torch.cat(parts), want)  # other batch sizes round differently
     with pytest.raises(UserError, match="unknown vision tower `tov:x`; did you mean `tove`"):
         llava_arch.build_vision_tower(SimpleNamespace(vision_tower="tov:x"))
     assert builder.load_pretrained_model("nowhere", None, "llava", torch_dtype="bfloat16")[:3] == (
@@ -273,7 +273,7 @@ def tinyllava(install, tiny_tower, tmp_path):
 
 def test_tinyllava(tinyllava, tiny_tower):
     tower, connector, _ = tinyllava
-    tiny.wake(connector._connector)
+    tiny.wake(connector.eval()._connector)
     asked = {"vision_feature_layer": -2, "vision_feature_select_strategy": "patch"}
     want = projected(connector._connector, tiny_tower.eval()(tiny.pixels()).last_hidden_state)
     got = connector(tower(tiny.pixels(), **asked))

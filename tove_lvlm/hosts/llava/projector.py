@@ -27,8 +27,7 @@ from .source import locate, read_config, saved_fusion
 class ToVEProjector(PreTrainedModel):
     """`tove_fusion`, then LLaVA's own projector.
 
-    A `PreTrainedModel` only so that the model around it leaves the first values to it, and so that a device map does
-    not part it.
+    A `PreTrainedModel` only so that transformers, which fills the model around it, leaves the first values to it.
 
     Args:
         config: Of the tower.
@@ -40,7 +39,6 @@ class ToVEProjector(PreTrainedModel):
     base_model_prefix = "tove_projector"
     main_input_name = "packed_BNC"
     _supports_sdpa = True
-    _no_split_modules = ["ToVEProjector"]
 
     def __init__(self, config: ToVEVisionConfig, stock: nn.Module, origin: str = "the checkpoint"):
         super().__init__(copy.deepcopy(config))
