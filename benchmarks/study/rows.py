@@ -67,6 +67,13 @@ WORLD = [
         experts=SPLIT,
         fusion={"gate_input": "constant"},
     ),
+    Row(
+        id="split_sharp",
+        label="two half-blind depth experts, gate temperature 0.05",
+        group="world",
+        experts=SPLIT,
+        fusion={"temperature": 0.05},
+    ),
 ]
 DATA = [
     row

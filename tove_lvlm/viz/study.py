@@ -24,6 +24,7 @@ _GROUPS = {
     "control": "controls",
     "ablation": "ablations",
     "gate": "the gate",
+    "world": "where tokens need different experts",
 }
 _WIDTH = 8
 
