@@ -49,7 +49,7 @@ def main() -> int:
         "hardware": f"{os.cpu_count()} cores, {cpu_name()}",
         "scenes": {split: num for split, (num, _) in scenes.items()},
         "steps": steps,
-        "minutes": round((time.time() - started) / 60, 1),
+        "minutes": minutes_so_far(output / "minutes.json", (time.time() - started) / 60),
     }
     guesses = chance(read_questions(world / "heldout" / "questions.jsonl"))
     results = summary.collect(output, chosen, arguments.seeds, guesses, meta)
@@ -103,6 +103,15 @@ def write_world(folder: Path, scenes: dict[str, tuple[int, int]]) -> Path:
             write_dataset(folder / name, "train" if name == "train" else "heldout", num, seed=seed)
     write_fractions(folder)
     return folder
+
+
+def minutes_so_far(path: Path, more: float) -> float:
+    """Minutes of all the runs that the results come from, interrupted ones that ended by themselves included."""
+    from tove_lvlm.storage import load_json, save_json
+
+    total = round((load_json(path)["minutes"] if path.is_file() else 0.0) + more, 1)
+    save_json(path, {"minutes": total})
+    return total
 
 
 def cpu_name() -> str:
