@@ -341,12 +341,13 @@ def test_nan_stops_with_step_and_images(checkpoints, images, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_zero2_on_two_ranks_learns_what_one_rank_does(checkpoints, images, tmp_path):
-    """Two ranks of 4 see the batches of one rank of 8."""
-    one = tiny_merge.write_yaml(tmp_path, checkpoints["tower"], images)
+@pytest.mark.parametrize(("zero", "kind"), [("zero2", "tower"), ("zero3", "merged")])
+def test_two_ranks_learn_what_one_rank_does(checkpoints, images, tmp_path, zero, kind):
+    """Two ranks of 4 see the batches of one rank of 8; under ZeRO-3 rank 0 then writes a whole LVLM alone."""
+    one = tiny_merge.write_yaml(tmp_path, checkpoints[kind], images)
     assert tiny_merge.run(one) == 0
     options = [
-        f"train.deepspeed={tiny_lvlm.ROOT}/projects/deepspeed/zero2.json",
+        f"train.deepspeed={tiny_lvlm.ROOT}/projects/deepspeed/{zero}.json",
         "train.per_device_train_batch_size=4",
         f"train.output_dir={tmp_path}/two",
     ]

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ...config import to_dict
-from ...lvlm.build import assemble, clip_vision, make_processor
+from ...lvlm.build import assemble, clip_vision, make_processor, without_zero3_init
 from ...lvlm.config import ModelConfig
 from ...lvlm.light import MODEL_FILE, about_model, collect_light, save_light
 from ...lvlm.loading import STAGE1, TOWER, Loaded, open_checkpoint
@@ -74,9 +74,10 @@ def write(folder: Path, final: Path, clip: nn.Module, source: Source, report: di
         run: The resolved configuration.
     """
     report = {"source": {k: v for k, v in vars(source).items() if k != "image_processor"}, **report}
-    write_clip(folder / CLIP, clip, source, report)
-    if source.kind != TOWER:
-        write_lvlm(folder, final, clip, source, run)
+    with without_zero3_init():  # rank 0 writes alone: to partition what it loads would wait for the others
+        write_clip(folder / CLIP, clip, source, report)
+        if source.kind != TOWER:
+            write_lvlm(folder, final, clip, source, run)
 
 
 def write_clip(folder: Path, clip: nn.Module, source: Source, report: dict) -> None:
