@@ -169,3 +169,20 @@ def test_settings_that_would_be_dropped(name, changes, message):
     with pytest.raises(UserError, match=message):
         make(name, delay_load=True, **changes)
     make(name, delay_load=True, mm_vision_select_layer=2, mm_tunable_parts="mm_mlp_adapter")  # 2 of 4 states is -2
+
+
+@pytest.mark.parametrize("kind", ["gated", "concat"])
+def test_projector_fuses_as_the_towers_own_config_says(tiny_tower_yaml, kind):
+    """The baseline that concatenates has wider tokens, and its projector is as wide."""
+    from tove_lvlm import build_tower
+    from tove_lvlm.hosts.llava.packing import pack
+    from tove_lvlm.hosts.llava.projector import ToVEProjector
+
+    whole = build_tower(tiny_tower_yaml, [f"fusion.kind={kind}"])
+    tiny.wake(whole)
+    layer = torch.nn.Linear(whole.config.hidden_size, 8)
+    projector = ToVEProjector(whole.config, layer).eval()
+    projector.tove_fusion.load_state_dict(whole.tove_fusion.state_dict())
+    with torch.no_grad():
+        packed = pack(whole.encode_frozen(tiny.pixels()), whole.expert_names)
+        assert torch.equal(projector(packed), layer(whole(tiny.pixels()).last_hidden_state))

@@ -17,16 +17,15 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModel
 from transformers.utils import ModelOutput
 
-from ..experts import ExpertHub, build_expert, describe
+from ..experts import ExpertHub, build_expert
 from ..experts.preprocess import Preprocessing
 from ..registry import nearest
 from ..storage import WeightsError
 from . import checkpoint
 from .clip import FrozenCLIP
-from .concat import ConcatFusion
 from .configuration import ToVEVisionConfig
-from .fusion import ToVEFusion
 from .init import is_marked, start
+from .make_fusion import make_fusion
 
 
 @dataclass
@@ -89,11 +88,7 @@ class ToVEVisionModel(PreTrainedModel):
         self.clip = FrozenCLIP(clip_config)
         entries = {entry["name"]: entry for entry in config.experts}
         self.experts = ExpertHub({name: build_expert(entries[name]) for name in config.attached_names})
-        specs = [describe(entry) for entry in config.experts]
-        if config.fusion_settings.kind == "concat":
-            self.tove_fusion = ConcatFusion(specs, config.side, config.fusion_settings)
-        else:
-            self.tove_fusion = ToVEFusion(specs, config.hidden_size, config.side, config.fusion_settings)
+        self.tove_fusion = make_fusion(config)
         self._put_aside: dict[str, nn.Module] = {}
         self._attention: str | None = None
         self.sources: dict[str, Any] = {}

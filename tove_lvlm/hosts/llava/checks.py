@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from ... import storage
-from ...experts import describe
 from ...tower.configuration import ToVEVisionConfig
-from ...tower.fusion import ToVEFusion
+from ...tower.make_fusion import make_fusion
 from ..names import is_tove
 from .projector import expected_projector, raise_misfits
 from .source import loading_from
@@ -68,8 +67,7 @@ def check_adapter(file: str | None, tower: ToVEVisionConfig) -> None:
         return
     given = _projector_part(Path(file))
     with torch.device("meta"):
-        specs = [describe(entry) for entry in tower.experts]
-        fusion = ToVEFusion(specs, tower.hidden_size, tower.side, tower.fusion_settings).state_dict()
+        fusion = make_fusion(tower).state_dict()
     expected = {f"tove_fusion.{name}": tensor for name, tensor in fusion.items()}
     expected |= {name: tensor for name, tensor in given.items() if not name.startswith("tove_fusion.")}
     first = given.get("0.weight")

@@ -17,8 +17,8 @@ from transformers.modeling_utils import PreTrainedModel
 from ...experts import describe
 from ...storage import WeightsError, load_strict, misfits
 from ...tower.configuration import ToVEVisionConfig
-from ...tower.fusion import ToVEFusion
 from ...tower.init import start
+from ...tower.make_fusion import make_fusion
 from ..names import NAME
 from .packing import unpack
 from .source import locate, read_config, saved_fusion
@@ -51,7 +51,7 @@ class ToVEProjector(PreTrainedModel):
             self.layers.append(str(index))
             if not any(parameter.is_meta for parameter in layer.parameters()):
                 layer.apply(_keep)  # LLaVA's own start
-        self.tove_fusion = ToVEFusion(specs, config.hidden_size, config.side, config.fusion_settings)
+        self.tove_fusion = make_fusion(config)
         self.post_init()
 
     def forward(self, packed_BNC: torch.Tensor | list[torch.Tensor], *args: Any, **kwargs: Any) -> Any:
@@ -67,7 +67,7 @@ class ToVEProjector(PreTrainedModel):
         """
         if isinstance(packed_BNC, list | tuple):
             return [self(packed, *args, **kwargs) for packed in packed_BNC]
-        frozen = unpack(packed_BNC, self.channels, self.config.hidden_size)
+        frozen = unpack(packed_BNC, self.channels, self.config.clip_config["hidden_size"])
         x = self.tove_fusion(*frozen).t_fuse_BND
         for name in self.layers:
             x = self.get_submodule(name)(x, *args, **kwargs)
