@@ -11,7 +11,8 @@ from tove_lvlm.tower.fusion import ToVEFusion
 
 SEEN = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
 SPECS = [
-    ExpertSpec(name=name, family="timm", output="features", channels=2, preprocessing=SEEN) for name in ("a", "b", "c")
+    ExpertSpec(name=name, family="timm", output="features", channels=2, grid=(4, 4), preprocessing=SEEN)
+    for name in ("a", "b", "c")
 ]
 
 

@@ -13,7 +13,8 @@ from tove_lvlm.tower.transfer import MapStem, Transfer, resample
 
 def spec(output: str = "features", channels: int = 2, size: int = 16) -> ExpertSpec:
     seen = Preprocessing(size, (0.5,) * 3, (0.5,) * 3)
-    return ExpertSpec(name="e", family="timm", output=output, channels=channels, preprocessing=seen)
+    grid = (size, size)
+    return ExpertSpec(name="e", family="timm", output=output, channels=channels, grid=grid, preprocessing=seen)
 
 
 def transfer(zero_init: bool = False, **kwargs) -> Transfer:

@@ -7,12 +7,22 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .base import EXPERTS, Expert, ExpertSpec, build_expert, describe
+    from .base import EXPERTS, Expert, ExpertSpec, build_expert, describe, register_expert
     from .hub import ExpertHub
+    from .schema import ExpertFields
 
-__all__ = ["EXPERTS", "Expert", "ExpertHub", "ExpertSpec", "build_expert", "describe"]
+__all__ = [
+    "EXPERTS",
+    "Expert",
+    "ExpertFields",
+    "ExpertHub",
+    "ExpertSpec",
+    "build_expert",
+    "describe",
+    "register_expert",
+]
 
-_HOMES = {**dict.fromkeys(__all__, "base"), "ExpertHub": "hub"}
+_HOMES = {**dict.fromkeys(__all__, "base"), "ExpertFields": "schema", "ExpertHub": "hub"}
 _FAMILIES = ("dense_vit", "timm_backbone", "transformers_backbone")
 
 

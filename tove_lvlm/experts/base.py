@@ -4,17 +4,19 @@ Shapes: B images, C channels of the grid, h w its sides.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from .. import storage
+from ..config import ConfigError
 from ..registry import Registry
 from .preprocess import Preprocessing
-from .schema import parse_expert
+from .schema import EXPERT_FIELDS, ExpertFields, parse_expert
+from .shape import measure_shape
 
 EXPERTS: "Registry[type[Expert]]" = Registry("expert family")
 """Family name -> class."""
@@ -22,14 +24,23 @@ EXPERTS: "Registry[type[Expert]]" = Registry("expert family")
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertSpec:
-    """What the tower must know of an expert without running it."""
+    """What an expert is and gives, without running it. Where its weights come from is not part of it."""
 
     name: str
+    """Within the tower."""
     family: str
+    kind: str = "embedding"
+    """`embedding`: features learned for their own sake. `low_level`: it predicts a map (depth, normals, edges, ...)."""
     output: str
     """`features` or `map`."""
+    library: str = ""
+    """Package whose network it is."""
+    architecture: str = ""
+    """The library's name of the network."""
     channels: int
-    """C of the grid."""
+    """C of the grid: the feature width, or the channels of the map."""
+    grid: tuple[int, int]
+    """h and w of the grid for an image of `preprocessing.size`."""
     preprocessing: Preprocessing
 
 
@@ -37,11 +48,18 @@ class Expert(nn.Module):
     """A frozen network whose `encode` gives a feature grid or a map.
 
     Subclasses build the network in `__init__` from the architecture fields alone (it may run on the meta device),
-    and override `channels_of`, `encode` and, where keys differ, `adapt_weights`.
+    override `encode` and, where keys differ, `adapt_weights`.
 
     Args:
         fields: The family's architecture fields, complete.
     """
+
+    kind: ClassVar[str] = "embedding"
+    """`embedding` or `low_level`."""
+    library: ClassVar[str] = "this package"
+    """Package whose networks these are."""
+    patch_size: int | None = None
+    """Side of the network's patches, of which the image must be a multiple; None where any size will do."""
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__()
@@ -52,19 +70,43 @@ class Expert(nn.Module):
 
     @classmethod
     def describe(cls, fields: Mapping[str, Any]) -> ExpertSpec:
-        """The spec from the architecture fields, without building the network where possible."""
+        """The spec from the architecture fields, without building the network where they say what it gives."""
+        channels, height, width = cls.shape_of(fields)
         return ExpertSpec(
             name=fields["name"],
             family=fields["family"],
+            kind=cls.kind,
             output=fields["output"],
-            channels=cls.channels_of(fields),
+            library=cls.library,
+            architecture=cls.architecture_of(fields),
+            channels=channels,
+            grid=(height, width),
             preprocessing=Preprocessing(fields["image_size"], tuple(fields["mean"]), tuple(fields["std"])),
         )
 
     @classmethod
-    def channels_of(cls, fields: Mapping[str, Any]) -> int:
-        """C of the grid."""
-        raise NotImplementedError
+    def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:
+        """(C, h, w) of the grid for one image."""
+        if fields["channels"] is not None and fields["grid"] is not None:
+            return (fields["channels"], *fields["grid"])
+        return measure_shape(cls, fields)
+
+    @classmethod
+    def architecture_of(cls, fields: Mapping[str, Any]) -> str:
+        """The library's name of the network."""
+        return str(fields.get("architecture", fields["family"]))
+
+    @classmethod
+    def entry_of(cls, architecture: str) -> dict[str, Any]:
+        """Fields and weights of an architecture by name alone, as its library's own tables say.
+
+        Raises:
+            ConfigError: The library does not know it, or has no such tables.
+        """
+        raise ConfigError(
+            f"`{architecture}`: there is no table of {cls.library}'s networks; write `family`, `pretrained` and the "
+            "family's fields instead"
+        )
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         """The expert's grid.
@@ -155,6 +197,29 @@ class Expert(nn.Module):
         for name, buffer in buffers:
             buffer.copy_(twin[name])
         self._made_on_meta = False
+
+
+def register_expert(name: str, fields: type[ExpertFields] = ExpertFields) -> Callable[[type[Expert]], type[Expert]]:
+    """Decorator that makes a class an expert family: `family: NAME` in a tower's YAML.
+
+    A package that brings one names its module under the entry-point group `tove_lvlm.experts`.
+
+    Args:
+        name: Name of the family.
+        fields: Dataclass of its architecture fields; the common ones when it has no further.
+
+    Raises:
+        ValueError: The name is malformed or taken, or the class is no `Expert` with an `encode`.
+    """
+
+    def decorate(family: type[Expert]) -> type[Expert]:
+        if not (isinstance(family, type) and issubclass(family, Expert)) or family.encode is Expert.encode:
+            raise ValueError(f"{family!r} cannot be the expert family `{name}`: a subclass of Expert with `encode` can")
+        EXPERTS.register(name)(family)
+        EXPERT_FIELDS.register(name)(fields)
+        return family
+
+    return decorate
 
 
 def describe(entry: Mapping[str, Any]) -> ExpertSpec:

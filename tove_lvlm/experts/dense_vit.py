@@ -18,6 +18,9 @@ from .base import EXPERTS, Expert
 class DenseViT(Expert):
     """Low level: a ViT (timm's, no class token) with a per-patch linear head, read as a full-resolution map."""
 
+    kind = "low_level"
+    library = "timm"
+
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
         vit = require("timm.models.vision_transformer", extra="experts").VisionTransformer
@@ -39,8 +42,11 @@ class DenseViT(Expert):
         self.note_meta()
 
     @classmethod
-    def channels_of(cls, fields: Mapping[str, Any]) -> int:
-        return fields["channels"] if fields["output"] == "map" else fields["width"]
+    def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:
+        if fields["output"] == "map":
+            return fields["channels"], fields["image_size"], fields["image_size"]
+        side = fields["image_size"] // fields["patch_size"]
+        return fields["width"], side, side
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         tokens_BND = self.vit(pixels_B3HW)

@@ -5,6 +5,8 @@ come from is not architecture and is handled by the tower's builder.
 """
 
 import dataclasses
+import functools
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,8 @@ EXPERT_FIELDS: Registry[type] = Registry("expert family")
 """Family name -> dataclass of its architecture fields."""
 
 OUTPUTS = ("features", "map")
+PLUGIN_GROUP = "tove_lvlm.experts"
+"""Entry-point group of packages that bring experts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,10 @@ class ExpertFields:
     """Mean of the input normalisation over [0, 1] RGB."""
     std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
     """Standard deviation of the same."""
+    channels: int | None = None
+    """Channels of what it gives; found on the meta device when left out."""
+    grid: list[int] | None = None
+    """Height and width of what it gives for a square image; found with the channels."""
 
     def __post_init__(self):
         if not self.name.isidentifier() or self.name != self.name.lower() or self.name.startswith("_"):
@@ -90,8 +98,6 @@ class TimmFields(ExpertFields):
     """Further arguments of `timm.create_model`."""
     out_index: int = -1
     """Which of the backbone's intermediate features is used; -1 is the last."""
-    channels: int | None = None
-    """Width of those features; found on the meta device when it is not given."""
 
 
 @EXPERT_FIELDS.register("transformers")
@@ -104,8 +110,35 @@ class TransformersFields(ExpertFields):
     """The encoder's config, `model_type` included."""
     layer: int | None = None
     """Index of the hidden state that is used; none takes the encoder's own last hidden state."""
-    channels: int | None = None
-    """Width of those features; found on the meta device when it is not given."""
+
+
+def fields_of(family: str) -> type:
+    """The dataclass of a family's architecture fields; installed plugins are looked through for one not known yet.
+
+    Raises:
+        ValueError: No such family.
+    """
+    if family not in EXPERT_FIELDS:
+        load_plugins()
+    return EXPERT_FIELDS.get(family)
+
+
+@functools.cache
+def load_plugins() -> None:
+    """Import what other packages registered under the entry-point group `tove_lvlm.experts`.
+
+    Each entry point names a module, or a class in one, that calls `register_expert` when it is imported.
+
+    Raises:
+        ConfigError: One of them cannot be imported; names the entry point.
+    """
+    for point in importlib.metadata.entry_points(group=PLUGIN_GROUP):
+        try:
+            point.load()
+        except Exception as error:  # whatever a plugin's own code raises
+            raise ConfigError(
+                f"the expert plugin `{point.name} = {point.value}` cannot be imported: {type(error).__name__}: {error}"
+            ) from error
 
 
 def parse_expert(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -125,7 +158,7 @@ def parse_expert(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
         if not isinstance(entry.get(key), str):
             raise ConfigError(f"{where}: required key `{key}` of an expert is missing or no string: {dict(entry)}")
     try:
-        schema = EXPERT_FIELDS.get(entry["family"])
+        schema = fields_of(entry["family"])
     except ValueError as error:
         raise ConfigError(f"{where}: expert `{entry['name']}`: {error}") from error
     return dataclasses.asdict(parse(schema, entry, where=f"{where}: expert `{entry['name']}`"))

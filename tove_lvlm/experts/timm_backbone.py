@@ -24,17 +24,33 @@ HEAD_KEYS = ("head.", "fc.", "classifier.", "head_dist.", "head_drop.", "attn_po
 class TimmBackbone(Expert):
     """Embedding: a timm backbone by name; class and register tokens are dropped, tokens reshaped to their grid."""
 
+    library = "timm"
+
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
         self.backbone = _create(fields)
+        self.patch_size = _patch_size(self.backbone)
         # What fetches weights (accelerate's offload, ZeRO-3) hooks a module's call, and class token and position table
         # lie in the backbone itself: so it is called, not only its method.
         self.backbone.forward = functools.partial(_features, self.backbone, out_index=fields["out_index"])
         self.note_meta()
 
     @classmethod
-    def channels_of(cls, fields: Mapping[str, Any]) -> int:
-        return fields["channels"] if fields["channels"] is not None else _channels(fields)
+    def entry_of(cls, architecture: str) -> dict[str, Any]:
+        cfg = _pretrained_cfg(architecture, "")
+        if cfg is None or not cfg.hf_hub_id:
+            raise ConfigError(
+                f"timm has no weights of `{architecture}` on the hub; write `family: timm` and `pretrained`"
+            )
+        base = architecture.partition(".")[0]
+        return {
+            "architecture": f"{base}.{cfg.tag}" if cfg.tag else base,
+            "image_size": cfg.input_size[-1],
+            "mean": list(cfg.mean),
+            "std": list(cfg.std),
+            "pretrained": cfg.hf_hub_id,
+            "license": cfg.license,
+        }
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         return self.backbone(pixels_B3HW)
@@ -60,15 +76,33 @@ def _without_head(tensors: Mapping[str, torch.Tensor], own: Mapping[str, Any]) -
 def _create(fields: Mapping[str, Any]) -> nn.Module:
     """The backbone without a classifier and without weights."""
     timm = require("timm", extra="experts")
-    name = fields["architecture"]
-    base_name = name.split(".")[0]
-    if not timm.is_model(base_name):
-        close = difflib.get_close_matches(base_name, timm.list_models(), n=5, cutoff=0.3)  # timm has over a thousand
-        raise ConfigError(f"expert `{fields['name']}`: timm has no architecture `{name}`; {nearest(base_name, close)}")
-    backbone = timm.create_model(name, pretrained=False, num_classes=0, **fields["model_args"])
+    name, args = fields["architecture"], dict(fields["model_args"])
+    cfg = _pretrained_cfg(name, f"expert `{fields['name']}`: ")
+    if cfg is not None and cfg.fixed_input_size and fields["image_size"] != cfg.input_size[-1]:
+        args.setdefault("img_size", fields["image_size"])
+    backbone = timm.create_model(name, pretrained=False, num_classes=0, **args)
     if not hasattr(backbone, "forward_intermediates"):
         raise ConfigError(f"expert `{fields['name']}`: timm's `{name}` gives no feature grid; choose another")
     return backbone
+
+
+def _pretrained_cfg(name: str, where: str) -> Any | None:
+    """timm's own description of an architecture's weights: input, normalisation, hub id, licence."""
+    timm = require("timm", extra="experts")
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        close = difflib.get_close_matches(base, timm.list_models(), n=5, cutoff=0.3)  # timm has over a thousand
+        raise ConfigError(f"{where}timm has no architecture `{name}`; {nearest(base, close)}")
+    tags = [found.partition(".")[2] for found in timm.list_pretrained(f"{base}.*")]
+    if tag and tag not in tags:
+        raise ConfigError(f"{where}timm's `{base}` has no weights `{tag}`; {nearest(tag, tags)}")
+    return timm.get_pretrained_cfg(name)
+
+
+def _patch_size(backbone: nn.Module) -> int | None:
+    """Of a network that cuts its image into patches; none for a CNN."""
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    return max(patch) if isinstance(patch, tuple | list) else patch
 
 
 def _features(backbone: nn.Module, pixels_B3HW: torch.Tensor, out_index: int) -> torch.Tensor:
@@ -77,17 +111,3 @@ def _features(backbone: nn.Module, pixels_B3HW: torch.Tensor, out_index: int) ->
     return backbone.forward_intermediates(
         pixels_B3HW, indices=indices, norm=True, output_fmt="NCHW", intermediates_only=True
     )[-1]
-
-
-def _channels(fields: Mapping[str, Any]) -> int:
-    """Width of the chosen features, by a run without weights; timm's own table leaves out a neck (SAM's)."""
-    size = fields["image_size"]
-    with torch.device("meta"), torch.no_grad():
-        backbone = _create(fields).eval()
-        try:
-            return _features(backbone, torch.zeros(1, 3, size, size), fields["out_index"]).shape[1]
-        except (AssertionError, RuntimeError, IndexError) as error:
-            raise ConfigError(
-                f"expert `{fields['name']}`: timm's `{fields['architecture']}` cannot give features "
-                f"{fields['out_index']} for `image_size` {size}: {error}"
-            ) from error

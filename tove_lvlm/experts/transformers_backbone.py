@@ -17,14 +17,17 @@ from .base import EXPERTS, Expert
 class TransformersBackbone(Expert):
     """Embedding: a vision encoder of transformers; class and register tokens are dropped."""
 
+    library = "transformers"
+
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
         self.backbone = _create(fields)
+        self.patch_size = getattr(self.backbone.config, "patch_size", None)
         self.note_meta()
 
     @classmethod
-    def channels_of(cls, fields: Mapping[str, Any]) -> int:
-        return fields["channels"] if fields["channels"] is not None else _channels(fields)
+    def architecture_of(cls, fields: Mapping[str, Any]) -> str:
+        return str(fields["architecture"].get("model_type"))
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         return _features(self.backbone, pixels_B3HW, self.fields["layer"])
@@ -85,17 +88,3 @@ def _features(backbone: nn.Module, pixels_B3HW: torch.Tensor, layer: int | None)
     height, width = (side // patch for side in pixels_B3HW.shape[-2:])
     tokens_BND = states[:, states.shape[1] - height * width :]  # what comes first is class and register tokens
     return tokens_BND.transpose(1, 2).unflatten(2, (height, width))
-
-
-def _channels(fields: Mapping[str, Any]) -> int:
-    size = fields["image_size"]
-    with torch.device("meta"), torch.no_grad():
-        backbone = _create(fields).eval()
-        try:
-            return _features(backbone, torch.zeros(1, 3, size, size), fields["layer"]).shape[1]
-        except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
-            kind = fields["architecture"].get("model_type")
-            raise ConfigError(
-                f"expert `{fields['name']}`: transformers' `{kind}` gives no feature grid of hidden state "
-                f"{fields['layer']} for `image_size` {size}: {error}"
-            ) from error

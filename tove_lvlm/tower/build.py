@@ -84,11 +84,11 @@ def vision_config(tower: TowerConfig) -> ToVEVisionConfig:
     architecture, normalisation = _clip_architecture(tower.clip)
     mean, std = normalisation or (None, None)
     stated = {"image_mean": tower.clip.image_mean or mean, "image_std": tower.clip.image_std or std}
-    # The width of a backbone's features is architecture: with it in the config a reader need not build the backbone.
-    experts = [expert.fields for expert in tower.experts]
+    # The shape of what an expert gives is architecture: with it in the config a reader need not build the network.
+    specs = [describe(expert.fields) for expert in tower.experts]
     experts = [
-        {**fields, "channels": describe(fields).channels} if fields.get("channels", 0) is None else fields
-        for fields in experts
+        {**expert.fields, "channels": expert.fields["channels"] or spec.channels, "grid": list(spec.grid)}
+        for expert, spec in zip(tower.experts, specs, strict=True)
     ]
     return ToVEVisionConfig(
         clip_config=architecture,

@@ -35,7 +35,7 @@ class ConcatFusion(nn.Module):
         self.stems, self.norms = nn.ModuleDict(), nn.ModuleDict()
         for spec in specs:
             if spec.output == "map":
-                self.stems[spec.name] = MapStem(spec.channels, spec.preprocessing.size, side, settings.stem_width)
+                self.stems[spec.name] = MapStem(spec.channels, min(spec.grid), side, settings.stem_width)
             self.norms[spec.name] = nn.LayerNorm(part_width(spec, settings))
         self.apply(start)
 

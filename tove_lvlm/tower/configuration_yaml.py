@@ -6,6 +6,9 @@ clip:
   select_layer: -2
 fusion: {zero_init: true, expert_dropout: 0.1}
 experts:
+  - dinov2_l14_reg                                # of the catalogue (`tove experts`), with its weights
+  - timm/convnext_base.clip_laion2b               # any backbone of timm, by name
+  - {expert: dinov2_l14_reg, name: dino, image_size: 336, pretrained: /my/copy}
   - {name: depth, family: dense_vit, output: map, pretrained: shipped:miniature/depth}
 detached: []
 """
@@ -18,7 +21,8 @@ from typing import Any
 
 from .. import storage
 from ..config import ConfigError, parse, read_yaml
-from ..experts.schema import EXPERT_FIELDS, complete_fields
+from ..experts.catalogue import expanded
+from ..experts.schema import complete_fields, fields_of
 from ..registry import nearest
 
 FUSION_KINDS = ("gated", "concat")
@@ -121,7 +125,7 @@ class TowerConfig:
 @dataclass(frozen=True, kw_only=True)
 class _Raw:
     clip: ClipSection
-    experts: list[dict[str, Any]] = field(default_factory=list)
+    experts: list[str | dict[str, Any]] = field(default_factory=list)
     fusion: FusionSettings = field(default_factory=FusionSettings)
     detached: list[str] = field(default_factory=list)
 
@@ -160,8 +164,9 @@ def check_names(names: Sequence[str], detached: Sequence[str], where: str) -> No
             raise ConfigError(f"{where}: `detached` names the expert `{name}`; {nearest(name, names)}")
 
 
-def _expert(entry: Mapping[str, Any], index: int, path: Path) -> ExpertSection:
+def _expert(given: str | Mapping[str, Any], index: int, path: Path) -> ExpertSection:
     where = f"experts[{index}]"
+    entry = expanded(given, where=f"{path}: {where}")
     if "pretrained" not in entry:
         raise ConfigError(
             f"{path}: required key `{where}.pretrained` is missing; give a hub id, a file or a folder, or `none` for "
@@ -173,9 +178,11 @@ def _expert(entry: Mapping[str, Any], index: int, path: Path) -> ExpertSection:
     weights = {key: entry.get(key) for key in _WEIGHT_KEYS}
     weights["pretrained"] = _source(weights["pretrained"], path, f"{where}.pretrained")
     fields = {key: value for key, value in entry.items() if key not in _WEIGHT_KEYS}
-    if isinstance(fields.get("family"), str) and fields["family"] not in EXPERT_FIELDS:
-        hint = nearest(fields["family"], EXPERT_FIELDS.names())
-        raise ConfigError(f"{path}: `{where}.family`: unknown expert family `{fields['family']}`; {hint}")
+    if isinstance(fields.get("family"), str):
+        try:
+            fields_of(fields["family"])
+        except ValueError as error:
+            raise ConfigError(f"{path}: `{where}.family`: {error}") from error
     return ExpertSection(fields=complete_fields(fields, weights["pretrained"], f"{path}: {where}"), **weights)
 
 

@@ -57,7 +57,7 @@ class Transfer(nn.Module):
         self.name, self.side, self.channels = spec.name, side, spec.channels
         self.stem, channels = None, spec.channels
         if spec.output == "map":
-            self.stem = MapStem(spec.channels, spec.preprocessing.size, side, stem_width)
+            self.stem = MapStem(spec.channels, min(spec.grid), side, stem_width)
             channels = stem_width
         self.norm = nn.LayerNorm(channels)
         self.fc1 = mark(nn.Linear(channels, hidden), FAN_IN)

@@ -1,0 +1,85 @@
+"""Known experts by name, any backbone in one line, and what is refused before anything is loaded."""
+
+import pytest
+import timm
+
+from tove_lvlm.config import ConfigError
+from tove_lvlm.experts import EXPERTS, describe
+from tove_lvlm.experts.catalogue import catalogue, entry_of, expanded
+from tove_lvlm.tower.configuration_yaml import read_tower_yaml
+
+CLIP = """
+clip: {pretrained: none, architecture: {hidden_size: 32, num_hidden_layers: 2, image_size: 16, patch_size: 4}}
+experts:
+"""
+
+
+def read(tmp_path, experts: str):
+    path = tmp_path / "tower.yaml"
+    path.write_text(CLIP + experts)
+    return read_tower_yaml(path).experts
+
+
+def test_a_name_stands_for_architecture_and_weights(tmp_path):
+    (expert,) = read(tmp_path, "  - dinov2_l14_reg")
+    assert expert.name == "dinov2_l14_reg"
+    assert expert.fields["architecture"] == "vit_large_patch14_reg4_dinov2.lvd142m"
+    assert (expert.fields["image_size"], expert.fields["mean"]) == (518, [0.485, 0.456, 0.406])
+    assert expert.pretrained == "timm/vit_large_patch14_reg4_dinov2.lvd142m"
+    assert expert.license == "apache-2.0"
+
+
+def test_own_keys_go_over_it_and_other_weights_drop_what_pins_the_known_ones(tmp_path, monkeypatch):
+    monkeypatch.setitem(catalogue()["dinov2_l14_reg"], "revision", "abc")
+    (known,) = read(tmp_path, "  - {expert: dinov2_l14_reg, image_size: 336}")
+    assert (known.fields["image_size"], known.revision) == (336, "abc")
+    (other,) = read(tmp_path, "  - {expert: dinov2_l14_reg, name: dino, pretrained: none}")
+    assert (other.name, other.pretrained, other.revision) == ("dino", None, None)
+
+
+@pytest.mark.parametrize(
+    ("reference", "size", "name"),
+    [
+        ("timm/convnext_base.clip_laion2b", 256, "convnext_base"),
+        ("timm/vit_small_patch14_dinov2", 518, "vit_small_patch14_dinov2"),
+    ],
+)
+def test_any_timm_backbone_in_one_line(tmp_path, reference, size, name):
+    (expert,) = read(tmp_path, f"  - {reference}")
+    cfg = timm.get_pretrained_cfg(reference.removeprefix("timm/"))
+    assert expert.name == name
+    assert expert.pretrained == cfg.hf_hub_id
+    assert expert.license == cfg.license
+    assert expert.fields["image_size"] == size == cfg.input_size[-1]
+    assert expert.fields["mean"] == list(cfg.mean)
+
+
+def test_another_image_size_reaches_the_network():
+    entry = {**entry_of("timm/vit_small_patch14_dinov2"), "image_size": 224}
+    fields = {key: entry[key] for key in ("name", "family", "architecture", "image_size")}
+    assert describe(fields).grid == (16, 16)
+    assert describe({**fields, "image_size": 518}).grid == (37, 37)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("dinov2_l14_rg", "unknown expert `dinov2_l14_rg`; did you mean `dinov2_l14_reg`"),
+        ({"expert": 3}, "expected a name"),
+        ("timm/vit_smal_patch16_224", "timm has no architecture `vit_smal_patch16_224`; did you mean `vit_small_pa"),
+        ("timm/vit_small_patch14_dinov2.lvd", "has no weights `lvd`; did you mean `lvd142m`"),
+        ("tim/resnet18", "unknown family `tim`; did you mean `timm`"),
+        ("transformers/dinov2", "no table of transformers's networks"),
+    ],
+)
+def test_refusals(given, message):
+    with pytest.raises(ConfigError, match=r"here.*: .*" + message):
+        expanded(given, "here")
+
+
+@pytest.mark.parametrize("name", list(catalogue()))
+def test_every_entry_is_complete(name):
+    entry = catalogue()[name]
+    assert entry["about"]
+    assert entry["family"] in EXPERTS
+    assert {"pretrained", "license"} <= entry.keys()

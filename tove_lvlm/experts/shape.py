@@ -1,0 +1,57 @@
+"""What an expert gives for one square image, by a run without weights on the meta device. Our choice."""
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..config import ConfigError
+
+if TYPE_CHECKING:
+    from .base import Expert
+
+
+def measure_shape(family: "type[Expert]", fields: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(C, h, w) of the grid; the network is built once for each distinct set of fields.
+
+    Args:
+        family: The expert's class.
+        fields: Its architecture fields, complete.
+
+    Raises:
+        ConfigError: The network cannot be built so, or gives no grid for this `image_size`.
+        ImportError: Its package is absent.
+    """
+    return _measured(family, json.dumps(fields, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=256)
+def _measured(family: "type[Expert]", fields_json: str) -> tuple[int, int, int]:
+    fields = json.loads(fields_json)
+    size, what = fields["image_size"], f"{family.library}'s `{family.architecture_of(fields)}`"
+    try:
+        with torch.device("meta"), torch.no_grad():
+            # A shape in the fields keeps the network from asking for it while it is built.
+            expert = family({**fields, "channels": 1, "grid": [1, 1]}).train(False)
+            shape = tuple(expert(torch.zeros(1, 3, size, size)).shape)
+    except (ImportError, ConfigError):
+        raise
+    except Exception as error:  # each library has its own
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ConfigError(
+            f"expert `{fields['name']}`: {what} cannot give a grid for `image_size` {size}: {reason}"
+        ) from error
+    if len(shape) != 4 or min(shape) < 1:
+        raise ConfigError(
+            f"expert `{fields['name']}`: {what} gives {shape} for `image_size` {size}; expected (1, C, h, w) with a "
+            "grid of at least 1 x 1"
+        )
+    if expert.patch_size is not None and size % expert.patch_size:
+        lower = max(1, size // expert.patch_size) * expert.patch_size
+        raise ConfigError(
+            f"expert `{fields['name']}`: `image_size` {size} is not a multiple of the patch size {expert.patch_size} "
+            f"of {what}; nearest: {lower} or {lower + expert.patch_size}"
+        )
+    return shape[1:]
