@@ -36,8 +36,8 @@ class Gqa(Task):
             if isinstance(content, list):
                 items.extend(llava_items(content, problems))
                 continue
-            for question_id, fields in content.items():
-                row = Row(f"{path.name} {question_id}", 1, fields if isinstance(fields, dict) else {})
+            for number, (question_id, fields) in enumerate(content.items(), start=1):
+                row = Row(path.name, number, fields if isinstance(fields, dict) else {})
                 if row.has(("question", "imageId"), problems) and row.fields.get("isBalanced", True):
                     items.append(self._item(question_id, row.fields))
         return checked(items, labels, problems, "question id -> `question, imageId, answer`")

@@ -57,8 +57,9 @@ class VqaV2(Task):
             if annotations and question_id not in golds:
                 problems.add("question without annotation", question_id)
                 continue
-            items.append(self._item(question_id, row.fields, subset, golds.pop(question_id, None)))
-        problems.add_all("annotation without question", golds)
+            items.append(self._item(question_id, row.fields, subset, golds.get(question_id)))
+        asked = {item.question_id for item in items}
+        problems.add_all("annotation without question", (each for each in golds if each not in asked))
         return checked(items, labels, problems, "the official questions, or rows of `question_id, image, text`")
 
     def _item(self, question_id: str, fields: dict[str, Any], subset: str, gold: vqa.Gold | None) -> Item:
