@@ -30,6 +30,7 @@ ITEMS = [item("1", "Is it red?\nAnswer."), item("2", "Is it blue?\nAnswer."), it
         ({"question": "Q?", "answer": "no"}, Answer(None, "no", "Q?")),
         ({"question_id": 7, "text": None}, Answer("7", "")),
         ({"question_id": 7, "text": 4}, Answer("7", "4")),
+        ({"question_id": None, "text": "no"}, Answer(None, "no")),
     ],
 )
 def test_every_form_of_row_is_read(tmp_path, row, answer):
@@ -39,9 +40,9 @@ def test_every_form_of_row_is_read(tmp_path, row, answer):
 
 def test_rows_without_an_answer_are_noted_and_a_file_without_any_is_refused(tmp_path):
     problems = Problems()
-    path = write_lines(tmp_path / "a.jsonl", [{"question_id": 1}, {"question_id": 2, "text": "no"}])
-    assert read_answers(path, problems) == [Answer("2", "no")]
-    assert problems["row without an answer"] == ["a.jsonl:1"]
+    rows = [{"question_id": 1}, {"question_id": 2, "text": "no"}, {"question_id": 3, "answer": ["no"]}]
+    assert read_answers(write_lines(tmp_path / "a.jsonl", rows), problems) == [Answer("2", "no")]
+    assert problems["row without an answer"] == ["a.jsonl:1", "a.jsonl:3"]
     with pytest.raises(UserError, match="holds no answer"):
         read_answers(write_lines(tmp_path / "b.jsonl", [{"question_id": 1}]), Problems())
 
