@@ -32,6 +32,8 @@ class Item:
     """What this task's scorer compares with; None where the labels are not public."""
     group: str = ""
     """Part of the benchmark that is scored by itself (POPE's split, NoCaps' domain); empty when it has none."""
+    aliases: tuple[str, ...] = ()
+    """Other ids under which answers files name the question (LLaVA's, where they are not the official ones)."""
     choices: tuple[str, ...] = ()
     """Answers whose likelihoods are compared, in the form `likelihood`."""
 
