@@ -47,6 +47,8 @@ class Score:
     groups: dict[str, dict[str, float]] = field(default_factory=dict)
     """Part of the benchmark -> its own metrics, `n` among them."""
     num_items: int
+    notes: tuple[str, ...] = ()
+    """Sentences for who reads the score: what was left out of it, and what to do about that."""
 
 
 @dataclass(frozen=True, kw_only=True)
