@@ -67,9 +67,8 @@ def _score_parts(
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Metrics of each part, and what there is to say about them."""
     meteor = caption_java.meteor(*captions, list(parts.values()))
-    missing = caption_java.missing_for_spice()
-    spice = None if missing else caption_java.spice(*captions)
-    notes = [missing] if missing else []
+    spice, note = _spice(captions)
+    notes = [note] if note else []
     metrics = {}
     for (name, part), meteor_of_part in zip(parts.items(), meteor, strict=True):
         values = _counted(_Captions(*([column[k] for k in part] for column in captions)))
@@ -77,9 +76,21 @@ def _score_parts(
         if spice is not None:
             values["SPICE"] = math.fsum(spice[k] for k in part) / len(part)
         if len(part) < 2:
-            notes.append(f"CIDEr{' of ' * bool(name)}{name} is 0 by its definition: it needs two images or more")
+            notes.append(f"CIDEr of {name or 'the whole'} is 0 by its definition: it needs two images or more")
         metrics[name] = values
     return metrics, notes
+
+
+def _spice(captions: _Captions) -> tuple[list[float] | None, str]:
+    """SPICE of each caption, or why there is none."""
+    missing = caption_java.missing_for_spice()
+    if missing:
+        return None, missing
+    scores = caption_java.spice(*captions)
+    undefined = sum(map(math.isnan, scores))
+    if undefined:
+        return None, f"SPICE is left out: {undefined} captions have none, so that their mean is not a number"
+    return scores, ""
 
 
 def _counted(captions: _Captions) -> dict[str, float]:
