@@ -15,9 +15,16 @@ from .problems import Problems
 class Row(NamedTuple):
     """One JSON object of a file."""
 
-    where: str
-    """`file:line`, or `file[index]` in an array."""
+    source: str
+    """File, and what part of it."""
+    number: int
+    """Line, or position in an array; from 1."""
     fields: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"{self.source}:{self.number}"
 
     def has(self, names: Iterable[str], problems: Problems) -> bool:
         """Whether all of `names` are fields; the first that is not is noted."""
@@ -35,7 +42,7 @@ def read_rows(path: str | Path, problems: Problems) -> list[Row]:
         UserError: There is no such file, or no row in it.
     """
     content = read_json(path, problems)
-    return [Row(f"{Path(path).name}:1", content)] if isinstance(content, dict) else content
+    return [Row(Path(path).name, 1, content)] if isinstance(content, dict) else content
 
 
 def read_json(path: str | Path, problems: Problems) -> dict[str, Any] | list[Row]:
@@ -60,32 +67,44 @@ def read_json(path: str | Path, problems: Problems) -> dict[str, Any] | list[Row
     else:
         if isinstance(content, dict):
             return content
-        values = content if isinstance(content, list) else []
-        rows = _objects(((f"{path.name}[{index}]", value) for index, value in enumerate(values)), problems)
+        rows = objects(path.name, content, problems)
     if not rows:
         raise UserError(f"file `{path}` holds no rows: expected JSON lines or a JSON array of objects")
     return rows
 
 
-def _lines(name: str, text: str, problems: Problems) -> list[Row]:
-    values = []
+def objects(source: str, values: Any, problems: Problems) -> list[Row]:
+    """The objects in a JSON array; anything else in it, or instead of it, is noted.
+
+    Args:
+        source: As in `Row`.
+        values: The array.
+        problems: For what is no object.
+    """
+    if not isinstance(values, list):
+        problems.add("no array of rows", source)
+        return []
+    return _only_objects((Row(source, number, value) for number, value in enumerate(values, start=1)), problems)
+
+
+def _lines(source: str, text: str, problems: Problems) -> list[Row]:
+    rows = []
     # Not `splitlines`: JSON strings may hold the other separators that it splits at.
     for number, line in enumerate(text.split("\n"), start=1):
-        where = f"{name}:{number}"
         if not line.strip():
             continue
         try:
-            values.append((where, json.loads(line)))
+            rows.append(Row(source, number, json.loads(line)))
         except json.JSONDecodeError:
-            problems.add("unreadable line", where)
-    return _objects(values, problems)
+            problems.add("unreadable line", f"{source}:{number}")
+    return _only_objects(rows, problems)
 
 
-def _objects(values: Iterable[tuple[str, Any]], problems: Problems) -> list[Row]:
-    rows = []
-    for where, value in values:
-        if isinstance(value, dict):
-            rows.append(Row(where, value))
+def _only_objects(rows: Iterable[Row], problems: Problems) -> list[Row]:
+    kept = []
+    for row in rows:
+        if isinstance(row.fields, dict):
+            kept.append(row)
         else:
-            problems.add("row that is not an object", where)
-    return rows
+            problems.add("row that is not an object", row.where)
+    return kept

@@ -1,0 +1,116 @@
+"""TextVQA, without and with OCR tokens in the prompt. Labels: `TextVQA_0.5.1_val.json`. EVAL.md sections 1 and 2.3.
+
+LLaVA's published figures are with OCR tokens, from its question file `llava_textvqa_val_v051_ocr.jsonl`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from ...config import UserError
+from .. import means, vqa
+from ..answers import question_key, texts_of
+from ..problems import Problems
+from ..rows import Row
+from ..task import TASKS, Item, Layout, Score, Task
+from .labels import SHORT_ANSWER, annotated, annotators, checked, load, rows_under
+
+_LLAVA = "playground/data/eval/textvqa"
+
+
+@TASKS.register("textvqa")
+class TextVqa(Task):
+    """Questions about the text in images."""
+
+    name = "textvqa"
+    about = "questions about text in images, without OCR tokens; soft accuracy (%)"
+    source = "textvqa.org/dataset (v0.5.1); LLaVA's question files: its eval.zip"
+    layouts = (
+        Layout(labels=(f"{_LLAVA}/TextVQA_0.5.1_val.json",), images=f"{_LLAVA}/train_images"),
+        Layout(labels=("TextVQA_0.5.1_val.json",), images="train_images"),
+    )
+    prompt = SHORT_ANSWER
+    ocr: ClassVar[bool] = False
+    """Whether the prompt names the words that an OCR system found."""
+
+    def read(self, labels: Sequence[Path], problems: Problems) -> list[Item]:
+        """The official file; for OCR also LLaVA's question file, whose prompts are then asked as they stand, or the
+        official Rosetta tokens (`{"data": [{image_id, ocr_tokens}]}`), unless the rows have `ocr_tokens` themselves.
+
+        An item may be answered under its `question_id`, or as in LLaVA's files under its image's id and the question.
+        """
+        rows: list[Row] = []
+        llava_prompts: dict[str, str] = {}
+        tokens: dict[str, list[str]] = {}
+        for path in map(Path, labels):
+            content = load(path, problems)
+            if isinstance(content, list):
+                llava_prompts.update(_prompts(content, problems))
+            elif "data" in content:
+                for row in rows_under(content, "data", path, problems):
+                    if "question" in row.fields:
+                        rows.append(row)
+                    elif row.has(("image_id", "ocr_tokens"), problems):
+                        tokens[row.fields["image_id"]] = row.fields["ocr_tokens"]
+            else:
+                raise UserError(f"file `{path}` is not of TextVQA: expected `data` in it")
+        items = [
+            self._item(row, llava_prompts, tokens, problems)
+            for row in rows
+            if row.has(("question_id", "image_id", "question"), problems) and annotated(row, problems)
+        ]
+        return checked(items, labels, problems, "`data` with `question_id, image_id, question, answers`")
+
+    def _item(
+        self, row: Row, llava_prompts: Mapping[str, str], tokens: Mapping[str, list[str]], problems: Problems
+    ) -> Item:
+        image_id, question = row.fields["image_id"], row.fields["question"]
+        key = question_key(image_id, question)
+        text = self.prompt.format(question=question)
+        if self.ocr and key in llava_prompts:
+            text = llava_prompts[key]
+        elif self.ocr:
+            found = row.fields.get("ocr_tokens", tokens.get(image_id))
+            if found is None:
+                raise UserError(
+                    f"{row.where}: no OCR tokens for image `{image_id}`; add LLaVA's question file or Rosetta's"
+                )
+            text = self.prompt.format(question=question, ocr=", ".join(found))
+        return Item(
+            question_id=str(row.fields["question_id"]),
+            image=f"{image_id}.jpg",
+            text=text,
+            gold=vqa.Gold(answers=annotators(row, problems)) if "answers" in row.fields else None,
+            aliases=(key,),
+        )
+
+    def score(self, items: Sequence[Item], answers: Mapping[str, str], convention: str, problems: Problems) -> Score:
+        """Soft accuracy as m4c's and LLaVA's scripts: always normalised, percent with two decimals."""
+        texts = texts_of(items, answers, problems)
+        values = vqa.soft_accuracies(texts, [item.gold for item in items], "m4c")
+        return Score(metrics={"accuracy": means.accuracy(values, 100.0, 2)}, num_items=len(items))
+
+
+@TASKS.register("textvqa_ocr")
+class TextVqaOcr(TextVqa):
+    """The same with OCR tokens, as LLaVA-1.5 was measured."""
+
+    name = "textvqa_ocr"
+    about = "questions about text in images, OCR tokens in the prompt as LLaVA has them; soft accuracy (%)"
+    layouts = (
+        Layout(
+            labels=(f"{_LLAVA}/TextVQA_0.5.1_val.json", f"{_LLAVA}/llava_textvqa_val_v051_ocr.jsonl"),
+            images=f"{_LLAVA}/train_images",
+        ),
+        Layout(labels=("TextVQA_0.5.1_val.json", "TextVQA_Rosetta_OCR_v0.2_val.json"), images="train_images"),
+    )
+    prompt = "{question}\nReference OCR token: {ocr}\nAnswer the question using a single word or phrase."
+    ocr = True
+
+
+def _prompts(rows: Sequence[Row], problems: Problems) -> dict[str, str]:
+    return {
+        question_key(str(row.fields["question_id"]), row.fields["text"]): row.fields["text"]
+        for row in rows
+        if row.has(("question_id", "text"), problems)
+    }

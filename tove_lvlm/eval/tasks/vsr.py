@@ -1,0 +1,100 @@
+"""Visual Spatial Reasoning, asked in two forms. Labels: the official JSON lines. EVAL.md sections 1 and 2.5.
+
+The files have no ids: an item is called by file and line, `test/17`; where one file is read, `17` will do in answers.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from .. import binary, means, vsr
+from ..answers import texts_of
+from ..problems import Problems
+from ..rows import Row, read_rows
+from ..task import LIKELIHOOD, TASKS, Item, Layout, Score, Task
+from .labels import checked, note_undecided
+
+
+@TASKS.register("vsr")
+class Vsr(Task):
+    """The model says yes or no. The prompt is our choice."""
+
+    name = "vsr"
+    about = "spatial statements, answered yes or no; accuracy by relation category"
+    source = "github.com/cambridgeltl/visual-spatial-reasoning, zero-shot test split; images: COCO"
+    layouts = (
+        Layout(labels=("playground/data/eval/vsr/zeroshot/test.jsonl",), images="playground/data/eval/vsr/images"),
+        Layout(labels=("data/splits/zeroshot/test.jsonl",), images="data/images"),
+    )
+    prompt = 'Is this statement true of the image? "{question}"\nAnswer the question using yes or no.'
+    choices: tuple[str, ...] = ()
+
+    def read(self, labels: Sequence[Path], problems: Problems) -> list[Item]:
+        """Rows of `image, caption, label, relation`."""
+        items = []
+        for path in map(Path, labels):
+            for row in read_rows(path, problems):
+                if row.has(("image", "caption", "label", "relation"), problems):
+                    items.extend(self._item(row, path.stem, len(labels) == 1, problems))
+        return checked(items, labels, problems, "rows of `image, caption, label, relation`")
+
+    def _item(self, row: Row, stem: str, alone: bool, problems: Problems) -> list[Item]:
+        fields = row.fields
+        if fields["label"] not in (0, 1):
+            problems.add("label neither 0 nor 1", row.where)
+            return []
+        category = vsr.CATEGORY.get(str(fields["relation"]), "")
+        if not category:
+            problems.add("relation of no category", row.where)
+        return [
+            Item(
+                question_id=f"{stem}/{row.number}",
+                image=fields["image"],
+                text=self.prompt.format(question=fields["caption"]),
+                gold=bool(fields["label"]),
+                group=category,
+                aliases=(str(row.number),) if alone else (),
+                choices=self.choices,
+            )
+        ]
+
+    def says_true(self, text: str) -> bool | None:
+        """What an answer says of the statement; None where it says neither."""
+        return binary.yes_or_no(text)
+
+    def score(self, items: Sequence[Item], answers: Mapping[str, str], convention: str, problems: Problems) -> Score:
+        """Fractions: accuracy, overall and by relation category, and F1, precision and recall of the true statements.
+
+        An answer that says neither is noted and wrong.
+        """
+        texts = texts_of(items, answers, problems)
+        said = [None if text is None else self.says_true(text) for text in texts]
+        note_undecided(items, texts, said, problems)
+        metrics = binary.count(said, [item.gold for item in items]).metrics()
+        labelled = _labelled(items, said)
+        return Score(
+            metrics={"accuracy": metrics["accuracy"]} | metrics,
+            groups=means.by_group(labelled),
+            num_items=len(items),
+        )
+
+
+@TASKS.register("vsr_likelihood")
+class VsrLikelihood(Vsr):
+    """The likelihoods of "True" and "False" are compared, with InstructBLIP's prompt."""
+
+    name = "vsr_likelihood"
+    about = "spatial statements, likelihood of True against False; accuracy by relation category"
+    prompt = 'Based on the image, is this statement true or false? "{question}" Answer:'
+    form = LIKELIHOOD
+    choices = vsr.CHOICES
+
+    def says_true(self, text: str) -> bool | None:
+        """Which of the choices it is."""
+        true, false = vsr.CHOICES
+        return {true.lower(): True, false.lower(): False}.get(text.strip().lower())
+
+
+def _labelled(items: Sequence[Item], said: Sequence[bool | None]) -> Iterable[tuple[str, float]]:
+    for item, answer in zip(items, said, strict=True):
+        if item.group:
+            yield item.group, float(answer == item.gold)
