@@ -78,9 +78,7 @@ def pope(told: Sequence[Told], rng: np.random.Generator) -> dict[str, str]:
                 known.add(absent)
                 for asked, label in ((name, "yes"), (absent, "no")):
                     image = coco_name(picture.image_id)
-                    rows.append(
-                        {"question_id": len(rows) + 1, "image": image, "text": is_there(asked), "label": label}
-                    )
+                    rows.append({"question_id": len(rows) + 1, "image": image, "text": is_there(asked), "label": label})
     pooled = [
         {
             "question_id": first + row["question_id"],
@@ -249,7 +247,7 @@ def nocaps(told: Sequence[Told]) -> dict[str, str]:
     return {f"{EVAL}/nocaps/nocaps_val_4500_captions.json": _captions(images, told, "nocaps")}
 
 
-_INFO = {"description": "tove_lvlm miniature", "url": "", "version": "", "year": 0, "contributor": "", "date_created": ""}
+_INFO = dict.fromkeys(("description", "url", "version", "year", "contributor", "date_created"), "")
 _LICENSE = {"url": "", "name": ""}
 
 

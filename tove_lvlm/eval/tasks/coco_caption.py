@@ -6,9 +6,12 @@ from typing import Any
 
 from ..answers import texts_of
 from ..caption import score_captions
-from ..caption_files import read_captioned_images
 from ..problems import Problems
 from ..task import TASKS, Item, Layout, Score, Task
+from .caption_files import read_captioned_images
+from .labels import checked, upload_id
+
+_LLAVA = "playground/data/eval/coco_caption"
 
 
 @TASKS.register("coco_caption")
@@ -26,7 +29,7 @@ class CocoCaption(Task):
         "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
     )
     layouts = (
-        Layout(labels=("playground/data/eval/coco_caption/*.json",), images="playground/data/eval/coco_caption/val2014"),
+        Layout(labels=(f"{_LLAVA}/captions_val2014.json",), images=f"{_LLAVA}/val2014"),
         Layout(labels=("coco/annotations/coco_karpathy_test.json",), images="coco/images/val2014"),
         Layout(labels=("annotations/captions_val2014.json",), images="val2014"),
     )
@@ -34,26 +37,29 @@ class CocoCaption(Task):
     max_new_tokens = 64
 
     def read(self, labels: Sequence[Path], problems: Problems) -> list[Item]:
-        items: dict[str, Item] = {}
-        for image in (image for path in labels for image in read_captioned_images(path, problems)):
-            if image.image_id in items:
-                problems.add("image described twice", image.image_id)
-                continue
-            items[image.image_id] = Item(
+        """Any of the files that `read_captioned_images` takes."""
+        images = (image for path in labels for image in read_captioned_images(path, problems))
+        items = (
+            Item(
                 question_id=image.image_id,
                 image=image.file_name,
                 text=self.prompt.format(question=""),
                 gold=image.captions or None,
                 group=image.domain,
+                aliases=(image.file_name,),
             )
-        return list(items.values())
+            for image in images
+        )
+        return checked(items, labels, problems, "images with captions")
 
     def score(self, items: Sequence[Item], answers: Mapping[str, str], convention: str, problems: Problems) -> Score:
+        """Metrics as `score_captions` has them, over all images and for each part of the benchmark."""
         captions = [text or "" for text in texts_of(items, answers, problems)]
         return score_captions(captions, [item.gold for item in items], [item.group for item in items])
 
     def upload(self, items: Sequence[Item], answers: Mapping[str, str]) -> list[dict[str, Any]]:
         """`[{image_id, caption}]` in the items' order, as the test servers take it; a missing caption is ""."""
         return [
-            {"image_id": int(item.question_id), "caption": answers.get(item.question_id, "").strip()} for item in items
+            {"image_id": upload_id(item.question_id), "caption": answers.get(item.question_id, "").strip()}
+            for item in items
         ]

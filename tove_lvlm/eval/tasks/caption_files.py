@@ -1,8 +1,8 @@
-"""Files with reference captions: COCO's form (NoCaps' too) and both forms in which Karpathy's split is about. EVAL.md 1.
+"""Files with reference captions: COCO's form, NoCaps' and both forms of Karpathy's split. EVAL.md section 1.
 
-COCO's: `{images: [{id, file_name, ...}], annotations: [{id, image_id, caption}]}`, NoCaps with a `domain` in each image.
-Karpathy's own `dataset_coco.json`: `{images: [{cocoid, filename, split, sentences: [{raw, ...}]}]}`, of which the split
-`test` is taken. LAVIS's `coco_karpathy_test.json`: `[{image: "val2014/COCO_val2014_000000391895.jpg", caption: [...]}]`.
+COCO's is `{images: [{id, file_name, ...}], annotations: [{id, image_id, caption}]}`; NoCaps adds a `domain` to an image.
+Karpathy's own `dataset_coco.json` is `{images: [{cocoid, filename, split, sentences: [{raw, ...}]}]}`; its split `test`
+is taken. LAVIS' `coco_karpathy_test.json` is `[{image: "val2014/COCO_val2014_000000391895.jpg", caption: [...]}]`.
 """
 
 import re
@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import UserError
-from .problems import Problems
-from .rows import Row, read_json
+from ...config import UserError
+from ..problems import Problems
+from ..rows import Row, read_json
+from .labels import rows_under
 
 
 class CaptionedImage(NamedTuple):
@@ -39,23 +40,24 @@ def read_captioned_images(path: str | Path, problems: Problems) -> list[Captione
     if isinstance(content, list):
         images = _lavis(content, problems)
     else:
-        rows = _rows(content, "images", path.name, problems)
+        rows = rows_under(content, "images", path, problems) if "images" in content else []
+        said = rows_under(content, "annotations", path, problems) if "annotations" in content else []
         karpathy = any("sentences" in row.fields for row in rows)
-        images = _karpathy(rows, problems) if karpathy else _coco(rows, content, path.name, problems)
+        images = _karpathy(rows, problems) if karpathy else _coco(rows, said, problems)
     if any(image.captions for image in images):
         problems.add_all("image without a reference", (image.image_id for image in images if not image.captions))
         images = [image for image in images if image.captions]
     if not images:
         raise UserError(
-            f"caption file `{path}` has no image that can be used; expected COCO's form (`images` with `id` and "
-            "`file_name`, `annotations` with `image_id` and `caption`), `dataset_coco.json` or `coco_karpathy_test.json`"
+            f"caption file `{path}` has no image that can be used; expected COCO's form (`images` of `id, file_name` and "
+            "`annotations` of `image_id, caption`), Karpathy's `dataset_coco.json` or LAVIS' `coco_karpathy_test.json`"
         )
     return images
 
 
-def _coco(images: list[Row], content: dict[str, Any], name: str, problems: Problems) -> list[CaptionedImage]:
+def _coco(images: list[Row], annotations: list[Row], problems: Problems) -> list[CaptionedImage]:
     captions: dict[str, list[str]] = {}
-    for row in _rows(content, "annotations", name, problems):
+    for row in annotations:
         if row.has(["image_id", "caption"], problems):
             captions.setdefault(str(row.fields["image_id"]), []).extend(_usable([row.fields["caption"]], row, problems))
     found = [
@@ -104,11 +106,3 @@ def _usable(captions: Iterable[Any], row: Row, problems: Problems) -> Iterable[s
             yield caption
         else:
             problems.add("reference without words", row.where)
-
-
-def _rows(content: dict[str, Any], key: str, name: str, problems: Problems) -> list[Row]:
-    """The objects of the list at `key`; none where there is no such list."""
-    values = content.get(key)
-    rows = [Row(f"{name}:{key}[{k}]", value) for k, value in enumerate(values if isinstance(values, list) else ())]
-    problems.add_all("row that is not an object", (row.where for row in rows if not isinstance(row.fields, dict)))
-    return [row for row in rows if isinstance(row.fields, dict)]
