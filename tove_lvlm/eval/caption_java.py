@@ -117,9 +117,8 @@ def _java(folder: Path, arguments: Sequence[str], text: str = "") -> str:
     """What a Java program in `folder` writes when it reads `text`."""
     done = subprocess.run(_command(arguments), cwd=folder, input=text.encode("utf-8", "replace"), capture_output=True)
     if done.returncode:
-        raise UserError(
-            f"`java {' '.join(arguments[:3])} ...` failed with {done.returncode}: {_last_line(done.stderr)}"
-        )
+        program = " ".join(arguments[:3])
+        raise UserError(f"`java {program} ...` failed with code {done.returncode}: {_last_line(done.stderr)}")
     return done.stdout.decode("utf-8")
 
 

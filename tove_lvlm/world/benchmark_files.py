@@ -22,7 +22,8 @@ POPE_SPLITS = ("random", "popular", "adversarial")
 
 _LLAVA_POPE_IDS = {"adversarial": 0, "random": 10_000_000, "popular": 20_000_000}
 _NUM_ANNOTATORS = 10
-_NUM_REFERENCES = {"coco": 5, "nocaps": 10}
+_INFO = {"description": "", "url": "", "version": "", "year": 0, "contributor": "", "date_created": ""}
+_LICENSE = {"url": "", "name": ""}
 _DOMAINS = ("in-domain", "near-domain", "out-domain")
 _PAIR = re.compile(r"The (\w+ object) is (?:to the )?(.+) the (\w+ object)\.")
 # GQA's structural and semantic type of each family; it has no questions of number
@@ -224,7 +225,7 @@ def coco_caption(told: Sequence[Told]) -> dict[str, str]:
         }
         for picture in told
     ]
-    return {f"{EVAL}/coco_caption/captions_val2014.json": _captions(images, told, "coco")}
+    return {f"{EVAL}/coco_caption/captions_val2014.json": _captions(images, told, per_image=5)}
 
 
 def nocaps(told: Sequence[Told]) -> dict[str, str]:
@@ -244,15 +245,11 @@ def nocaps(told: Sequence[Told]) -> dict[str, str]:
         }
         for picture in told
     ]
-    return {f"{EVAL}/nocaps/nocaps_val_4500_captions.json": _captions(images, told, "nocaps")}
+    return {f"{EVAL}/nocaps/nocaps_val_4500_captions.json": _captions(images, told, per_image=10)}
 
 
-_INFO = dict.fromkeys(("description", "url", "version", "year", "contributor", "date_created"), "")
-_LICENSE = {"url": "", "name": ""}
-
-
-def _captions(images: list[dict[str, Any]], told: Sequence[Told], benchmark: str) -> str:
-    said = [(picture.image_id, text) for picture in told for text in picture.captions[: _NUM_REFERENCES[benchmark]]]
+def _captions(images: list[dict[str, Any]], told: Sequence[Told], per_image: int) -> str:
+    said = [(picture.image_id, text) for picture in told for text in picture.captions[:per_image]]
     annotations = [{"image_id": image, "id": k, "caption": text} for k, (image, text) in enumerate(said, start=1)]
     return json.dumps({"info": _INFO, "images": images, "licenses": [], "annotations": annotations})
 

@@ -1,6 +1,6 @@
 """Files with reference captions: COCO's form, NoCaps' and both forms of Karpathy's split. EVAL.md section 1.
 
-COCO's is `{images: [{id, file_name, ...}], annotations: [{id, image_id, caption}]}`; NoCaps adds a `domain` to an image.
+COCO's is `{images: [{id, file_name, ...}], annotations: [{id, image_id, caption}]}`; NoCaps' images have a `domain`.
 Karpathy's own `dataset_coco.json` is `{images: [{cocoid, filename, split, sentences: [{raw, ...}]}]}`; its split `test`
 is taken. LAVIS' `coco_karpathy_test.json` is `[{image: "val2014/COCO_val2014_000000391895.jpg", caption: [...]}]`.
 """
@@ -49,7 +49,7 @@ def read_captioned_images(path: str | Path, problems: Problems) -> list[Captione
         images = [image for image in images if image.captions]
     if not images:
         raise UserError(
-            f"caption file `{path}` has no image that can be used; expected COCO's form (`images` of `id, file_name` and "
+            f"caption file `{path}` has no image that can be used; expected COCO's form (`images` of `id, file_name`, "
             "`annotations` of `image_id, caption`), Karpathy's `dataset_coco.json` or LAVIS' `coco_karpathy_test.json`"
         )
     return images
