@@ -42,17 +42,11 @@ def read_answers(path: str | Path, problems: Problems) -> list[Answer]:
     answers = []
     for row in read_rows(path, problems):
         text_field = _first(row, _TEXT_FIELDS)
-        if text_field is None:
+        if isinstance(row.fields.get(text_field), list | dict) or not text_field:
             problems.add("row without an answer", row.where)
             continue
-        id_field, prompt_field = _first(row, _ID_FIELDS), _first(row, _PROMPT_FIELDS)
-        answers.append(
-            Answer(
-                question_id=None if id_field is None else str(row.fields[id_field]),
-                text=_text(row.fields[text_field]),
-                prompt="" if prompt_field is None else _text(row.fields[prompt_field]),
-            )
-        )
+        question_id = row.text(_first(row, _ID_FIELDS)) or None
+        answers.append(Answer(question_id, row.text(text_field), row.text(_first(row, _PROMPT_FIELDS))))
     if not answers:
         raise UserError(f"answers file `{path}` holds no answer: expected rows with one of {', '.join(_TEXT_FIELDS)}")
     return answers
@@ -149,9 +143,5 @@ def _question(prompt: str) -> str:
     return lines[len(lines) > 1 and lines[0].startswith("Reference OCR token:")].lower()
 
 
-def _first(row: Row, names: Sequence[str]) -> str | None:
-    return next((name for name in names if name in row.fields), None)
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
+def _first(row: Row, names: Sequence[str]) -> str:
+    return next((name for name in names if name in row.fields), "")

@@ -26,10 +26,15 @@ class Row(NamedTuple):
         """For messages."""
         return f"{self.source}:{self.number}"
 
+    def text(self, name: str) -> str:
+        """A field as text; empty where it is absent or neither text nor a number."""
+        value = self.fields.get(name)
+        return str(value) if isinstance(value, str | int | float) else ""
+
     def has(self, names: Iterable[str], problems: Problems) -> bool:
-        """Whether all of `names` are fields; the first that is not is noted."""
+        """Whether all of `names` are fields with text or a number; the first that is not is noted."""
         for name in names:
-            if name not in self.fields:
+            if not isinstance(self.fields.get(name), str | int | float):
                 problems.add(f"row without `{name}`", self.where)
                 return False
         return True

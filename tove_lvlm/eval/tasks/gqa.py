@@ -36,25 +36,24 @@ class Gqa(Task):
             if isinstance(content, list):
                 items.extend(llava_items(content, problems))
                 continue
-            for question_id, fields in content.items():
-                row = Row(f"{path.name} {question_id}", 1, fields if isinstance(fields, dict) else {})
+            for number, (question_id, fields) in enumerate(content.items(), start=1):
+                row = Row(path.name, number, fields if isinstance(fields, dict) else {})
                 if row.has(("question", "imageId"), problems) and row.fields.get("isBalanced", True):
-                    items.append(self._item(question_id, row.fields))
+                    items.append(self._item(question_id, row))
         return checked(items, labels, problems, "question id -> `question, imageId, answer`")
 
-    def _item(self, question_id: str, fields: dict[str, Any]) -> Item:
+    def _item(self, question_id: str, row: Row) -> Item:
         gold = None
-        if "answer" in fields:
-            kinds = fields.get("types") or {}
+        if "answer" in row.fields:
+            kinds = row.fields.get("types")
+            types = row._replace(fields=kinds if isinstance(kinds, dict) else {})
             gold = gqa.Gold(
-                answer=fields["answer"],
-                structural=kinds.get("structural") or "",
-                semantic=kinds.get("semantic") or "",
+                answer=row.text("answer"), structural=types.text("structural"), semantic=types.text("semantic")
             )
         return Item(
             question_id=question_id,
-            image=f"{fields['imageId']}.jpg",
-            text=self.prompt.format(question=fields["question"]),
+            image=f"{row.text('imageId')}.jpg",
+            text=self.prompt.format(question=row.text("question")),
             gold=gold,
             group=next(iter(gold.groups()), "") if gold else "",
         )

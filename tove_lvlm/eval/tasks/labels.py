@@ -36,10 +36,10 @@ def llava_items(rows: Iterable[Row], problems: Problems) -> list[Item]:
     """Items of a LLaVA question file (`question_id, image, text`): asked as they stand, without labels."""
     return [
         Item(
-            question_id=str(row.fields["question_id"]),
-            image=str(row.fields["image"]),
-            text=str(row.fields["text"]),
-            group=str(row.fields.get("category", "")),
+            question_id=row.text("question_id"),
+            image=row.text("image"),
+            text=row.text("text"),
+            group=row.text("category"),
         )
         for row in rows
         if row.has(("question_id", "image", "text"), problems)
@@ -65,15 +65,16 @@ def checked(items: Iterable[Item], labels: Sequence[Path], problems: Problems, e
 
 
 def annotated(row: Row, problems: Problems) -> bool:
-    """Whether a question can be used: one whose list of annotators is there and empty cannot, and is noted."""
-    if row.fields.get("answers", True):
+    """Whether somebody answered the question; noted if not."""
+    answers = row.fields.get("answers")
+    if isinstance(answers, list) and answers:
         return True
     problems.add("question without annotators", row.where)
     return False
 
 
 def annotators(row: Row, problems: Problems) -> tuple[str, ...]:
-    """The people's answers in a row, given as text or as objects with `answer`; fewer than ten are noted."""
+    """The people's answers in an annotated row, as text or as objects with `answer`; fewer than ten are noted."""
     answers = [each.get("answer", "") if isinstance(each, dict) else each for each in row.fields["answers"]]
     if len(answers) < _NUM_ANNOTATORS:
         problems.add("question with fewer than ten annotators", row.where)

@@ -48,17 +48,17 @@ class Pope(Task):
         return checked(items, labels, problems, "rows of `question_id, image, text, label`")
 
     def _item(self, row: Row, split: str, alone: bool, problems: Problems) -> list[Item]:
-        label = _LABELS.get(str(row.fields["label"]).strip().lower())
+        label = _LABELS.get(row.text("label").strip().lower())
         if label is None:
             problems.add("label neither yes nor no", row.where)
             return []
-        number = str(row.fields["question_id"])
+        number = row.text("question_id")
         aliases = (_shifted(number, _LLAVA_FIRST[split]),)
         return [
             Item(
                 question_id=f"{split}/{number}",
-                image=row.fields["image"],
-                text=self.prompt.format(question=row.fields["text"]),
+                image=row.text("image"),
+                text=self.prompt.format(question=row.text("text")),
                 gold=label,
                 group=split,
                 aliases=(*aliases, number) if alone else aliases,
@@ -80,11 +80,11 @@ class Pope(Task):
 
 
 def _llava_item(row: Row) -> Item:
-    split, number = str(row.fields["category"]), str(row.fields["question_id"])
+    split, number = row.text("category"), row.text("question_id")
     return Item(
         question_id=f"{split}/{_shifted(number, -_LLAVA_FIRST.get(split, 0))}",
-        image=row.fields["image"],
-        text=row.fields["text"],
+        image=row.text("image"),
+        text=row.text("text"),
         group=split,
         aliases=(number,),
     )

@@ -48,41 +48,41 @@ class TextVqa(Task):
                 llava_prompts.update(_prompts(content, problems))
             elif "data" in content:
                 for row in rows_under(content, "data", path, problems):
-                    if "question" in row.fields:
+                    if "question" in row.fields or "ocr_tokens" not in row.fields:
                         rows.append(row)
-                    elif row.has(("image_id", "ocr_tokens"), problems):
-                        tokens[row.fields["image_id"]] = row.fields["ocr_tokens"]
+                    elif row.has(("image_id",), problems):
+                        tokens[row.text("image_id")] = row.fields["ocr_tokens"]
             else:
                 raise UserError(f"file `{path}` is not of TextVQA: expected `data` in it")
-        items = [
-            self._item(row, llava_prompts, tokens, problems)
-            for row in rows
-            if row.has(("question_id", "image_id", "question"), problems) and annotated(row, problems)
-        ]
+        items = []
+        for row in rows:
+            public = "answers" in row.fields
+            if row.has(("question_id", "image_id", "question"), problems) and (not public or annotated(row, problems)):
+                key = question_key(row.text("image_id"), row.text("question"))
+                items.append(self._item(row, key, self._ask(row, llava_prompts.get(key), tokens), problems))
         return checked(items, labels, problems, "`data` with `question_id, image_id, question, answers`")
 
-    def _item(
-        self, row: Row, llava_prompts: Mapping[str, str], tokens: Mapping[str, list[str]], problems: Problems
-    ) -> Item:
-        image_id, question = row.fields["image_id"], row.fields["question"]
-        key = question_key(image_id, question)
-        text = self.prompt.format(question=question)
-        if self.ocr and key in llava_prompts:
-            text = llava_prompts[key]
-        elif self.ocr:
-            found = row.fields.get("ocr_tokens", tokens.get(image_id))
-            if found is None:
-                raise UserError(
-                    f"{row.where}: no OCR tokens for image `{image_id}`; add LLaVA's question file or Rosetta's"
-                )
-            text = self.prompt.format(question=question, ocr=", ".join(found))
+    def _item(self, row: Row, key: str, text: str, problems: Problems) -> Item:
         return Item(
-            question_id=str(row.fields["question_id"]),
-            image=f"{image_id}.jpg",
+            question_id=row.text("question_id"),
+            image=f"{row.text('image_id')}.jpg",
             text=text,
             gold=vqa.Gold(answers=annotators(row, problems)) if "answers" in row.fields else None,
             aliases=(key,),
         )
+
+    def _ask(self, row: Row, llava_prompt: str | None, tokens: Mapping[str, list[str]]) -> str:
+        question, image_id = row.text("question"), row.text("image_id")
+        if not self.ocr:
+            return self.prompt.format(question=question)
+        if llava_prompt is not None:
+            return llava_prompt
+        found = row.fields.get("ocr_tokens", tokens.get(image_id))
+        if not isinstance(found, list):
+            raise UserError(
+                f"{row.where}: no OCR tokens for image `{image_id}`; add LLaVA's question file or Rosetta's"
+            )
+        return self.prompt.format(question=question, ocr=", ".join(map(str, found)))
 
     def score(self, items: Sequence[Item], answers: Mapping[str, str], convention: str, problems: Problems) -> Score:
         """Soft accuracy as m4c's and LLaVA's scripts: always normalised, percent with two decimals."""
@@ -110,7 +110,7 @@ class TextVqaOcr(TextVqa):
 
 def _prompts(rows: Sequence[Row], problems: Problems) -> dict[str, str]:
     return {
-        question_key(str(row.fields["question_id"]), row.fields["text"]): row.fields["text"]
+        question_key(row.text("question_id"), row.text("text")): row.text("text")
         for row in rows
         if row.has(("question_id", "text"), problems)
     }

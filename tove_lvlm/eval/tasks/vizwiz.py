@@ -39,17 +39,18 @@ class VizWiz(Task):
         items: list[Item] = []
         for path in map(Path, labels):
             rows = read_rows(path, problems)
-            items.extend(
-                self._item(row, problems)
-                for row in rows
-                if "question" in row.fields and row.has(("image",), problems) and annotated(row, problems)
-            )
-            items.extend(llava_items((row for row in rows if "question" not in row.fields), problems))
+            for row in rows:
+                if "question" not in row.fields:
+                    items.extend(llava_items([row], problems))
+                elif row.has(("image", "question"), problems) and (
+                    "answers" not in row.fields or annotated(row, problems)
+                ):
+                    items.append(self._item(row, problems))
         return checked(items, labels, problems, "rows of `image, question, answers`, or of `question_id, image, text`")
 
     def _item(self, row: Row, problems: Problems) -> Item:
-        image = str(row.fields["image"])
-        answer_type = row.fields.get("answer_type", "")
+        image = row.text("image")
+        answer_type = row.text("answer_type")
         gold = None
         if "answers" in row.fields:
             answerable = row.fields.get("answerable")
@@ -61,7 +62,7 @@ class VizWiz(Task):
         return Item(
             question_id=image,
             image=image,
-            text=self.prompt.format(question=row.fields["question"]),
+            text=self.prompt.format(question=row.text("question")),
             gold=gold,
             group=answer_type,
             aliases=(Path(image).stem,),

@@ -43,7 +43,7 @@ class VqaV2(Task):
             if isinstance(content, list):
                 items.extend(llava_items(content, problems))
             elif "questions" in content:
-                subset = content.get("data_subtype", "val2014")
+                subset = str(content.get("data_subtype") or "val2014")
                 questions.extend((row, subset) for row in rows_under(content, "questions", path, problems))
             elif "annotations" in content:
                 annotations.extend(rows_under(content, "annotations", path, problems))
@@ -53,21 +53,22 @@ class VqaV2(Task):
         for row, subset in questions:
             if not row.has(("question_id", "question", "image_id"), problems):
                 continue
-            question_id = str(row.fields["question_id"])
+            question_id = row.text("question_id")
             if annotations and question_id not in golds:
                 problems.add("question without annotation", question_id)
                 continue
-            items.append(self._item(question_id, row.fields, subset, golds.pop(question_id, None)))
-        problems.add_all("annotation without question", golds)
+            items.append(self._item(row, subset, golds.get(question_id)))
+        asked = {item.question_id for item in items}
+        problems.add_all("annotation without question", (each for each in golds if each not in asked))
         return checked(items, labels, problems, "the official questions, or rows of `question_id, image, text`")
 
-    def _item(self, question_id: str, fields: dict[str, Any], subset: str, gold: vqa.Gold | None) -> Item:
+    def _item(self, row: Row, subset: str, gold: vqa.Gold | None) -> Item:
         # test-dev and test-std are parts of the image set test2015.
         image_set = subset.replace("-dev", "").replace("-std", "")
         return Item(
-            question_id=question_id,
-            image=fields.get("image") or f"COCO_{image_set}_{fields['image_id']!s:0>12}.jpg",
-            text=self.prompt.format(question=fields["question"]),
+            question_id=row.text("question_id"),
+            image=row.text("image") or f"COCO_{image_set}_{row.text('image_id'):0>12}.jpg",
+            text=self.prompt.format(question=row.text("question")),
             gold=gold,
             group=gold.answer_type if gold else "",
         )
@@ -112,12 +113,12 @@ class VqaV2(Task):
 def _golds(annotations: Sequence[Row], problems: Problems) -> dict[str, vqa.Gold]:
     golds: dict[str, vqa.Gold] = {}
     for row in annotations:
-        if not (row.has(("question_id", "answers"), problems) and annotated(row, problems)):
+        if not (row.has(("question_id",), problems) and annotated(row, problems)):
             continue
-        question_id, answers = str(row.fields["question_id"]), annotators(row, problems)
+        question_id, answers = row.text("question_id"), annotators(row, problems)
         if question_id in golds:
             problems.add("duplicate annotation", question_id)
         else:
-            kinds = {kind: row.fields.get(kind, "") for kind in ("question_type", "answer_type")}
+            kinds = {kind: row.text(kind) for kind in ("question_type", "answer_type")}
             golds[question_id] = vqa.Gold(answers=answers, **kinds)
     return golds

@@ -38,19 +38,18 @@ class Vsr(Task):
         return checked(items, labels, problems, "rows of `image, caption, label, relation`")
 
     def _item(self, row: Row, stem: str, alone: bool, problems: Problems) -> list[Item]:
-        fields = row.fields
-        if fields["label"] not in (0, 1):
+        if row.fields["label"] not in (0, 1):
             problems.add("label neither 0 nor 1", row.where)
             return []
-        category = vsr.CATEGORY.get(str(fields["relation"]), "")
+        category = vsr.CATEGORY.get(row.text("relation"), "")
         if not category:
             problems.add("relation of no category", row.where)
         return [
             Item(
                 question_id=f"{stem}/{row.number}",
-                image=fields["image"],
-                text=self.prompt.format(question=fields["caption"]),
-                gold=bool(fields["label"]),
+                image=row.text("image"),
+                text=self.prompt.format(question=row.text("caption")),
+                gold=bool(row.fields["label"]),
                 group=category,
                 aliases=(str(row.number),) if alone else (),
                 choices=self.choices,
