@@ -75,11 +75,30 @@ def test_rows_that_cannot_be_used_are_named_and_left_out(tmp_path):
     assert problems["reference for an unknown image"] == ["77"]
     assert problems["duplicate question id"] == ["1"]
     counts = {kind: part["count"] for kind, part in found.items()}
-    assert (
-        counts["reference without words"] == counts["row without `caption`"] == counts["row without `file_name`"] == 1
-    )
-    assert counts["row that is not an object"] == 1
+    assert counts["reference without words"] == 2
+    assert counts["row without `file_name`"] == counts["row that is not an object"] == 1
     assert sum(counts.values()) == 7
+
+
+def test_fields_of_another_kind_are_named(tmp_path):
+    rows = [
+        {"image": "a_7.jpg", "caption": ["a cat", None, {}]},
+        {"image": "a_8.jpg", "caption": {}},
+        {"image": ["x"]},
+        {"image": "x"},
+    ]
+    items, problems = _read(CocoCaption, tmp_path, rows)
+    assert [(item.question_id, item.gold) for item in items] == [("7", ("a cat",))]
+    assert {kind: part["count"] for kind, part in problems.as_dict().items()} == {
+        "reference without words": 3,
+        "image without a reference": 1,
+        "row without `image`": 1,
+        "image name without a number": 1,
+    }
+    images = [{"split": "test", "cocoid": k, "filename": "f", "sentences": s} for k, s in enumerate([["a"], 3, [{}]])]
+    items, problems = _read(CocoCaption, tmp_path, {"images": images})
+    assert [item.gold for item in items] == [("a",)]
+    assert len(problems["reference without words"]) == 2
 
 
 def test_a_split_without_references_can_be_asked_but_not_scored(tmp_path):

@@ -6,7 +6,6 @@ is taken. LAVIS' `coco_karpathy_test.json` is `[{image: "val2014/COCO_val2014_00
 """
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,14 +57,14 @@ def read_captioned_images(path: str | Path, problems: Problems) -> list[Captione
 def _coco(images: list[Row], annotations: list[Row], problems: Problems) -> list[CaptionedImage]:
     captions: dict[str, list[str]] = {}
     for row in annotations:
-        if row.has(["image_id", "caption"], problems):
-            captions.setdefault(str(row.fields["image_id"]), []).extend(_usable([row.fields["caption"]], row, problems))
+        if row.has(["image_id"], problems):
+            captions.setdefault(row.text("image_id"), []).extend(_usable(row, [row.fields.get("caption")], problems))
     found = [
         CaptionedImage(
-            image_id=str(row.fields["id"]),
-            file_name=str(row.fields["file_name"]),
-            captions=tuple(captions.get(str(row.fields["id"]), ())),
-            domain=str(row.fields.get("domain", "")),
+            image_id=row.text("id"),
+            file_name=row.text("file_name"),
+            captions=tuple(captions.get(row.text("id"), ())),
+            domain=row.text("domain"),
         )
         for row in images
         if row.has(["id", "file_name"], problems)
@@ -78,31 +77,34 @@ def _coco(images: list[Row], annotations: list[Row], problems: Problems) -> list
 def _karpathy(images: list[Row], problems: Problems) -> list[CaptionedImage]:
     found = []
     for row in images:
-        if row.has(["split", "cocoid", "filename", "sentences"], problems) and row.fields["split"] == "test":
-            said = [sentence.get("raw") for sentence in row.fields["sentences"]]
-            captions = tuple(_usable(said, row, problems))
-            found.append(CaptionedImage(str(row.fields["cocoid"]), str(row.fields["filename"]), captions))
+        if row.has(["split", "cocoid", "filename"], problems) and row.text("split") == "test":
+            said = [each.get("raw") if isinstance(each, dict) else each for each in _listed(row, "sentences")]
+            captions = tuple(_usable(row, said, problems))
+            found.append(CaptionedImage(row.text("cocoid"), row.text("filename"), captions))
     return found
 
 
 def _lavis(rows: list[Row], problems: Problems) -> list[CaptionedImage]:
     found = []
     for row in rows:
-        if row.has(["image", "caption"], problems):
-            file_name = Path(str(row.fields["image"])).name
+        if row.has(["image"], problems):
+            file_name = Path(row.text("image")).name
             number = re.search(r"(\d+)\.\w+$", file_name)
-            said = row.fields["caption"]
             if number is None:
                 problems.add("image name without a number", row.where)
                 continue
-            captions = tuple(_usable(said if isinstance(said, list) else [said], row, problems))
+            captions = tuple(_usable(row, _listed(row, "caption"), problems))
             found.append(CaptionedImage(str(int(number[1])), file_name, captions))
     return found
 
 
-def _usable(captions: Iterable[Any], row: Row, problems: Problems) -> Iterable[str]:
-    for caption in captions:
-        if isinstance(caption, str) and caption.strip():
-            yield caption
-        else:
-            problems.add("reference without words", row.where)
+def _listed(row: Row, name: str) -> list[Any]:
+    """A field that is a list, or the single value that it is; none where it is absent."""
+    value = row.fields.get(name, [])
+    return value if isinstance(value, list) else [value]
+
+
+def _usable(row: Row, captions: list[Any], problems: Problems) -> list[str]:
+    found = [caption for caption in captions if isinstance(caption, str) and caption.strip()]
+    problems.add_all("reference without words", [row.where] * (len(captions) - len(found)))
+    return found
