@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sentencepiece import SentencePieceProcessor
 
 from tove_lvlm.eval import tasks  # noqa: F401  fills TASKS
 from tove_lvlm.eval.problems import Problems
 from tove_lvlm.eval.task import TASKS
+from tove_lvlm.storage import ASSETS
 from tove_lvlm.world import benchmarks, language
 from tove_lvlm.world.benchmarks import ASKED, write_benchmarks
 from tove_lvlm.world.dataset import scene_seeds, write_dataset
@@ -85,6 +87,20 @@ def test_every_task_finds_its_labels_and_pictures(root, scenes, name):
     assert picture.format == "JPEG"
     difference = np.asarray(picture, float) - render(scenes[0]).rgb[0]
     assert np.abs(difference).mean() < 1.5
+
+
+def test_the_minis_language_model_knows_every_word_that_it_is_asked(root):
+    tokenizer = SentencePieceProcessor(model_file=str(ASSETS / "miniature" / "vicuna" / "tokenizer.model"))
+    asked = set()
+    for name, prompt in ASKED.items():
+        asked |= {
+            prompt.format(question=item.text.split("\n")[0]) for item in _items(root, name)[0] if "vsr" not in name
+        }
+    asked |= {row["caption"] for row in _lines(root / "playground/data/eval/vsr/zeroshot/test.jsonl")}
+    assert len(asked) > 100
+    for text in asked:
+        words = text.replace("?", " ?").replace(",", " ,").replace(".", " .").split()
+        assert len(tokenizer.encode(text)) == len(words), text
 
 
 def test_every_task_but_textvqa_with_tokens_is_there():

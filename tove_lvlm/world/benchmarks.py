@@ -6,8 +6,9 @@
 
 All are about the same held-out scenes as `write_dataset`'s of the same seed. Questions are in the world's own words
 ("Is there a red sphere?", where POPE says "... in the image?"), and `ASKED` is how a model of the miniature is to be
-asked: it has learnt some fifty words and no prompt, and answers nothing sensible to the tasks' own. It has learnt
-one-word answers to questions. Judging statements (VSR) and, after stage 2, captions are not among what it has learnt.
+asked: it has learnt one-word answers to such questions and no prompt around them, and answers nothing sensible to the
+tasks' own. Statements (VSR) are not in its training, and captions only without a prompt (stage 1): those two
+benchmarks run from images to score, but the score says nothing.
 """
 
 from __future__ import annotations
