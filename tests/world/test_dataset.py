@@ -134,6 +134,6 @@ def test_an_old_data_set_is_replaced_and_anything_else_is_kept(tmp_path):
     [{"split": "val"}, {"num_scenes": 0}, {"questions_per_scene": 0}, {"questions_per_scene": 21}, {"seed": -1}],
 )
 def test_bad_arguments_are_refused(tmp_path, arguments):
-    with pytest.raises(ValueError, match=r"split|num_scenes"):
+    with pytest.raises(ValueError, match=r"split|num_scenes|questions_per_scene"):
         dataset.write_dataset(tmp_path / "x", **({"split": "train", "num_scenes": 2} | arguments))
     assert list(tmp_path.iterdir()) == []

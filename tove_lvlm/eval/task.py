@@ -47,6 +47,8 @@ class Score:
     groups: dict[str, dict[str, float]] = field(default_factory=dict)
     """Part of the benchmark -> its own metrics, `n` among them."""
     num_items: int
+    notes: tuple[str, ...] = ()
+    """Sentences for who reads the score: what was left out of it, and what to do about that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ class Task(ABC):
     layouts: ClassVar[tuple[Layout, ...]]
     """LLaVA's first (root: the folder that holds `playground`), then as the official site packs it."""
     prompt: ClassVar[str]
-    """Template with `{question}`; its hash is in the score record."""
+    """Template with `{question}` where there is one; its hash is in the score record."""
     conventions: ClassVar[tuple[str, ...]] = ("official",)
     """How answers may be scored; the first is the default."""
     form: ClassVar[str] = GENERATE

@@ -12,11 +12,12 @@ heldout:  questions.jsonl           {question_id, image, text, answer, family}
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,26 +64,50 @@ def write_dataset(
         ValueError: unknown split, a number out of range.
         FileExistsError: `out_dir` holds something that is not a data set of this function.
     """
-    out_dir = Path(out_dir)
-    if num_scenes < 1 or not 1 <= questions_per_scene <= 20 or not 0 <= seed < _MOST_SEEDS:
+    if not 1 <= questions_per_scene <= 20:
+        raise ValueError(f"questions_per_scene must be 1 to 20, got {questions_per_scene}")
+    seeds = scene_seeds(split, num_scenes, seed)
+    with whole_folder(out_dir, "dataset.json") as working:
+        return _write(working, split, seeds, seed, questions_per_scene, progress or (lambda done, total: None))
+
+
+def scene_seeds(split: str, num_scenes: int, seed: int) -> np.ndarray:
+    """(num_scenes,) seeds of the scenes of one data set; those of different `seed` are different scenes.
+
+    Raises:
+        ValueError: unknown split, a number out of range.
+    """
+    if num_scenes < 1 or not 0 <= seed < _MOST_SEEDS:
         raise ValueError(
-            "num_scenes must be at least 1, questions_per_scene 1 to 20 and seed 0 to 2**24 - 1, "
-            f"got {num_scenes}, {questions_per_scene} and {seed}"
+            f"num_scenes must be at least 1 and seed 0 to 2**24 - 1, got num_scenes={num_scenes} and seed={seed}"
         )
-    if out_dir.is_file() or (out_dir.is_dir() and any(out_dir.iterdir()) and not (out_dir / "dataset.json").is_file()):
+    return split_seeds(split, num_scenes, start=seed * _SEED_SPAN)
+
+
+@contextlib.contextmanager
+def whole_folder(out_dir: str | os.PathLike[str], content: str) -> Iterator[Path]:
+    """Gives a folder to write into, which takes the place of `out_dir` when all went well; else nothing changes.
+
+    Args:
+        out_dir: the folder to make; an earlier one that this made is replaced.
+        content: name of the file that says what was written and shows that the folder may be replaced.
+
+    Raises:
+        FileExistsError: `out_dir` holds something and not that file.
+    """
+    out_dir = Path(out_dir)
+    if out_dir.is_file() or (out_dir.is_dir() and any(out_dir.iterdir()) and not (out_dir / content).is_file()):
         raise FileExistsError(f"{out_dir} exists and is not a miniature data set; name another folder or remove it")
-    seeds = split_seeds(split, num_scenes, start=seed * _SEED_SPAN)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}-", dir=out_dir.parent))
     try:
         working.chmod(0o755)
-        content = _write(working, split, seeds, seed, questions_per_scene, progress or (lambda done, total: None))
+        yield working
         if out_dir.is_dir():
             shutil.rmtree(out_dir)
         os.replace(working, out_dir)
     finally:
         shutil.rmtree(working, ignore_errors=True)
-    return content
 
 
 def _write(

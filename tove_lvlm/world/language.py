@@ -138,12 +138,17 @@ def statements(scenes: Scenes, i: int, rng: np.random.Generator, per_relation: i
     return dice.shuffled(list(found.values()))
 
 
+def is_there(name: str) -> str:
+    """The question whether something of that name is in the scene: `red sphere`, `red object`."""
+    return f"Is there {_article(name)} {name}?"
+
+
 def corpus() -> Iterator[str]:
     """Sentences that hold every word that this module can write; what the miniature's tokenizer is trained on."""
     for color in COLORS:
         for shape in SHAPES:
             yield f"{_article(color)} {color} {shape}"
-            yield f"Is there {_article(color)} {color} {shape}?"
+            yield is_there(f"{color} {shape}")
     for word in ("left", "right", "top", "bottom", "middle", "center", "near", "far", "halfway", "yes", "no"):
         yield f"at the {word}"
     for num in range(MIN_OBJECTS, MAX_OBJECTS + 1):
@@ -233,7 +238,7 @@ def _ask_exist(objects: list[Thing], dice: _Dice) -> tuple[str, str]:
     else:
         there = {t.color for t in objects}
         name = dice.choice([c for c in COLORS if (c in there) == present]) + " object"
-    return f"Is there {_article(name)} {name}?", "yes" if present else "no"
+    return is_there(name), "yes" if present else "no"
 
 
 def _ask_shape(objects: list[Thing], dice: _Dice) -> tuple[str, str] | None:

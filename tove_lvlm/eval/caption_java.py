@@ -1,0 +1,135 @@
+"""The Java programs in pycocoevalcap: the PTB tokenizer, METEOR 1.5 and SPICE. EVAL.md section 2.1.
+
+The package's jars are run here, not its wrappers. Those write into site-packages, print, use the locale's charset, and
+take a line separator inside a caption (carriage return, U+2028, ...) for the start of the next caption, so that all
+that follow are scored against another image's references.
+"""
+
+import json
+import math
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..config import UserError
+from ..registry import require
+
+_PTB_JAR = "stanford-corenlp-3.4.1.jar"
+_METEOR_JAR = "meteor-1.5.jar"
+_SPICE_JAR = "spice-1.0.jar"
+_PARSER_JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+_PARSER_SITE = "stanford-corenlp-full-2015-12-09.zip from https://nlp.stanford.edu/software/"
+
+
+def tokenize(captions: Sequence[str]) -> list[str]:
+    """Captions as the official evaluation sees them: PTB tokens in lower case without punctuation, joined by blanks.
+
+    Args:
+        captions: Any texts; white space of any kind separates words.
+
+    Returns:
+        One string for each caption, empty where no word is left.
+
+    Raises:
+        UserError: There is no Java, or it fails.
+        ImportError: pycocoevalcap is not installed.
+    """
+    module = require("pycocoevalcap.tokenizer.ptbtokenizer", extra="eval")
+    text = "".join(" ".join(caption.split()) + "\n" for caption in captions)
+    program = ["-cp", _PTB_JAR, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    lines = _java(Path(module.__file__).parent, [*program, "-encoding", "UTF-8"], text).split("\n")[:-1]
+    if len(lines) != len(captions):
+        raise UserError(f"the PTB tokenizer gave {len(lines)} lines for {len(captions)} captions; nothing is scored")
+    dropped = set(module.PUNCTUATIONS)
+    return [" ".join(word for word in line.split() if word not in dropped) for line in lines]
+
+
+def meteor(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], parts: Sequence[Sequence[int]]
+) -> list[float]:
+    """METEOR 1.5 for English, in [0, 1], of each part of the images.
+
+    Args:
+        candidates: Tokenised captions.
+        references: Tokenised references of each caption's image.
+        parts: Positions of the captions that are scored together.
+
+    Raises:
+        UserError: There is no Java, or it fails.
+    """
+    folder = Path(require("pycocoevalcap.meteor.meteor", extra="eval").__file__).parent
+    command = _command(["-Xmx2G", "-jar", _METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"])
+    rows = [[*known, said] for known, said in zip(references, candidates, strict=True)]
+    with tempfile.TemporaryFile() as errors:
+        try:
+            # one process for all: it takes ten seconds to start
+            with subprocess.Popen(
+                command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            ) as process:
+                statistics = [_ask(process, ["SCORE", *(text.replace("|||", " ") for text in row)]) for row in rows]
+                # the score of every caption comes first, the part's own last
+                return [float(_ask(process, ["EVAL", *(statistics[i] for i in part)], len(part))) for part in parts]
+        except (OSError, ValueError) as error:
+            errors.seek(0)
+            raise UserError(f"METEOR failed: {_last_line(errors.read()) or error}") from error
+
+
+def _ask(process: subprocess.Popen, words: Sequence[str], skipped: int = 0) -> str:
+    """METEOR's answer to one request, of whose lines the first few are skipped."""
+    process.stdin.write((" ||| ".join(words) + "\n").encode("utf-8", "replace"))
+    process.stdin.flush()
+    return [process.stdout.readline() for _ in range(skipped + 1)][-1].decode("utf-8").strip()
+
+
+def missing_for_spice() -> str:
+    """What SPICE lacks, in a sentence that says what to put where; empty when all is there."""
+    lib = Path(require("pycocoevalcap.spice.spice", extra="eval").__file__).parent / "lib"
+    missing = [jar for jar in _PARSER_JARS if not (lib / jar).is_file()]
+    return f"SPICE is left out: put {' and '.join(missing)} (of {_PARSER_SITE}) into {lib}" if missing else ""
+
+
+def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """SPICE's F-score of each caption, in [0, 1]; not a number where SPICE defines none.
+
+    Args:
+        candidates: Tokenised captions.
+        references: Tokenised references of each caption's image.
+
+    Raises:
+        UserError: There is no Java, or it fails (it takes up to 8 GB of memory).
+    """
+    folder = Path(require("pycocoevalcap.spice.spice", extra="eval").__file__).parent
+    rows = [
+        {"image_id": index, "test": said, "refs": list(known)}
+        for index, (said, known) in enumerate(zip(candidates, references, strict=True))
+    ]
+    with tempfile.TemporaryDirectory() as working:
+        given, found = Path(working, "captions.json"), Path(working, "scores.json")
+        given.write_text(json.dumps(rows))
+        _java(folder, ["-Xmx8G", "-jar", _SPICE_JAR, str(given), "-out", str(found), "-subset", "-silent"])
+        scores = {row["image_id"]: row["scores"]["All"]["f"] for row in json.loads(found.read_text())}
+    return [math.nan if scores[index] is None else float(scores[index]) for index in range(len(rows))]
+
+
+def _java(folder: Path, arguments: Sequence[str], text: str = "") -> str:
+    """What a Java program in `folder` writes when it reads `text`."""
+    done = subprocess.run(_command(arguments), cwd=folder, input=text.encode("utf-8", "replace"), capture_output=True)
+    if done.returncode:
+        program = " ".join(arguments[:3])
+        raise UserError(f"`java {program} ...` failed with code {done.returncode}: {_last_line(done.stderr)}")
+    return done.stdout.decode("utf-8")
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    if shutil.which("java") is None:
+        raise UserError(
+            "caption metrics need Java and there is no `java` on PATH; install a Java runtime: the package "
+            "`default-jre-headless` of Debian and Ubuntu, `openjdk` of conda and Homebrew"
+        )
+    return ["java", "-Dfile.encoding=UTF-8", *arguments]
+
+
+def _last_line(said: bytes) -> str:
+    return said.decode("utf-8", "replace").strip().rpartition("\n")[2]
