@@ -99,7 +99,7 @@ def render(folder: Path, scenes: tuple[int, int], console: Console) -> None:
 
     for split, num_scenes in zip(("train", "heldout"), scenes, strict=True):
         console.print(f"rendering {num_scenes} scenes ({split}) ...")
-        write_dataset(folder / split, split=split, num_scenes=num_scenes, seed=0)
+        write_dataset(folder / split, split=split, num_scenes=num_scenes, seed=0, all_tasks=True)
 
 
 def train(output: Path, seed: int, steps: int | None, console: Console) -> None:

@@ -137,3 +137,33 @@ def test_bad_arguments_are_refused(tmp_path, arguments):
     with pytest.raises(ValueError, match=r"split|num_scenes|questions_per_scene"):
         dataset.write_dataset(tmp_path / "x", **({"split": "train", "num_scenes": 2} | arguments))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_all_tasks_adds_statements_and_a_caption_to_the_conversations(tmp_path):
+    dataset.write_dataset(tmp_path / "plain", "train", 40, seed=3)
+    dataset.write_dataset(tmp_path / "all", "train", 40, seed=3, all_tasks=True)
+    plain, full = (json.loads((tmp_path / name / "finetune.json").read_text()) for name in ("plain", "all"))
+    first_asked, num_said = set(), []
+    for before, after in zip(plain, full, strict=True):
+        pairs, had = (
+            {
+                (s["conversations"][k]["value"].removeprefix("<image>\n"), s["conversations"][k + 1]["value"])
+                for k in range(0, len(s["conversations"]), 2)
+            }
+            for s in (after, before)
+        )
+        assert had <= pairs
+        added = pairs - had
+        captions = [answer for asked, answer in added if asked == dataset.DESCRIBE]
+        assert len(captions) == 1
+        assert len(captions[0].split()) > 2
+        said = {asked: answer for asked, answer in added if asked != dataset.DESCRIBE}
+        num_said.append(len(said))
+        assert set(said.values()) <= {"yes", "no"}
+        assert all(text.startswith("The ") and text.endswith(".") for text in said)
+        assert [turn["value"].startswith("<image>\n") for turn in after["conversations"]].count(True) == 1
+        first_asked.add(after["conversations"][0]["value"].split()[1])
+    assert max(num_said) == 4
+    assert sum(num_said) > 2 * len(num_said), "few scenes have nothing to state"
+    assert len(first_asked) > 3, "the new turns stand anywhere"
+    assert (tmp_path / "plain" / "pretrain.json").read_text() == (tmp_path / "all" / "pretrain.json").read_text()

@@ -7,8 +7,8 @@
 All are about the same held-out scenes as `write_dataset`'s of the same seed. Questions are in the world's own words
 ("Is there a red sphere?", where POPE says "... in the image?"), and `ASKED` is how a model of the miniature is to be
 asked: it has learnt one-word answers to such questions and no prompt around them, and answers nothing sensible to the
-tasks' own. Statements (VSR) are not in its training, and captions only without a prompt (stage 1): those two
-benchmarks run from images to score, but the score says nothing.
+tasks' own. Statements (VSR) and captions it knows when its training data was written with `all_tasks`, as the demo's
+is. "True" and "False" (`vsr_likelihood`) are no words of the world.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from PIL import Image
 
 from . import benchmark_files, language
 from .benchmark_files import EVAL, Told, coco_name, open_images_name, vizwiz_name
-from .dataset import scene_seeds, whole_folder
+from .dataset import DESCRIBE, scene_seeds, whole_folder
 from .render import render
 from .scene import Scenes, sample
 
 FORMAT = 1
 ASKED = {
     **dict.fromkeys(("pope", "vqav2", "gqa", "textvqa", "vizwiz", "vsr", "vsr_likelihood"), "{question}"),
-    **dict.fromkeys(("coco_caption", "nocaps"), "Describe the scene."),
+    **dict.fromkeys(("coco_caption", "nocaps"), DESCRIBE),
 }
 """Task -> the prompt for models of the miniature, in place of the task's own."""
 

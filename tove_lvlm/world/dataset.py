@@ -28,7 +28,8 @@ from tove_lvlm.world.render import render
 from tove_lvlm.world.scene import Scenes, sample, split_seeds
 
 FORMAT = 1
-CAPTION_REQUEST = "<image>\nDescribe the scene."
+DESCRIBE = "Describe the scene."
+CAPTION_REQUEST = f"<image>\n{DESCRIBE}"
 
 _BLOCK = 256
 _SEED_SPAN = 1 << 32  # worlds of different data set seeds lie this far apart in the list of scene seeds
@@ -41,6 +42,7 @@ def write_dataset(
     num_scenes: int,
     seed: int = 0,
     questions_per_scene: int = 12,
+    all_tasks: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:
     """Renders scenes and writes them with their texts; the folder appears whole or not at all.
@@ -55,6 +57,8 @@ def write_dataset(
         seed: which part of the endless world, and the draw of the texts.
         questions_per_scene: at most so many turns per conversation (train), at most 20; held-out scenes get at most
             one question of each family.
+        all_tasks: a training conversation also judges statements (yes or no) and describes the scene, in places drawn
+            at random: what `benchmarks` asks besides questions.
         progress: called with pictures done and pictures in all.
 
     Returns:
@@ -68,7 +72,8 @@ def write_dataset(
         raise ValueError(f"questions_per_scene must be 1 to 20, got {questions_per_scene}")
     seeds = scene_seeds(split, num_scenes, seed)
     with whole_folder(out_dir, "dataset.json") as working:
-        return _write(working, split, seeds, seed, questions_per_scene, progress or (lambda done, total: None))
+        told = {"per_scene": questions_per_scene, "all_tasks": all_tasks}
+        return _write(working, split, seeds, seed, told, progress or (lambda done, total: None))
 
 
 def scene_seeds(split: str, num_scenes: int, seed: int) -> np.ndarray:
@@ -111,7 +116,7 @@ def whole_folder(out_dir: str | os.PathLike[str], content: str) -> Iterator[Path
 
 
 def _write(
-    folder: Path, split: str, seeds: np.ndarray, seed: int, per_scene: int, progress: Callable[[int, int], None]
+    folder: Path, split: str, seeds: np.ndarray, seed: int, told: dict, progress: Callable[[int, int], None]
 ) -> dict:
     (folder / "images").mkdir()
     files: dict[str, list[dict]] = {}
@@ -122,8 +127,9 @@ def _write(
             Image.fromarray(rgb).save(folder / "images" / image, compress_level=1)
             # texts depend on the data set's seed and the scene alone, not on how many scenes there are
             rng = np.random.default_rng([seed, int(scenes.seed[i])])
-            texts = _train_texts if split == "train" else _heldout_texts
-            for name, rows in texts(scenes, i, image, rng, per_scene).items():
+            train = split == "train"
+            texts = _train_texts(scenes, i, image, rng, **told) if train else _heldout_texts(scenes, i, image, rng)
+            for name, rows in texts.items():
                 files.setdefault(name, []).extend(rows)
         progress(min(start + _BLOCK, len(seeds)), len(seeds))
     for name, rows in files.items():
@@ -133,24 +139,29 @@ def _write(
         "split": split,
         "num_scenes": len(seeds),
         "seed": seed,
-        "questions_per_scene": per_scene,
+        "questions_per_scene": told["per_scene"],
+        "all_tasks": told["all_tasks"],
         "files": {name: len(rows) for name, rows in files.items()},
     }
     (folder / "dataset.json").write_text(json.dumps(content, indent=2) + "\n")
     return content
 
 
-def _train_texts(scenes: Scenes, i: int, image: str, rng: np.random.Generator, per_scene: int) -> dict[str, list[dict]]:
+def _train_texts(
+    scenes: Scenes, i: int, image: str, rng: np.random.Generator, per_scene: int, all_tasks: bool
+) -> dict[str, list[dict]]:
     stem = image.removesuffix(".png")
     caption = _sample(f"caption-{stem}", image, [(CAPTION_REQUEST, language.captions(scenes, i, rng))])
-    asked = language.questions(scenes, i, rng, per_family=2)[:per_scene]
-    turns = [(("" if turn else "<image>\n") + item.text, item.answer) for turn, item in enumerate(asked)]
+    asked = [(item.text, item.answer) for item in language.questions(scenes, i, rng, per_family=2)[:per_scene]]
+    if all_tasks:
+        asked += [(said.text, "yes" if said.label else "no") for said in language.statements(scenes, i, rng)]
+        asked += [(DESCRIBE, language.captions(scenes, i, rng))]
+        asked = [asked[k] for k in rng.permutation(len(asked))]
+    turns = [(("" if turn else "<image>\n") + text, answer) for turn, (text, answer) in enumerate(asked)]
     return {"pretrain.json": [caption], "finetune.json": [_sample(f"questions-{stem}", image, turns)]}
 
 
-def _heldout_texts(
-    scenes: Scenes, i: int, image: str, rng: np.random.Generator, per_scene: int
-) -> dict[str, list[dict]]:
+def _heldout_texts(scenes: Scenes, i: int, image: str, rng: np.random.Generator) -> dict[str, list[dict]]:
     stem = image.removesuffix(".png")
     asked, said = language.questions(scenes, i, rng, per_family=1), language.statements(scenes, i, rng)
     return {
