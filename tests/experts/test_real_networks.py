@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -109,9 +110,7 @@ def test_hed_draws_the_photographs_edges(tower, photographs):
     assert edges_BHW.shape == (2, 224, 224)
     for edges_HW, grey_HW in zip(edges_BHW, pixels_B3HW.mean(1).double().numpy(), strict=True):
         reference_HW = gaussian(canny(grey_HW, sigma=2).astype(float), 3).ravel()
-        correlation = torch.corrcoef(torch.tensor([gaussian(edges_HW, 3).ravel().tolist(), reference_HW.tolist()]))[
-            0, 1
-        ]
+        correlation = np.corrcoef(gaussian(edges_HW, 3).ravel(), reference_HW)[0, 1]
         assert correlation > 0.5, correlation
         assert 0.02 < edges_HW.mean() < 0.3
 
