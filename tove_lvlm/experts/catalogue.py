@@ -78,7 +78,7 @@ def entry_of(reference: str) -> dict[str, Any]:
         return {"name": reference, **entry}
     if family not in EXPERT_FIELDS:
         raise ConfigError(f"expert `{reference}`: unknown family `{family}`; {nearest(family, EXPERT_FIELDS.names())}")
-    from . import EXPERTS
+    from ..experts import EXPERTS
 
     found = EXPERTS.get(family).entry_of(architecture)
     name = re.sub(r"\W+", "_", re.split(r"[./]", architecture)[0]).lower()
