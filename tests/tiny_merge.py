@@ -42,7 +42,7 @@ def run(cfg_path: Path, *options: str) -> int:
     return main(MergeStage(), [*arguments, "--options", *options] if options else arguments)
 
 
-def launch(cfg_path: Path, options: list[str], ranks: int, timeout: float = 300) -> tuple[int, str]:
+def launch(cfg_path: Path, options: list[str], ranks: int, timeout: float = 1500) -> tuple[int, str]:
     """(exit code, output) of scripts/merge_experts.py under the DeepSpeed launcher; no rank outlives it."""
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", str(ranks)]
     command += ["--master_port", str(20000 + os.getpid() % 20000), str(ROOT / "scripts" / "merge_experts.py")]

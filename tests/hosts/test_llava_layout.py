@@ -172,7 +172,7 @@ def test_a_checkpoint_with_missing_or_foreign_keys(exported, tmp_path):
 def run_module(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     environment = tiny_lvlm.environment() | {"TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-m", "tove_lvlm.hosts.llava", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=1200)
 
 
 def test_llavas_evaluation_answers_about_images_as_we_do(tmp_path):

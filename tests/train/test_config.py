@@ -89,7 +89,7 @@ def test_script_ends_with_code_2_and_one_line_before_torch(world, launcher_flag)
         env=tiny_lvlm.environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
