@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from tove_lvlm import config
+from tove_lvlm import ToVEVisionModel, build_tower, config
 from tove_lvlm.surgery.merge.config import MergeRun
+from tove_lvlm.tower.build import tower_config_from_yaml
 from tove_lvlm.tower.configuration_yaml import read_tower_yaml
 from tove_lvlm.train.config import RunConfig
 from tove_lvlm.train.deepspeed_json import read_deepspeed
@@ -14,6 +16,7 @@ PROJECTS = Path(__file__).parent.parent / "projects"
 RUNS = sorted([*PROJECTS.glob("*/pretrain.yaml"), *PROJECTS.glob("*/finetune.yaml")])
 MERGES = sorted(PROJECTS.glob("*/merge.yaml"))
 TOWERS = sorted([*PROJECTS.glob("towers/*.yaml"), *PROJECTS.glob("*/tower.yaml")])
+SMALL = [PROJECTS / "towers" / "clip_b16_base.yaml"]
 LAVIS = sorted(PROJECTS.glob("lavis/*.yaml"))  # LAVIS's own format: tests/hosts/lavis/test_run.py runs them
 
 
@@ -52,6 +55,34 @@ def test_tower_is_read(path):
     tower = read_tower_yaml(path)
     assert tower.experts
     assert all(expert.pretrained for expert in tower.experts)
+
+
+@pytest.mark.parametrize("path", TOWERS, ids=name)
+def test_tower_is_built_and_run_without_weights(path):
+    """On the meta device: every layer meets every other, at full size, for nothing."""
+    tower_config = tower_config_from_yaml(path)
+    size, width = tower_config.image_size, tower_config.hidden_size
+    with torch.device("meta"):
+        tower = ToVEVisionModel(tower_config).eval()
+        output = tower(torch.zeros(2, 3, size, size))
+    assert output.last_hidden_state.shape == (2, tower_config.num_tokens, width)
+    assert output.gate_probs.shape == (2, tower_config.num_tokens, len(tower.expert_names))
+    assert {parameter.device.type for parameter in tower.parameters()} == {"meta"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SMALL, ids=name)
+def test_small_towers_are_built_and_run_for_real(path):
+    """With random weights: none of a hub's are here."""
+    experts = len(read_tower_yaml(path).experts)
+    random = ["clip.pretrained=none", *(f"experts.{k}.pretrained=none" for k in range(experts))]
+    tower = build_tower(path, random)
+    pixels_B3HW = torch.randn(1, 3, tower.config.image_size, tower.config.image_size)
+    with torch.no_grad():
+        output = tower(pixels_B3HW)
+    assert output.last_hidden_state.isfinite().all()
+    assert torch.equal(output.last_hidden_state, output.hidden_states[0])  # zero start: CLIP, bit for bit
+    torch.testing.assert_close(output.gate_probs.sum(-1), torch.ones(1, tower.config.num_tokens))
 
 
 @pytest.mark.parametrize("size", ["7b", "13b"])
