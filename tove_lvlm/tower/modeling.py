@@ -92,7 +92,7 @@ class ToVEVisionModel(PreTrainedModel):
         self._put_aside: dict[str, nn.Module] = {}
         self._attention: str | None = None
         self.sources: dict[str, Any] = {}
-        """Where the frozen weights came from: `clip` and `experts.NAME` -> source, revision, sha256, license."""
+        """Where the frozen weights came from: `clip` and `experts.NAME` -> source, revision, file, sha256, licences."""
         self._awaits_weights = False
         self.post_init()
         # `from_pretrained` of this model or of a host puts the first values off until it has read the files.
