@@ -196,6 +196,15 @@ class ToVEVisionModel(PreTrainedModel):
                 expert.use_attention(wanted)
             self._attention = wanted
 
+    def compile_experts(self, **options: Any) -> None:
+        """Run CLIP's and each attached expert's forward through `torch.compile`, from the next call on.
+
+        Args:
+            **options: Of `torch.compile`.
+        """
+        self.clip.compile(**options)
+        self.experts.compile_experts(**options)
+
     # ---- which experts take part ----
 
     @property
