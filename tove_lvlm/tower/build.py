@@ -125,6 +125,8 @@ def _sources(tower: TowerConfig) -> list[tuple[str, str | None, str | None]]:
 
 def _load(model: ToVEVisionModel, tower: TowerConfig, places: dict[str, Path]) -> None:
     for part, place, _ in _sources(tower):
+        if place is None and part in model.experts and not model.experts[part].has_weights:
+            continue
         if place is None:
             logger.warning("tower: `%s` has random weights, because its `pretrained` is none", part)
         elif part == "clip":

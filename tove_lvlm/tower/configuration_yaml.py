@@ -22,7 +22,7 @@ from typing import Any
 from .. import storage
 from ..config import ConfigError, parse, read_yaml
 from ..experts.catalogue import expanded
-from ..experts.schema import complete_fields, fields_of
+from ..experts.schema import EXPERT_FIELDS, complete_fields, fields_of
 from ..registry import nearest
 
 FUSION_KINDS = ("gated", "concat")
@@ -110,6 +110,11 @@ class ExpertSection:
         """Name within the tower."""
         return self.fields["name"]
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is anything to load; an edge filter has nothing."""
+        return fields_of(self.fields["family"]).has_weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class TowerConfig:
@@ -167,7 +172,7 @@ def check_names(names: Sequence[str], detached: Sequence[str], where: str) -> No
 def _expert(given: str | Mapping[str, Any], index: int, path: Path) -> ExpertSection:
     where = f"experts[{index}]"
     entry = expanded(given, where=f"{path}: {where}")
-    if "pretrained" not in entry:
+    if "pretrained" not in entry and _needs_weights(entry.get("family")):
         raise ConfigError(
             f"{path}: required key `{where}.pretrained` is missing; give a hub id, a file or a folder, or `none` for "
             "random weights"
@@ -184,6 +189,11 @@ def _expert(given: str | Mapping[str, Any], index: int, path: Path) -> ExpertSec
         except ValueError as error:
             raise ConfigError(f"{path}: `{where}.family`: {error}") from error
     return ExpertSection(fields=complete_fields(fields, weights["pretrained"], f"{path}: {where}"), **weights)
+
+
+def _needs_weights(family: Any) -> bool:
+    """Of an unknown family it is not known; what is wrong with it is said later."""
+    return not isinstance(family, str) or family not in EXPERT_FIELDS or EXPERT_FIELDS.get(family).has_weights
 
 
 def _source(source: str | None, path: Path, key: str) -> str | None:
