@@ -9,7 +9,6 @@ Writes `study.json` (every seed), the figures (SVG and PNG) and `study.md` into 
 
 import argparse
 import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -32,6 +31,7 @@ def main() -> int:
     from study import plan, pool, rows, summary
 
     from tove_lvlm.eval.families import chance, read_questions
+    from tove_lvlm.provenance import commit, hardware
     from tove_lvlm.storage import atomic_file, save_json
     from tove_lvlm.viz.study import study_figures
 
@@ -46,7 +46,7 @@ def main() -> int:
     meta = {
         "command": "python benchmarks/miniature_study.py" + (" --quick" if arguments.quick else ""),
         "commit": commit(),
-        "hardware": f"{os.cpu_count()} cores, {cpu_name()}",
+        "hardware": hardware(),
         "scenes": {split: num for split, (num, _) in scenes.items()},
         "steps": steps,
         "minutes": minutes_so_far(output / "minutes.json", (time.time() - started) / 60),
@@ -112,21 +112,6 @@ def minutes_so_far(path: Path, more: float) -> float:
     total = round((load_json(path)["minutes"] if path.is_file() else 0.0) + more, 1)
     save_json(path, {"minutes": total})
     return total
-
-
-def cpu_name() -> str:
-    """The processor's name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """Commit of the checkout."""
-    from tove_lvlm.demo import commit as of_checkout
-
-    return of_checkout()
 
 
 if __name__ == "__main__":

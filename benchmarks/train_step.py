@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from tove_lvlm import config as configs
-from tove_lvlm.demo import commit
 from tove_lvlm.lvlm.meta import build_unloaded
+from tove_lvlm.provenance import commit
 from tove_lvlm.train.config import RunConfig
 from tove_lvlm.train.llava import set_trainable
 

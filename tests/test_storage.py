@@ -1,4 +1,4 @@
-"""Atomic writes, reading, strict loading, fingerprints, sources."""
+"""Atomic writes, reading, strict loading, fingerprints."""
 
 import errno
 import hashlib
@@ -152,6 +152,40 @@ def test_folders_and_shards(tmp_path):
         storage.load_tensors(tmp_path)
 
 
+def test_one_format_is_chosen_safetensors_first(tmp_path):
+    for name in reversed(storage.STANDARD_NAMES):
+        (tmp_path / name).touch()
+        assert storage.weight_files(tmp_path) == [tmp_path / name]
+    assert [name.endswith(".safetensors") for name in storage.STANDARD_NAMES] == [True, True, False, False]
+
+
+def test_a_file_of_another_name_is_pointed_out(tmp_path):
+    (tmp_path / "depth.pth").touch()
+    with pytest.raises(MissingWeightsError, match="expected model.safetensors or .*it has depth.pth, which `file` can"):
+        storage.weight_files(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": "../x.safetensors"}}'])
+def test_an_index_that_is_none(tmp_path, content):
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"model.safetensors.index.json` is no index of shards"):
+        storage.weight_files(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_check_whole_sees_a_download_that_was_cut_off(tmp_path, name):
+    path = tmp_path / name
+    big = {"a": torch.randn(100, 100), "b": torch.ones(1)}
+    torch.save(big, path) if name.endswith("pth") else storage.save_tensors(path, big, metadata={"step": "3"})
+    storage.check_whole(path)
+    content = path.read_bytes()
+    for size in (0, 7, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        if size != 7 or name == "w.safetensors":  # seven bytes could be an older torch file
+            with pytest.raises(WeightsError, match=rf"`{path}` \({size} bytes\) are truncated"):
+                storage.check_whole(path)
+
+
 def test_missing_weights_are_missing_files_and_users_errors(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(FileNotFoundError) as caught:
@@ -171,7 +205,7 @@ def test_load_strict_names_file_and_keys_and_changes_nothing():
     assert module.weight.dtype == torch.float32
 
 
-# ---- fingerprints and sources ----
+# ---- fingerprints ----
 
 
 def test_fingerprint_of_a_file_is_its_sha256(tmp_path):
@@ -197,32 +231,6 @@ def test_fingerprint_of_tensors_sees_names_shapes_dtypes_and_values():
     assert len(prints) == 5
     assert storage.fingerprint(dict(reversed(TENSORS.items()))) == storage.fingerprint(TENSORS)
     assert storage.fingerprint({"a": torch.ones(2, dtype=torch.bfloat16)})
-
-
-def test_resolve_source(tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    assert storage.resolve_source("./here", base=tmp_path) == str(tmp_path / "here")
-    monkeypatch.chdir(tmp_path)
-    assert storage.resolve_source("here", base="/") == str(tmp_path / "here")
-    assert storage.resolve_source("openai/clip-vit-base-patch32") == "openai/clip-vit-base-patch32"
-    for wrong in ("./gone", "/gone/x", "a/b/c", "~/gone", "gone/model.safetensors", "gone.yaml"):
-        with pytest.raises(MissingWeightsError, match="does not exist"):
-            storage.resolve_source(wrong)
-    with pytest.raises(MissingWeightsError, match="`shipped:no/such` is not shipped"):
-        storage.resolve_source("shipped:no/such")
-
-
-def test_resolve_shipped(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "ASSETS", tmp_path)
-    (tmp_path / "miniature" / "clip").mkdir(parents=True)
-    assert storage.resolve_source("shipped:miniature/clip") == str(tmp_path / "miniature" / "clip")
-    with pytest.raises(MissingWeightsError, match="shipped: shipped:miniature/clip"):
-        storage.resolve_source("shipped:miniature/clop")
-
-
-def test_fetch_says_that_a_hub_id_cannot_be_had():
-    with pytest.raises(MissingWeightsError, match="`nobody/nothing` is no file or folder here and cannot be had"):
-        storage.fetch("nobody/nothing")
 
 
 def test_json(tmp_path):

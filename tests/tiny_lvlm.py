@@ -203,7 +203,9 @@ def start(world: Path, stage: str, options: list[str], ranks: int | None = None,
     )
 
 
-def run(world: Path, stage: str, options: list[str], ranks: int | None = None, timeout: float = 1200) -> tuple[int, str]:
+def run(
+    world: Path, stage: str, options: list[str], ranks: int | None = None, timeout: float = 1200
+) -> tuple[int, str]:
     """(exit code, output) of a finished training script."""
     process = start(world, stage, options, ranks)
     try:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from .config import UserError
 from .eval.families import FamilyQuestion, chance, read_questions, score
+from .provenance import commit
 from .registry import require
 from .storage import atomic_file
 from .viz.examples import example_sheet
@@ -249,14 +250,3 @@ def choose_examples(questions: list[FamilyQuestion], answers: dict, images: Path
                 examples.append((images / question.image, [question.text, f"right: {question.answer}", *told]))
                 break
     return examples
-
-
-def commit() -> str:
-    """Commit of the checkout, with `+` when it has changes; `unknown` outside git."""
-    try:
-        git = ["git", "-C", str(ROOT)]
-        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
-        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.strip() + ("+" if dirty.strip() else "")

@@ -1,7 +1,7 @@
 """Files with weights: atomic writes, reading without unpickling, strict loading, fingerprints. DESIGN.md section 2.
 
-A weight source is one string everywhere: a hub id, a file or folder, or `shipped:NAME` for a folder of the package's
-own assets. Nothing heavy is imported at the top, so that a configuration is checked before torch is loaded.
+Where weights come from is the subject of `sources`. Nothing heavy is imported at the top, so that a configuration is
+checked before torch is loaded.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 ASSETS = Path(__file__).resolve().parent / "assets"
-_SHIPPED = "shipped:"
-_SINGLE = ("model.safetensors", "pytorch_model.bin")
+"""The package's own folder of files that are no code."""
+STANDARD_NAMES = (
+    "model.safetensors",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+)
+"""What transformers, timm and open_clip call the weights of a folder, in the order in which one is chosen."""
+INDEX = ".index.json"
+"""Ending of the file that names the shards of a standard name."""
 _PICKLED = (".pth", ".pt", ".bin", ".ckpt")
+WEIGHT_SUFFIXES = (".safetensors", *_PICKLED)
 
 
 class WeightsError(UserError):
@@ -32,6 +42,10 @@ class WeightsError(UserError):
 
 class MissingWeightsError(WeightsError, FileNotFoundError):
     """Weights, or a file beside them, are not there."""
+
+
+class PartialWeightsError(MissingWeightsError):
+    """Some of the weights are there, and not all."""
 
 
 # ---- atomic writes ----
@@ -146,27 +160,68 @@ def weight_files(path: str | os.PathLike) -> list[Path]:
     """The files that hold the weights of `path`, sorted.
 
     Args:
-        path: One weight file, or a folder with `model.safetensors` or `pytorch_model.bin`, whole or in shards.
+        path: One weight file, or a folder with one of `STANDARD_NAMES`, whole or in shards; the first one counts.
 
     Raises:
-        MissingWeightsError: There are none, or a shard is missing.
+        MissingWeightsError: There are none.
+        PartialWeightsError: A shard is missing.
     """
     path = Path(path)
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise MissingWeightsError(f"weights `{path}` do not exist: no such file or folder")
-    for name in _SINGLE:
+    for name in STANDARD_NAMES:
         if (path / name).is_file():
             return [path / name]
-        index = path / f"{name}.index.json"
+        index = path / f"{name}{INDEX}"
         if index.is_file():
-            shards = sorted({path / shard for shard in load_json(index)["weight_map"].values()})
+            shards = [path / shard for shard in shard_names(index)]
             for shard in shards:
                 if not shard.is_file():
-                    raise MissingWeightsError(f"weights `{path}`: shard `{shard.name}` is missing (named by {index})")
+                    raise PartialWeightsError(f"weights `{path}`: shard `{shard.name}` is missing (named by {index})")
             return shards
-    raise MissingWeightsError(f"folder `{path}` holds no weights: expected {' or '.join(_SINGLE)}, whole or in shards")
+    others = sorted(entry.name for entry in path.iterdir() if entry.suffix in WEIGHT_SUFFIXES)
+    hint = f"; it has {_first(others)}, which `file` can name" if others else ""
+    raise MissingWeightsError(
+        f"folder `{path}` holds no weights: expected {' or '.join(STANDARD_NAMES)}, whole or in shards{hint}"
+    )
+
+
+def shard_names(index: str | os.PathLike) -> list[str]:
+    """Names of the shards that an index file lists, sorted.
+
+    Raises:
+        WeightsError: It is no index.
+    """
+    content = load_json(index)
+    names = content.get("weight_map", {}).values() if isinstance(content, dict) else ()
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise WeightsError(f"file `{index}` is no index of shards: expected `weight_map` with a file for each tensor")
+    return sorted(set(names))
+
+
+def check_whole(file: Path) -> None:
+    """Look at a weight file's own table of contents: a download that was cut off is found without reading it all.
+
+    Raises:
+        WeightsError: A safetensors file is not as long as its header says, or a zipped torch file has lost its end.
+            Other formats are not looked at.
+    """
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        start = stream.read(8)
+        if file.suffix == ".safetensors":
+            length = int.from_bytes(start, "little") if len(start) == 8 else size
+            try:
+                header = json.loads(stream.read(length)) if length < size else {}
+                ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            except (ValueError, TypeError, LookupError, AttributeError):
+                ends = []
+            if not ends or 8 + length + max(ends) != size:
+                raise WeightsError(f"weights `{file}` ({size} bytes) are truncated or not safetensors")
+        elif file.suffix in _PICKLED and (size == 0 or (start[:4] == b"PK\x03\x04" and not zipfile.is_zipfile(file))):
+            raise WeightsError(f"weights `{file}` ({size} bytes) are truncated")
 
 
 def load_tensors(path: str | os.PathLike) -> "dict[str, torch.Tensor]":
@@ -279,73 +334,6 @@ def fingerprint(source: "str | os.PathLike | Mapping[str, torch.Tensor]") -> str
             while chunk := stream.read(1 << 22):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-# ---- sources ----
-
-
-def resolve_source(source: str | os.PathLike, base: str | os.PathLike | None = None) -> str:
-    """Absolute path of a weight source, or the hub id as it is.
-
-    Args:
-        source: `shipped:NAME`, a path, or a hub id (`name` or `owner/name` that is no path here).
-        base: Folder that a path starting with ./ or ../ is relative to; other paths are relative to the working
-            directory.
-
-    Raises:
-        MissingWeightsError: A path that does not exist and cannot be a hub id.
-    """
-    text = os.fspath(source)
-    if text.startswith(_SHIPPED):
-        path = ASSETS / text.removeprefix(_SHIPPED)
-        if not path.exists():
-            shipped = ", ".join(sorted(f"{_SHIPPED}{found.relative_to(ASSETS)}" for found in ASSETS.glob("*/*")))
-            raise MissingWeightsError(f"`{text}` is not shipped with this package; shipped: {shipped or 'nothing'}")
-        return str(path)
-    path = Path(text).expanduser()
-    if base is not None and text.startswith(("./", "../")):
-        path = Path(base) / path
-    if path.exists():
-        return str(path.resolve())
-    if isinstance(source, os.PathLike) or not is_hub_id(text):
-        raise MissingWeightsError(f"`{text}` does not exist (looked at {path.absolute()})")
-    return text
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether a string can only be a name on the hub: it looks like one and nothing of that name is here."""
-    looks_like_path = source.startswith((_SHIPPED, ".", "/", "~")) or source.count("/") > 1 or source.endswith("/")
-    is_file_name = Path(source).suffix in (".safetensors", ".yaml", ".yml", ".json", *_PICKLED)
-    return bool(source) and not looks_like_path and not is_file_name and not Path(source).exists()
-
-
-def fetch(source: str, revision: str | None = None, weights: bool = True) -> Path:
-    """Local file or folder of a resolved source; a hub id is downloaded, or found in the hub's cache when offline.
-
-    Args:
-        source: What `resolve_source` returned.
-        revision: Branch, tag or commit on the hub.
-        weights: Whether the weights are wanted, or only the JSON files.
-
-    Raises:
-        MissingWeightsError: The hub id is neither in the cache nor to be had.
-    """
-    if not is_hub_id(source):
-        return Path(source)
-    from huggingface_hub import snapshot_download
-
-    patterns: Iterable[list[str]] = (["*.json", "*.safetensors"], ["*.json", "*.bin"]) if weights else (["*.json"],)
-    try:
-        for allowed in patterns:
-            folder = Path(snapshot_download(source, revision=revision, allow_patterns=allowed))
-            if any(folder.glob(allowed[-1])):
-                return folder
-    except Exception as error:  # the hub's client raises its own, httpx's and OSError
-        raise MissingWeightsError(
-            f"`{source}` is no file or folder here and cannot be had from the hub ({type(error).__name__}); give a "
-            "folder, or download it once with network"
-        ) from error
-    raise MissingWeightsError(f"hub repository `{source}` holds none of {', '.join(p[-1] for p in patterns)}")
 
 
 def _first(names: Iterable[str], limit: int = 3) -> str:

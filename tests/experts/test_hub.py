@@ -5,8 +5,8 @@ import tiny
 import torch
 
 from tove_lvlm.experts import EXPERTS, Expert, ExpertHub, build_expert, hub
-from tove_lvlm.experts.preprocess import Preprocessing
-from tove_lvlm.experts.schema import EXPERT_FIELDS
+from tove_lvlm.experts.preprocess import Preprocessing, prepare
+from tove_lvlm.experts.schema import EXPERT_FIELDS, parse_expert
 
 GIVEN = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
 
@@ -17,12 +17,22 @@ def experts() -> ExpertHub:
     return ExpertHub({name: build_expert({"name": name, **tiny.EXPERTS[name]}) for name in tiny.EXPERT_NAMES})
 
 
-def test_one_preparation_per_distinct_size_mean_and_std(experts, monkeypatch):
-    made = []
-    real = hub.prepare
-    monkeypatch.setattr(hub, "prepare", lambda p, given, wanted: made.append(wanted) or real(p, given, wanted))
-    experts(tiny.pixels(), GIVEN)
-    assert len(made) == len(set(made)) == 3, "depth and normals share one"
+def test_one_resize_per_size_and_the_same_pixels_as_each_alone(experts, monkeypatch):
+    """Depth and normals share everything; shapes has their size and another mean; two CNNs share a resize."""
+    torch.manual_seed(1)
+    other = {"name": "other", **tiny.EXPERTS["cnn"], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
+    experts["other"] = build_expert(other)
+    done, seen = [], {}
+    for step in ("picture", "resized", "normalised"):
+        real = getattr(hub, step)
+        monkeypatch.setattr(hub, step, lambda *given, step=step, real=real: done.append(step) or real(*given))
+    for name, expert in experts.items():
+        expert.register_forward_pre_hook(lambda m, args, name=name: seen.update({name: args[0]}))
+    pixels = tiny.pixels().to(torch.bfloat16)
+    experts(pixels, GIVEN)
+    assert (done.count("picture"), done.count("resized"), done.count("normalised")) == (1, 1, 3)
+    for name, expert in experts.items():
+        assert torch.equal(seen[name], prepare(pixels, GIVEN, expert.spec.preprocessing).to(seen[name].dtype))
 
 
 def test_grids(experts):
@@ -95,3 +105,73 @@ def test_no_gradient_even_where_a_host_makes_everything_trainable(experts):
     experts.requires_grad_(True)
     grids = experts(tiny.pixels().requires_grad_(True), GIVEN)
     assert not any(grid.requires_grad for grid in grids.values())
+
+
+class Bent(Expert):
+    """As little as a compiler can be given: it takes most of its time whatever the network."""
+
+    def __init__(self, fields):
+        super().__init__(fields)
+        self.gain_C11 = torch.nn.Parameter(torch.full((3, 1, 1), 1.5))
+
+    def encode(self, pixels_B3HW):
+        return torch.nn.functional.leaky_relu(pixels_B3HW * self.gain_C11, 0.1)
+
+
+@pytest.mark.slow
+def test_compiled_experts_give_the_same_grids_and_keep_their_names():
+    missing = cpp_compiler_problem()
+    if missing:
+        pytest.skip(missing)
+    entry = {
+        "name": "bent",
+        "family": "timm",
+        "architecture": "none",
+        "image_size": 16,
+        "channels": 3,
+        "grid": [16, 16],
+    }
+    bent = ExpertHub({"bent": Bent(parse_expert(entry, "here"))})
+    before, names = bent(tiny.pixels(), GIVEN), list(bent.state_dict())
+    bent.compile_experts()
+    after = bent(tiny.pixels(), GIVEN)
+    torch.testing.assert_close(after["bent"], before["bent"])
+    assert list(bent.state_dict()) == names
+
+
+def cpp_compiler_problem() -> str | None:
+    """Why torch.compile cannot build code for this CPU."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:  # torch's own kinds
+        return f"no C++ compiler: {error}"
+    return None
+
+
+def test_what_compile_is_asked_for_reaches_every_expert(experts):
+    seen = []
+
+    def backend(graph, inputs):
+        seen.append(graph)
+        return graph.forward
+
+    before = experts(tiny.pixels(), GIVEN)
+    experts.compile_experts(backend=backend)
+    after = experts(tiny.pixels(), GIVEN)
+    assert len(seen) >= len(experts)
+    for name, grid in before.items():
+        torch.testing.assert_close(after[name], grid)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_streams_change_nothing(experts):
+    experts = experts.to("cuda")
+    pixels = tiny.pixels(8).cuda()
+    before = experts(pixels, GIVEN)
+    experts.streams = True
+    for _ in range(20):
+        after = experts(pixels, GIVEN)
+        assert all(torch.equal(after[name], grid) for name, grid in before.items())

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from tove_lvlm.config import UserError
-from tove_lvlm.data.conversations import build_prompt, encode_prompt, encode_v1
+from tove_lvlm.data.conversations import encode_prompt, encode_v1
 from tove_lvlm.lvlm.chat import Chat, answer, encode_question
 from tove_lvlm.lvlm.loading import load_model
 
@@ -63,21 +63,6 @@ def test_the_prompt_is_the_beginning_of_a_training_sample(built):
     assert sample.input_ids[: len(prompt)] == prompt
     first = next(i for i, label in enumerate(sample.labels) if label != -100)
     assert first == len(prompt)
-
-
-def test_the_chat_template_writes_the_same_prompt(built):
-    _, processor = built
-    content = [{"type": "image"}, {"type": "text", "text": "what is red ?"}]
-    rendered = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    assert rendered == build_prompt([{"from": "human", "value": "<image>\nwhat is red ?"}], "v1")
-    rounds = [
-        {"role": "user", "content": "what ?"},
-        {"role": "assistant", "content": "box"},
-        {"role": "user", "content": "where ?"},
-    ]
-    ours = [{"from": {"user": "human", "assistant": "gpt"}[r["role"]], "value": r["content"]} for r in rounds]
-    rendered = processor.apply_chat_template(rounds, add_generation_prompt=True)
-    assert rendered == build_prompt(ours, "v1")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "1"])

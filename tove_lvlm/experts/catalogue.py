@@ -21,7 +21,7 @@ from ..registry import nearest
 from .schema import EXPERT_FIELDS
 
 FOLDER = Path(__file__).parent / "catalogue"
-_PLACE_KEYS = ("revision", "file", "sha256")
+_PLACE_KEYS = ("revision", "file", "sha256", "license")
 
 
 @functools.cache
@@ -56,7 +56,7 @@ def expanded(given: str | Mapping[str, Any], where: str) -> dict[str, Any]:
         known = entry_of(reference)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    if "pretrained" in own:  # other weights: what pins down the catalogue's file does not belong to them
+    if "pretrained" in own:  # other weights: neither what pins down the catalogue's file nor its terms are theirs
         known = {key: value for key, value in known.items() if key not in _PLACE_KEYS}
     return {**known, **own}
 

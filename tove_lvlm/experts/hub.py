@@ -4,12 +4,13 @@ Shapes: B images, C channels of an expert's grid, h w its sides.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
 from .base import Expert
-from .preprocess import Preprocessing, prepare
+from .preprocess import Preprocessing, normalised, picture, resized
 
 
 class ExpertHub(nn.ModuleDict):
@@ -19,6 +20,11 @@ class ExpertHub(nn.ModuleDict):
         experts: Name -> expert.
     """
 
+    streams: bool = False
+    """On a CUDA device, run every expert on a stream of its own. The grids are the same; whether it is faster depends
+    on how well a single expert fills the device (benchmarks/tower_overhead.py). Not for ZeRO-3, whose own streams
+    fetch the weights."""
+
     def __init__(self, experts: Mapping[str, Expert] | Iterable[tuple[str, Expert]] = ()):
         super().__init__(dict(experts))
         self.train(False)
@@ -27,6 +33,18 @@ class ExpertHub(nn.ModuleDict):
         """Stays in eval mode whatever is asked."""
         return super().train(False)
 
+    def compile_experts(self, **options: Any) -> None:
+        """Run each expert's forward through `torch.compile`, from the next call on.
+
+        Names of weights stay what they were, and a saved tower knows nothing of it. An expert that is read from disk
+        later (`attach`) is not compiled.
+
+        Args:
+            **options: Of `torch.compile`, for example `mode="max-autotune"`.
+        """
+        for expert in self.values():
+            expert.compile(**options)
+
     @torch.no_grad()
     def forward(
         self, pixels_B3HW: torch.Tensor, given: Preprocessing, dtype: torch.dtype | None = None
@@ -34,7 +52,8 @@ class ExpertHub(nn.ModuleDict):
         """Run every attached expert once.
 
         Args:
-            pixels_B3HW: Normalised as `given` says; prepared once for each distinct size, mean and std.
+            pixels_B3HW: Normalised as `given` says; resized once for each distinct size, normalised once for each
+                distinct size, mean and std.
             given: The tower's own size, mean and std.
             dtype: Dtype of the grids; that of the pixels when it is left out.
 
@@ -44,20 +63,52 @@ class ExpertHub(nn.ModuleDict):
         Raises:
             ValueError: An expert's grid is not what its spec says.
         """
-        prepared: dict[Preprocessing, torch.Tensor] = {}
-        grids: dict[str, torch.Tensor] = {}
+        prepared = self._prepare(pixels_B3HW, given)
+        dtype = dtype or pixels_B3HW.dtype
+        if self.streams and pixels_B3HW.is_cuda:
+            return self._on_streams(prepared, dtype)
+        return {name: _run(name, expert, prepared[expert.spec.preprocessing], dtype) for name, expert in self.items()}
+
+    def _prepare(self, pixels_B3HW: torch.Tensor, given: Preprocessing) -> dict[Preprocessing, torch.Tensor]:
+        """What the experts want to see, bit for bit as `preprocess.prepare` gives it."""
+        prepared, pictures = {given: pixels_B3HW}, {}
+        for wanted in (expert.spec.preprocessing for expert in self.values()):
+            if wanted in prepared:
+                continue
+            if given.size not in pictures:
+                pictures[given.size] = picture(pixels_B3HW, given)
+            if wanted.size not in pictures:
+                pictures[wanted.size] = resized(pictures[given.size], wanted.size)
+            prepared[wanted] = normalised(pictures[wanted.size], wanted).to(pixels_B3HW.dtype)
+        return prepared
+
+    def _on_streams(
+        self, prepared: Mapping[Preprocessing, torch.Tensor], dtype: torch.dtype
+    ) -> dict[str, torch.Tensor]:
+        """Every expert on a stream of its own; the caller's stream goes on when all are done."""
+        current, grids, running = torch.cuda.current_stream(), {}, []
         for name, expert in self.items():
-            wanted = expert.spec.preprocessing
-            if wanted not in prepared:
-                prepared[wanted] = prepare(pixels_B3HW, given, wanted)
-            # ZeRO-3 leaves a partitioned parameter its dtype, so this reads no shape and needs no gather.
-            own_dtype = next((p.dtype for p in expert.parameters()), pixels_B3HW.dtype)
-            grid_BCHW = expert(prepared[wanted].to(own_dtype))
-            if grid_BCHW.ndim != 4 or grid_BCHW.shape[1] != expert.spec.channels:
-                raise ValueError(
-                    f"expert `{name}` gave a grid of shape {tuple(grid_BCHW.shape)}; its spec says "
-                    f"(B, {expert.spec.channels}, h, w)"
-                )
-            # An expert that computes in float32 inside must not lift the tower's dtype.
-            grids[name] = grid_BCHW.to(dtype or pixels_B3HW.dtype)
+            stream, pixels_B3HW = torch.cuda.Stream(), prepared[expert.spec.preprocessing]
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                grids[name] = _run(name, expert, pixels_B3HW, dtype)
+            # The allocator gives memory back to the stream that it was taken on; the other one must be done with it.
+            pixels_B3HW.record_stream(stream)
+            grids[name].record_stream(current)
+            running.append(stream)
+        for stream in running:
+            current.wait_stream(stream)
         return grids
+
+
+def _run(name: str, expert: Expert, pixels_B3HW: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    # ZeRO-3 leaves a partitioned parameter its dtype, so this reads no shape and needs no gather.
+    own_dtype = next((p.dtype for p in expert.parameters()), pixels_B3HW.dtype)
+    grid_BCHW = expert(pixels_B3HW.to(own_dtype))
+    if grid_BCHW.ndim != 4 or grid_BCHW.shape[1] != expert.spec.channels:
+        raise ValueError(
+            f"expert `{name}` gave a grid of shape {tuple(grid_BCHW.shape)}; its spec says "
+            f"(B, {expert.spec.channels}, h, w)"
+        )
+    # An expert that computes in float32 inside must not lift the tower's dtype.
+    return grid_BCHW.to(dtype)

@@ -31,12 +31,30 @@ def prepare(pixels_B3HW: torch.Tensor, given: Preprocessing, wanted: Preprocessi
     """
     if given == wanted:
         return pixels_B3HW
+    return normalised(resized(picture(pixels_B3HW, given), wanted.size), wanted).to(pixels_B3HW.dtype)
+
+
+def picture(pixels_B3HW: torch.Tensor, given: Preprocessing) -> torch.Tensor:
+    """The picture that was normalised: RGB in float32, 0 to 1.
+
+    Args:
+        pixels_B3HW: Normalised as `given` says.
+        given: Their size, mean and std.
+    """
     x_B3HW = pixels_B3HW.float()
-    x_B3HW = x_B3HW * _channels(given.std, x_B3HW) + _channels(given.mean, x_B3HW)
-    if wanted.size != given.size:
-        x_B3HW = F.interpolate(x_B3HW, size=wanted.size, mode="bilinear", align_corners=False, antialias=True)
-    x_B3HW = (x_B3HW - _channels(wanted.mean, x_B3HW)) / _channels(wanted.std, x_B3HW)
-    return x_B3HW.to(pixels_B3HW.dtype)
+    return x_B3HW * _channels(given.std, x_B3HW) + _channels(given.mean, x_B3HW)
+
+
+def resized(picture_B3HW: torch.Tensor, size: int) -> torch.Tensor:
+    """A picture of another size, (B, 3, size, size); itself when it has that size."""
+    if picture_B3HW.shape[-2:] == (size, size):
+        return picture_B3HW
+    return F.interpolate(picture_B3HW, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def normalised(picture_B3HW: torch.Tensor, wanted: Preprocessing) -> torch.Tensor:
+    """A picture with the mean and std of `wanted`, float32."""
+    return (picture_B3HW - _channels(wanted.mean, picture_B3HW)) / _channels(wanted.std, picture_B3HW)
 
 
 def _channels(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .. import storage
 from ..config import UserError
+from ..sources import resolve_source
 
 NAME = "tove"
 TOWER_VARIABLE = "TOVE_TOWER"
@@ -38,7 +39,7 @@ def tower_path(name: str, key: str, *folders: str | os.PathLike) -> Path:
         )
     beside = [Path(folder) / given for folder in folders if not Path(given).is_absolute()]
     try:
-        path = Path(storage.resolve_source(next((str(place) for place in beside if place.exists()), given)))
+        path = Path(resolve_source(next((str(place) for place in beside if place.exists()), given)))
     except storage.MissingWeightsError as error:
         raise UserError(f"`{key}: {name}`: {error}") from error
     if path.is_dir():

@@ -8,12 +8,13 @@ batch, length and gradient checkpointing.
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..cost import count, moved, tower_parts
 from ..registry import require
 
 GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -37,12 +38,6 @@ class Memory:
     num_gpus: int
     gpu_bytes: int
     host_bytes: int
-
-
-def count(module: nn.Module) -> tuple[int, int]:
-    """(trainable, frozen) parameters of a module, shared ones once."""
-    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    return trainable, sum(p.numel() for p in module.parameters()) - trainable
 
 
 def parts(model: nn.Module) -> list[Part]:
@@ -84,29 +79,6 @@ def image_flops(core: nn.Module) -> tuple[dict[nn.Module, int], int]:
     return flops, features[0].shape[0]
 
 
-@contextlib.contextmanager
-def moved(modules: Iterable[nn.Module], read: Callable[[], float]) -> Iterator[dict[nn.Module, float]]:
-    """How far a running total (FLOPs, a clock) moves on during the forwards of each module.
-
-    Args:
-        modules: What to watch; a module may hold another.
-        read: Gives the running total.
-
-    Yields:
-        Module -> sum over its forwards so far; 0 for one that was not called.
-    """
-    sums: dict[nn.Module, float] = dict.fromkeys(modules, 0)
-    handles = []
-    for module in sums:
-        handles.append(module.register_forward_pre_hook(lambda m, _: sums.update({m: sums[m] - read()})))
-        handles.append(module.register_forward_hook(lambda m, *_: sums.update({m: sums[m] + read()})))
-    try:
-        yield sums
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def memory(model: nn.Module, num_gpus: Iterable[int] = GPU_COUNTS, gpus_per_node: int = 8) -> list[Memory]:
     """Model states per GPU under ZeRO-2, ZeRO-3 and ZeRO-3 with offload.
 
@@ -136,11 +108,3 @@ def memory(model: nn.Module, num_gpus: Iterable[int] = GPU_COUNTS, gpus_per_node
         host += 2 * frozen / nodes
         rows.append(Memory(setting="zero3_offload", num_gpus=total, gpu_bytes=int(gpu), host_bytes=int(host)))
     return rows
-
-
-def tower_parts(tower: nn.Module) -> list[tuple[str, nn.Module]]:
-    """`clip`, `expert NAME` of each attached expert and `tove_fusion`; of a plain CLIP, `clip` alone."""
-    if not hasattr(tower, "tove_fusion"):
-        return [("clip", tower)]
-    experts = [(f"expert {name}", expert) for name, expert in tower.experts.items()]
-    return [("clip", tower.clip), *experts, ("tove_fusion", tower.tove_fusion)]

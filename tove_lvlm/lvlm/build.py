@@ -31,7 +31,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from ..config import ConfigError
 from .config import ModelConfig
 from .gather import gathered
-from .template import V1_CHAT_TEMPLATE
+from .processor import v1_chat_template
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def make_processor(vision: Vision, tokenizer) -> LlavaProcessor:
         patch_size=vision.patch_size,
         vision_feature_select_strategy=vision.select_strategy,
         num_additional_image_tokens=vision.extra_tokens,
-        chat_template=V1_CHAT_TEMPLATE,
+        chat_template=v1_chat_template(tokenizer),
     )
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaProcessor
 
 from ..config import UserError
+from ..sources import WeightSource, recorded
 from ..storage import (
     MissingWeightsError,
     WeightsError,
@@ -84,7 +85,7 @@ def graft(checkpoint: str | Path, tower: str | Path, output: str | Path, options
     with tempfile.TemporaryDirectory() as folder:
         clip, dtype = _save_clip(source, config, Path(folder) / "clip")
         built = build_tower(tower, [*options, *settings, f"clip.pretrained={clip}"])
-    built.sources["clip"] |= {"source": str(source.resolve()), "sha256": None, "license": None}
+    built.sources["clip"] = recorded(WeightSource(pretrained=str(source.resolve())))
     with atomic_dir(output) as writing:
         _write_weights(source, writing, built.to(dtype))
         _new_config(config, built).save_pretrained(writing)

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, LlavaConfig, LlavaForConditionalGeneration
 
 from ..config import ConfigError
-from ..storage import resolve_source
+from ..sources import resolve_source
 from ..tower.build import tower_config_from_yaml
 from ..tower.configuration import ToVEVisionConfig
 from ..tower.configuration_yaml import check_names

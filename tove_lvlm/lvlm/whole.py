@@ -10,6 +10,7 @@ from ..storage import WeightsError, load_json
 from ..tower.configuration import ToVEVisionConfig
 from ..tower.configuration_yaml import check_names
 from .config import ModelConfig
+from .processor import v1_chat_template
 
 
 def read_llava_config(folder: str | Path) -> LlavaConfig:
@@ -79,6 +80,7 @@ def start_from_whole(config: ModelConfig, dtype: torch.dtype) -> tuple[LlavaForC
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    processor.chat_template = tokenizer.chat_template = v1_chat_template(tokenizer)  # it is trained with this one
     if config.detached:
         tower = model.model.vision_tower
         check_names(getattr(tower, "expert_names", []), config.detached, "`model.detached`")

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..cost import clock_of
 from ..lvlm.chat import encode_question
 from ..lvlm.loading import TOWER, Loaded
 from ..tower.modeling import ToVEVisionModel
-from .cost import clock_of
 from .saving import model_files
 
 BATCH_SIZE = 8

@@ -15,13 +15,13 @@ import torch
 
 from .. import storage
 from ..config import UserError
+from ..cost import measure_cost
 from ..lvlm.loading import ADAPTER, STAGE1, Loaded, open_checkpoint
 from ..registry import nearest
 from ..tower.modeling import ToVEVisionModel
 from .attachment import no_experts
 from .choose import BUDGET_MS, Choice, Rule, choose
 from .compare import file_bytes, latencies, share_equal, tower_ms, weight_bytes
-from .cost import measure_cost
 from .probe import Probe, Quality
 from .probe_data import ProbeData
 from .saving import new_folder, write

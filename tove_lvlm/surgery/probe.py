@@ -9,16 +9,15 @@ Shapes: I images of a batch, N visual tokens, D width, R rows (conversations), T
 V vocabulary.
 """
 
-import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.utils.data import DataLoader
 
 from ..config import UserError
+from ..cost import evaluating
 from ..data.collator import ToVECollator
 from ..data.constants import IGNORE_INDEX
 from ..data.dataset import Sample
@@ -243,15 +242,3 @@ class Probe:
         )
         num_right = int((wrong_A == 0).sum())
         return torch.tensor([float(loss), len(targets_M), num_right, num_answers], dtype=torch.float64)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Everything in eval mode; afterwards each module is as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

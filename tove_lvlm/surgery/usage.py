@@ -16,12 +16,12 @@ import torch
 
 from .. import dist
 from ..config import UserError
+from ..cost import Cost, evaluating, measure_cost
 from ..data.errors import DataError
 from ..lvlm.loading import Loaded
 from ..storage import fingerprint
 from ..tower.modeling import ToVEVisionModel
-from .cost import Cost, measure_cost
-from .probe import Probe, Progress, Quality, evaluating
+from .probe import Probe, Progress, Quality
 from .probe_data import ProbeData
 from .usage_sums import State, Sums, add_gate, rank_batches
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import storage
 from ..config import ConfigError
-from . import checkpoint
+from ..sources import fetch, is_hub_id, recorded, resolve_source, verify
 from .clip import load_clip, read_architecture, read_normalisation
 from .configuration import ToVEVisionConfig
 from .configuration_yaml import ClipSection, TowerConfig, check_names, read_tower_yaml
@@ -37,7 +37,7 @@ def build_tower(
             `pretrained: none`.
         ImportError: An expert's package is absent.
     """
-    path = Path(storage.resolve_source(source))
+    path = Path(resolve_source(source))
     if path.is_dir():
         if options:
             raise ValueError(f"options {list(options)} are for a tower's YAML; `{path}` is a saved tower")
@@ -50,12 +50,20 @@ def build_tower(
     check_names([expert.name for expert in tower.experts], detached, str(path))
     names = [expert.name for expert in tower.experts if expert.name in {*tower.detached, *detached}]
     tower = dataclasses.replace(tower, detached=names)
-    # The cheap checks of all weight files first: nothing is built for a source that is not there.
-    places = {part: storage.fetch(place, revision) for part, place, revision in _sources(tower) if place is not None}
+    # The checks of all weight files first: nothing is built for a source that is not there or is another one.
+    places = {part: fetch(place) for part, place in tower.parts.items() if place.pretrained is not None}
     for place in places.values():
-        storage.weight_files(place)
+        for file in storage.weight_files(place):
+            storage.check_whole(file)
+    prints = {part: verify(tower.parts[part], place) for part, place in places.items()}
     model = ToVEVisionModel(vision_config(tower))
     _load(model, tower, places)
+    model.sources = {
+        "clip": recorded(tower.clip, prints.get("clip"), places.get("clip")),
+        "experts": {
+            expert.name: recorded(expert, prints.get(expert.name), places.get(expert.name)) for expert in tower.experts
+        },
+    }
     return model.eval()
 
 
@@ -103,44 +111,22 @@ def vision_config(tower: TowerConfig) -> ToVEVisionConfig:
 def _clip_architecture(clip: ClipSection) -> tuple[dict[str, Any], tuple[list[float], list[float]] | None]:
     if clip.pretrained is None:
         return dict(clip.architecture), None
-    if storage.is_hub_id(clip.pretrained) and clip.architecture is not None:
+    if is_hub_id(clip.pretrained) and clip.architecture is not None:
         return dict(clip.architecture), None
     try:
-        folder = storage.fetch(clip.pretrained, clip.revision, weights=False)
+        folder = fetch(clip, weights=False)
     except storage.MissingWeightsError as error:
         raise ConfigError(
             f"`clip.pretrained`: {error}; or state its sizes with `clip.architecture` where only those are needed"
         ) from error
-    if folder.is_file():
-        folder = folder.parent
     return {**read_architecture(folder), **(clip.architecture or {})}, read_normalisation(folder)
 
 
-def _sources(tower: TowerConfig) -> list[tuple[str, str | None, str | None]]:
-    """(part, source, revision) of all parts that are loaded."""
-    attached = [expert for expert in tower.experts if expert.name not in tower.detached]
-    parts = [("clip", tower.clip.pretrained, tower.clip.revision)]
-    return parts + [(expert.name, expert.pretrained, expert.revision) for expert in attached]
-
-
 def _load(model: ToVEVisionModel, tower: TowerConfig, places: dict[str, Path]) -> None:
-    for part, place, _ in _sources(tower):
-        if place is None and part in model.experts and not model.experts[part].has_weights:
-            continue
-        if place is None:
+    for part in tower.parts:
+        if part not in places:
             logger.warning("tower: `%s` has random weights, because its `pretrained` is none", part)
         elif part == "clip":
             load_clip(model.clip, places[part])
         else:
             model.experts[part].load_weights(places[part])
-    prints = {part: storage.fingerprint(place) for part, place in places.items()}
-    clip = tower.clip
-    model.sources = {
-        "clip": checkpoint.source_of(clip.pretrained, clip.revision, clip.license, prints.get("clip")),
-        "experts": {
-            expert.name: checkpoint.source_of(
-                expert.pretrained, expert.revision, expert.license, prints.get(expert.name)
-            )
-            for expert in tower.experts
-        },
-    }

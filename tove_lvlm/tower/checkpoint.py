@@ -1,7 +1,7 @@
 """A tower on disk: whole (frozen weights included) or light (`tove_fusion` and references). DESIGN.md section 2.
 
 Beside config.json lies sources.json: {"format": 1, "form": "whole" | "light", "clip": {...}, "experts": {NAME: {...}}},
-each part with its source, revision, sha256 and licence.
+each part with its source, revision, file, sha256 and licences.
 """
 
 import logging
@@ -14,6 +14,7 @@ import torch
 
 from .. import storage
 from ..experts import Expert, build_expert
+from ..sources import ChecksumError, fetch, from_record, verify
 from .clip import load_clip
 from .configuration import ToVEVisionConfig
 
@@ -30,43 +31,22 @@ _FORMAT = 1
 # ---- sources ----
 
 
-def source_of(
-    source: str | None, revision: str | None = None, license: str | None = None, sha256: str | None = None
-) -> dict[str, Any]:
-    """Entry of sources.json.
-
-    Args:
-        source: Resolved source, or None for random weights.
-        revision: On the hub.
-        license: As the user states it.
-        sha256: Fingerprint of the weights; None when they have not been looked at.
-    """
-    return {"source": _portable(source), "revision": revision, "sha256": sha256, "license": license}
-
-
-def _portable(source: str | None) -> str | None:
-    """A path inside the package's assets as `shipped:NAME`, which holds on any machine."""
-    if source is not None and Path(source).is_relative_to(storage.ASSETS):
-        return f"shipped:{Path(source).relative_to(storage.ASSETS)}"
-    return source
-
-
 def _checked_path(part: str, entry: Mapping[str, Any] | None, elsewhere: str | None) -> Path:
     """Where the weights of a frozen part are, after comparing their fingerprint."""
     if not entry or not (entry.get("source") or elsewhere):
         raise storage.WeightsError(f"{SOURCES_FILE} does not say where the weights of `{part}` come from")
+    source = from_record(entry, elsewhere)
     try:
-        path = storage.fetch(storage.resolve_source(elsewhere or entry["source"]), entry.get("revision"))
-        found = storage.fingerprint(path)
+        path = fetch(source)
+        verify(source, path)
     except storage.MissingWeightsError as error:
         raise storage.MissingWeightsError(
             f"weights of `{part}`: {error}; give their place with from_pretrained(..., sources={{'{part}': PATH}})"
         ) from error
-    if entry.get("sha256") and found != entry["sha256"]:
+    except ChecksumError as error:
         raise storage.WeightsError(
-            f"weights of `{part}` at `{path}` are not those that the tower was trained with: sha256 {found[:12]}..., "
-            f"expected {entry['sha256'][:12]}..."
-        )
+            f"weights of `{part}` at `{path}` are not those that the tower was trained with: {error}"
+        ) from error
     return path
 
 

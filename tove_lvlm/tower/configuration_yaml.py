@@ -1,7 +1,7 @@
 """A tower's YAML as typed configuration, checked without importing torch. DESIGN.md sections 2 and 4.
 
 clip:
-  pretrained: openai/clip-vit-large-patch14-336   # hub id | folder | shipped:NAME | none (random weights)
+  pretrained: openai/clip-vit-large-patch14-336   # sources.py: hub id | folder | file | package:... | none
   architecture: {hidden_size: 1024, ...}          # only where the sizes must be known without the folder
   select_layer: -2
 fusion: {zero_init: true, expert_dropout: 0.1}
@@ -10,6 +10,7 @@ experts:
   - timm/convnext_base.clip_laion2b               # any backbone of timm, by name
   - {expert: dinov2_l14_reg, name: dino, image_size: 336, pretrained: /my/copy}
   - {name: depth, family: dense_vit, output: map, pretrained: shipped:miniature/depth}
+  - {expert: dexined, pretrained: OWNER/NAME, revision: abc123, file: DexiNed.pth, sha256: 0a1b..., license: mit}
 detached: []
 """
 
@@ -19,15 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import storage
 from ..config import ConfigError, parse, read_yaml
 from ..experts.catalogue import expanded
 from ..experts.schema import EXPERT_FIELDS, complete_fields, fields_of
 from ..registry import nearest
+from ..sources import WEIGHT_KEYS, WeightSource, resolve_source
+from ..storage import MissingWeightsError
 
 FUSION_KINDS = ("gated", "concat")
 GATE_INPUTS = ("tokens", "shuffled", "constant")
-_WEIGHT_KEYS = ("pretrained", "revision", "license")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +77,11 @@ class FusionSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipSection:
-    """The frozen CLIP whose tokens are enriched."""
+class ClipSection(WeightSource):
+    """The frozen CLIP whose tokens are enriched: where its weights are (a CLIPModel's or its vision part's), and how
+    it is used.
+    """
 
-    pretrained: str | None
-    """Hub id or folder (of a CLIPModel or its vision part); `none` builds it with random weights."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    license: str | None = None
-    """Licence of the weights, kept in sources.json."""
     architecture: dict[str, Any] | None = None
     """Fields of `CLIPVisionConfig`; needed with `pretrained: none`, and to build the tower where a hub id cannot be
     looked up."""
@@ -97,13 +94,11 @@ class ClipSection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpertSection:
+class ExpertSection(WeightSource):
     """One expert: its architecture and where its weights come from."""
 
     fields: dict[str, Any]
-    pretrained: str | None
-    revision: str | None = None
-    license: str | None = None
+    """Of its family (experts/schema.py), complete."""
 
     @property
     def name(self) -> str:
@@ -125,6 +120,12 @@ class TowerConfig:
     fusion: FusionSettings = field(default_factory=FusionSettings)
     detached: list[str] = field(default_factory=list)
     """Experts that the tower has but does not run."""
+
+    @property
+    def parts(self) -> dict[str, WeightSource]:
+        """`clip` and each expert that has weights and is not detached, by name."""
+        attached = [expert for expert in self.experts if expert.name not in self.detached and expert.has_weights]
+        return {"clip": self.clip, **{expert.name: expert for expert in attached}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,12 +178,10 @@ def _expert(given: str | Mapping[str, Any], index: int, path: Path) -> ExpertSec
             f"{path}: required key `{where}.pretrained` is missing; give a hub id, a file or a folder, or `none` for "
             "random weights"
         )
-    for key in _WEIGHT_KEYS:
-        if not isinstance(entry.get(key), str | None):
-            raise ConfigError(f"{path}: `{where}.{key}` is {entry[key]!r}; expected text or none")
-    weights = {key: entry.get(key) for key in _WEIGHT_KEYS}
+    weights = {key: entry.get(key) for key in WEIGHT_KEYS}
+    parse(WeightSource, weights, where=f"{path}: {where}")
     weights["pretrained"] = _source(weights["pretrained"], path, f"{where}.pretrained")
-    fields = {key: value for key, value in entry.items() if key not in _WEIGHT_KEYS}
+    fields = {key: value for key, value in entry.items() if key not in WEIGHT_KEYS}
     if isinstance(fields.get("family"), str):
         try:
             fields_of(fields["family"])
@@ -204,6 +203,6 @@ def _source(source: str | None, path: Path, key: str) -> str | None:
 
 def _resolved(source: str, base: Path | None, where: str) -> str:
     try:
-        return storage.resolve_source(source, base)
-    except storage.MissingWeightsError as error:
+        return resolve_source(source, base)
+    except (MissingWeightsError, ConfigError) as error:
         raise ConfigError(f"{where}: {error}") from error

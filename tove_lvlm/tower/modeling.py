@@ -92,7 +92,7 @@ class ToVEVisionModel(PreTrainedModel):
         self._put_aside: dict[str, nn.Module] = {}
         self._attention: str | None = None
         self.sources: dict[str, Any] = {}
-        """Where the frozen weights came from: `clip` and `experts.NAME` -> source, revision, sha256, license."""
+        """Where the frozen weights came from: `clip` and `experts.NAME` -> source, revision, file, sha256, licences."""
         self._awaits_weights = False
         self.post_init()
         # `from_pretrained` of this model or of a host puts the first values off until it has read the files.
@@ -195,6 +195,15 @@ class ToVEVisionModel(PreTrainedModel):
             for expert in self.experts.values():
                 expert.use_attention(wanted)
             self._attention = wanted
+
+    def compile_experts(self, **options: Any) -> None:
+        """Run CLIP's and each attached expert's forward through `torch.compile`, from the next call on.
+
+        Args:
+            **options: Of `torch.compile`.
+        """
+        self.clip.compile(**options)
+        self.experts.compile_experts(**options)
 
     # ---- which experts take part ----
 

@@ -5,7 +5,6 @@ trained, and the layers above, which no LVLM of ours reads, go into the written 
 """
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,9 +36,10 @@ def whole_student(tower: ToVEVisionModel, source: str | None) -> nn.Module:
         clip = CLIPVisionModel(CLIPVisionConfig(**tower.config.clip_config))
         clip.load_state_dict(tower.clip.state_dict())
         return clip.float()
-    from ...storage import fetch, resolve_source
+    from ...sources import WeightSource, fetch
 
-    folder = Path(fetch(resolve_source(source)))
+    place = WeightSource(pretrained=source)
+    weights, folder = fetch(place), fetch(place, weights=False)
     config = CLIPVisionConfig(**read_architecture(folder))
     for key in _SAME:
         given, wanted = getattr(config, key), getattr(tower.config, key)
@@ -57,7 +57,7 @@ def whole_student(tower: ToVEVisionModel, source: str | None) -> nn.Module:
             f"state {tower.config.select_layer}"
         )
     clip = CLIPVisionModel(config)
-    load_clip(clip, folder)
+    load_clip(clip, weights)
     return clip.float()
 
 

@@ -1,0 +1,264 @@
+"""What networks cost: parameters, counted FLOPs, memory, measured time; of a whole tower, part by part. Our choice.
+
+Counting runs on the meta device as well as on a real one: nothing is allocated and no weight is needed there.
+
+Shapes: B images, 3 H W pixels.
+"""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .config import UserError
+
+BATCH_SIZE = 8
+"""Images of a timed forward where nothing else is said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What is known of a network without running it for real."""
+
+    parameters: int
+    gflops: float
+    """10^9 floating point operations per image, a multiplication and an addition counted as two."""
+    bf16_bytes: int
+    """Memory of parameters and buffers, the floating point ones in bfloat16."""
+    float32_bytes: int
+    """Size of a file with all that a checkpoint keeps, in float32; some libraries publish half of that."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Measured cost of one part of a tower. Resizing pixels for experts belongs to the whole tower only."""
+
+    ms: float
+    """Milliseconds per image: median over the repeats, divided by the batch size."""
+    gflops: float
+    """10^9 floating point operations per image, a multiplication and an addition counted as two."""
+    parameters: int
+    memory_bytes: int
+    """Of the weights, as they lie in memory: parameters and buffers."""
+
+
+# ---- counted ----
+
+
+def count(module: nn.Module) -> tuple[int, int]:
+    """(trainable, frozen) parameters of a module, shared ones once."""
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return trainable, sum(p.numel() for p in module.parameters()) - trainable
+
+
+@torch.no_grad()
+def size_of(module: nn.Module, pixels_B3HW: torch.Tensor) -> Size:
+    """Size and FLOPs of a network, by one forward.
+
+    Args:
+        module: Where and in the dtype that the pixels are.
+        pixels_B3HW: Any number of images; the FLOPs are those of one.
+    """
+    with evaluating(module), FlopCounterMode(display=False) as counter:
+        module(pixels_B3HW)
+    return weights_size(module, counter.get_total_flops() / len(pixels_B3HW))
+
+
+def weights_size(module: nn.Module, flops: float) -> Size:
+    """Size of a network's weights, with FLOPs per image that are known already."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return Size(
+        parameters=sum(count(module)),
+        gflops=flops / 1e9,
+        bf16_bytes=sum(_bytes(tensor, floats=2) for tensor in tensors),
+        float32_bytes=sum(_bytes(tensor, floats=4) for tensor in module.state_dict().values()),
+    )
+
+
+def _bytes(tensor: torch.Tensor, floats: int) -> int:
+    return tensor.numel() * (floats if tensor.is_floating_point() else tensor.element_size())
+
+
+def tower_sizes(tower: nn.Module) -> dict[str, Size]:
+    """Sizes of every part of a tower that is run, on whatever device it is.
+
+    Args:
+        tower: A `ToVEVisionModel`, or a plain CLIP.
+
+    Returns:
+        `clip`, each attached expert by its name, `tove_fusion` (these two not for a plain CLIP), and `tower`.
+    """
+    parts = _parts_by_name(tower)
+    flops, total = _part_flops(tower, parts.values(), _pixels(tower, 1))
+    sizes = {name: weights_size(module, flops[module]) for name, module in parts.items()}
+    return sizes | {"tower": weights_size(tower, total)}
+
+
+def tower_parts(tower: nn.Module) -> list[tuple[str, nn.Module]]:
+    """`clip`, `expert NAME` of each attached expert and `tove_fusion`; of a plain CLIP, `clip` alone."""
+    if not hasattr(tower, "tove_fusion"):
+        return [("clip", tower)]
+    experts = [(f"expert {name}", expert) for name, expert in tower.experts.items()]
+    return [("clip", tower.clip), *experts, ("tove_fusion", tower.tove_fusion)]
+
+
+def _parts_by_name(tower: nn.Module) -> dict[str, nn.Module]:
+    return {name.removeprefix("expert "): module for name, module in tower_parts(tower)}
+
+
+def _pixels(tower: nn.Module, batch_size: int) -> torch.Tensor:
+    size, like = tower.config.image_size, next(tower.parameters())
+    if like.is_meta:
+        return torch.zeros(batch_size, 3, size, size, dtype=like.dtype, device="meta")
+    return torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0)).to(like)
+
+
+@torch.no_grad()
+def _part_flops(
+    tower: nn.Module, parts: Iterable[nn.Module], pixels_B3HW: torch.Tensor
+) -> tuple[dict[nn.Module, float], float]:
+    # FlopCounterMode names modules by class path; reading its running total around each part is exact and simpler.
+    with (
+        evaluating(tower),
+        FlopCounterMode(display=False) as counter,
+        moved(parts, counter.get_total_flops) as flops,
+    ):
+        tower(pixels_B3HW)
+    return flops, counter.get_total_flops()
+
+
+# ---- measured ----
+
+
+@torch.no_grad()
+def measure_cost(tower: nn.Module, batch_size: int = BATCH_SIZE, repeats: int = 5) -> dict[str, Cost]:
+    """Cost of every part that is run, where the tower is and in its dtype.
+
+    The parts are timed with the device synchronised at their borders, the whole tower without: on a GPU the whole may
+    take less than its parts together.
+
+    Args:
+        tower: A `ToVEVisionModel`, or a plain CLIP.
+        batch_size: Images of a forward.
+        repeats: Forwards after one to warm up.
+
+    Returns:
+        As `tower_sizes`.
+
+    Raises:
+        UserError: A number below 1.
+    """
+    _check_numbers(batch_size, repeats)
+    parts, pixels_B3HW = _parts_by_name(tower), _pixels(tower, batch_size)
+    clock = clock_of(pixels_B3HW.device)
+    # A plain CLIP is its own only part; a dictionary by module would lose one of the two.
+    took_parts: dict[str, list[float]] = {name: [] for name in parts}
+    took_whole = []
+    with evaluating(tower):
+        tower(pixels_B3HW)
+        for _ in range(repeats):
+            with moved(parts.values(), clock) as took:
+                tower(pixels_B3HW)
+            for name, module in parts.items():
+                took_parts[name].append(took[module])
+            start = clock()
+            tower(pixels_B3HW)
+            took_whole.append(clock() - start)
+    flops, total = _part_flops(tower, parts.values(), pixels_B3HW[:1])
+    costs = {
+        name: _cost(module, statistics.median(took_parts[name]) / batch_size, flops[module])
+        for name, module in parts.items()
+    }
+    return costs | {"tower": _cost(tower, statistics.median(took_whole) / batch_size, total)}
+
+
+@torch.inference_mode()
+def ms_per_image(module: nn.Module, pixels_B3HW: torch.Tensor, repeats: int = 5) -> float:
+    """Milliseconds per image of a network's forward: median over the repeats, after one to warm up.
+
+    Args:
+        module: Where and in the dtype that the pixels are.
+        pixels_B3HW: The batch.
+        repeats: Timed forwards.
+
+    Raises:
+        UserError: A number below 1.
+    """
+    _check_numbers(len(pixels_B3HW), repeats)
+    clock, took = clock_of(pixels_B3HW.device), []
+    with evaluating(module):
+        module(pixels_B3HW)
+        for _ in range(repeats):
+            start = clock()
+            module(pixels_B3HW)
+            took.append(clock() - start)
+    return statistics.median(took) / len(pixels_B3HW)
+
+
+def _check_numbers(batch_size: int, repeats: int) -> None:
+    if batch_size < 1 or repeats < 1:
+        raise UserError(f"batch_size is {batch_size} and repeats is {repeats}; both must be at least 1")
+
+
+def _cost(module: nn.Module, ms: float, flops: float) -> Cost:
+    tensors = [*module.parameters(), *module.buffers()]
+    return Cost(
+        ms=ms,
+        gflops=flops / 1e9,
+        parameters=sum(count(module)),
+        memory_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+    )
+
+
+# ---- how it is measured ----
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """A clock in milliseconds that is read once all that was asked of the device is done."""
+
+    def read() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() * 1e3
+
+    return read
+
+
+@contextlib.contextmanager
+def moved(modules: Iterable[nn.Module], read: Callable[[], float]) -> Iterator[dict[nn.Module, float]]:
+    """How far a running total (FLOPs, a clock) moves on during the forwards of each module.
+
+    Args:
+        modules: What to watch; a module may hold another.
+        read: Gives the running total.
+
+    Yields:
+        Module -> sum over its forwards so far; 0 for one that was not called.
+    """
+    sums: dict[nn.Module, float] = dict.fromkeys(modules, 0)
+    handles = []
+    for module in sums:
+        handles.append(module.register_forward_pre_hook(lambda m, _: sums.update({m: sums[m] - read()})))
+        handles.append(module.register_forward_hook(lambda m, *_: sums.update({m: sums[m] + read()})))
+    try:
+        yield sums
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Everything in eval mode; afterwards each module is as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,105 @@
+"""Where a benchmark's files are: LLaVA's folders and the official sites' own packing, below one root. Our choice."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import UserError
+from .task import TASKS, Layout, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One layout of a benchmark below a root folder."""
+
+    labels: tuple[Path, ...]
+    """Label files that are there, in the layout's order."""
+    missing: tuple[str, ...]
+    """Patterns of label files that match nothing."""
+    images: Path
+    """The image folder, which may not be there."""
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether all label files are there."""
+        return not self.missing
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is all that a model needs to be asked."""
+        return self.has_labels and self.images.is_dir()
+
+    def lacks(self, images: bool = True) -> list[str]:
+        """What is not there, for messages; `images` says whether the image folder is wanted."""
+        return [*self.missing, *([f"{self.images}/"] if images and not self.images.is_dir() else [])]
+
+
+def places(task: type[Task], root: str | Path) -> list[Place]:
+    """What is there of a benchmark, for each of its layouts in their order."""
+    return [_look(layout, Path(root)) for layout in task.layouts]
+
+
+def find(task: type[Task], root: str | Path, images: bool = True) -> Place:
+    """The first layout of a benchmark that is there.
+
+    Args:
+        task: The benchmark.
+        root: Folder that holds `playground`, or the official site's files.
+        images: Whether the image folder is wanted; without, label files are enough.
+
+    Raises:
+        UserError: There is none; says what is missing and where to get it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"data folder `{root}` does not exist (given as --data)")
+    looked = places(task, root)
+    found = next((place for place in looked if (place.is_complete if images else place.has_labels)), None)
+    if found is None:
+        best = nearest_place(looked)
+        raise UserError(
+            f"{task.name} is not below `{root}`: missing {', '.join(best.lacks(images))}; get it from {task.source}, "
+            "or give --labels and --images (`tove eval --list` shows what is there)"
+        )
+    return found
+
+
+def nearest_place(looked: list[Place]) -> Place:
+    """Of several layouts the one that lacks least; among equals the first that has something."""
+    return min(looked, key=lambda place: (len(place.lacks()), not place.labels))
+
+
+def survey(root: str | Path) -> Iterator[dict[str, object]]:
+    """Every benchmark by name: what is found below a root, what is missing, where to get it. For `tove eval --list`.
+
+    Yields:
+        `task`, `about`, `form`, `conventions`, `prompt`, `labels` and `images` (found; None where not), `missing`,
+        `source`.
+    """
+    from . import tasks  # noqa: F401  fills TASKS
+
+    for name in TASKS.names():
+        task = TASKS.get(name)
+        best = nearest_place(places(task, root))
+        yield {
+            "task": name,
+            "about": task.about,
+            "form": task.form,
+            "conventions": list(task.conventions),
+            "prompt": task.prompt,
+            "labels": [str(path) for path in best.labels],
+            "images": str(best.images) if best.images.is_dir() else None,
+            "missing": best.lacks(),
+            "source": task.source,
+        }
+
+
+def _look(layout: Layout, root: Path) -> Place:
+    labels: list[Path] = []
+    missing = []
+    for pattern in layout.labels:
+        matched = sorted(path for path in root.glob(pattern) if path.is_file())
+        labels += matched
+        if not matched:
+            missing.append(str(root / pattern))
+    return Place(labels=tuple(labels), missing=tuple(missing), images=root / layout.images)

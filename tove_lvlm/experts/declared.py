@@ -1,0 +1,206 @@
+"""What an expert declares, in one place: network, input, weights, licences, size. Our choice.
+
+It is put together from three things that stay apart: the architecture (`ExpertSpec`), the weights (`WeightSource`), and
+the recipe, a tower's YAML, which is not in it. The figures of the catalogue's names are counted once and shipped
+(catalogue/sizes.json, written by scripts/count_experts.py), so that a list of them imports no network.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import UserError
+from ..licenses import commercial_use
+from ..sources import WEIGHT_KEYS, WeightSource
+from .catalogue import FOLDER, catalogue, expanded
+from .libraries import code_license, install_hint
+from .schema import parse_expert
+
+SIZES_FILE = FOLDER / "sizes.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What is found by building an expert's network once: what it gives, and how large it is."""
+
+    kind: str
+    """`embedding` or `low_level`."""
+    library: str
+    """Package whose network it is."""
+    architecture: str
+    """The library's name of it."""
+    output: str
+    """`features` or `map`."""
+    channels: int
+    """Feature width, or the channels of the map."""
+    grid: tuple[int, int]
+    """Height and width of what it gives for its image size."""
+    parameters: int
+    gflops: float
+    """10^9 floating point operations per image."""
+    bf16_bytes: int
+    """Memory of the weights in bfloat16."""
+    float32_bytes: int
+    """Size of the weights in float32, as most are published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """An expert, as `tove experts` and a tower's card speak of it."""
+
+    name: str
+    """In the catalogue, or within the tower."""
+    about: str
+    """A line for people; empty for an expert that is not of the catalogue."""
+    family: str
+    image_size: int
+    """Side of its square input in pixels."""
+    mean: tuple[float, ...]
+    """Of the input's normalisation over [0, 1] RGB."""
+    std: tuple[float, ...]
+    weights: WeightSource
+    network: Network | None
+    """None where its library is not installed and the figures are not shipped."""
+    problem: str | None = None
+    """Why `network` is None."""
+
+    @property
+    def code_license(self) -> str | None:
+        """Licence of the code: as stated with the weights, else that of the library."""
+        stated = self.weights.code_license
+        return stated or (code_license(self.network.library) if self.network else None)
+
+    @property
+    def commercial(self) -> str:
+        """Whether code and weights may be used commercially: `yes`, `no` or `unknown`."""
+        own = [self.weights.license] if self.weights.pretrained is not None else []
+        return commercial_use([self.code_license, *own])
+
+    @property
+    def needs(self) -> str | None:
+        """The command that installs its library, where that is not installed."""
+        return install_hint(self.network.library) if self.network else self.problem
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain and flat, for JSON; what is not known is None."""
+        network = dataclasses.asdict(self.network) if self.network else dict.fromkeys(_fields(Network))
+        own = {"name": self.name, "about": self.about, "family": self.family}
+        given = {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
+        weights = dataclasses.asdict(self.weights) | {"code_license": self.code_license}
+        weights = {key: weights[key] for key in WEIGHT_KEYS}
+        return {**own, **network, **given, **weights, "commercial": self.commercial, "needs": self.needs}
+
+
+def _fields(schema: type) -> list[str]:
+    return [item.name for item in dataclasses.fields(schema)]
+
+
+def declare(given: str | Mapping[str, Any], where: str = "expert") -> Declaration:
+    """What an expert declares.
+
+    Args:
+        given: A name of the catalogue, `timm/NAME`, `open_clip/NAME/TAG`, or an entry of a tower's YAML.
+        where: Named in messages.
+
+    Raises:
+        ConfigError: No such expert, or a key that does not fit.
+        ImportError: A library's own table is asked and the library is not installed.
+    """
+    entry = expanded(given, where)
+    about = catalogue().get(given, {}).get("about", "") if isinstance(given, str) else ""
+    weights = WeightSource(pretrained=None) if "pretrained" not in entry else _weights(entry)
+    fields = parse_expert({key: value for key, value in entry.items() if key not in WEIGHT_KEYS}, where)
+    problem = None
+    try:
+        network = shipped_network(fields) or count_network(fields)
+    except ImportError as error:
+        network, problem = None, str(error)
+    return Declaration(
+        name=fields["name"],
+        about=about,
+        family=fields["family"],
+        image_size=fields["image_size"],
+        mean=tuple(fields["mean"]),
+        std=tuple(fields["std"]),
+        weights=weights,
+        network=network,
+        problem=problem,
+    )
+
+
+def _weights(entry: Mapping[str, Any]) -> WeightSource:
+    keys = {key: entry.get(key) for key in WEIGHT_KEYS}
+    if isinstance(keys["pretrained"], str) and keys["pretrained"].lower() == "none":
+        keys["pretrained"] = None
+    return WeightSource(**keys)
+
+
+def count_network(fields: Mapping[str, Any]) -> Network:
+    """Build an expert on the meta device and count it.
+
+    Args:
+        fields: The family's architecture fields, complete.
+
+    Raises:
+        ImportError: Its library is not installed.
+        ConfigError: The network cannot be built so.
+    """
+    import torch
+
+    from ..cost import size_of
+    from . import build_expert
+
+    with torch.device("meta"):
+        expert = build_expert(fields)
+        size = size_of(expert, torch.zeros(1, 3, fields["image_size"], fields["image_size"]))
+    spec = expert.spec
+    return Network(
+        kind=spec.kind,
+        library=spec.library,
+        architecture=spec.architecture,
+        output=spec.output,
+        channels=spec.channels,
+        grid=tuple(spec.grid),
+        **dataclasses.asdict(size),
+    )
+
+
+def shipped_network(fields: Mapping[str, Any]) -> Network | None:
+    """The counted figures that are shipped for exactly these fields, whatever the expert's name; None without such."""
+    row = _shipped().get(fields_key(fields))
+    return None if row is None else Network(**{**row, "grid": tuple(row["grid"])})
+
+
+def fields_key(fields: Mapping[str, Any]) -> str:
+    """Identifies architecture fields, the name apart."""
+    text = json.dumps({key: value for key, value in fields.items() if key != "name"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _shipped() -> dict[str, dict[str, Any]]:
+    if not SIZES_FILE.is_file():
+        return {}
+    rows = json.loads(SIZES_FILE.read_text(encoding="utf-8"))
+    return {row.pop("fields"): row for row in rows.values()}
+
+
+def find_declarations(names: list[str], kind: str | None = None) -> list[Declaration]:
+    """The experts of these names, or of the whole catalogue.
+
+    Args:
+        names: As for `declare`; none means all names of the catalogue.
+        kind: Only `embedding` or only `low_level` ones.
+
+    Raises:
+        UserError: Another kind.
+        ConfigError: As for `declare`.
+    """
+    if kind not in (None, "embedding", "low_level"):
+        raise UserError(f"--kind is `{kind}`; valid: embedding | low_level")
+    found = [declare(name) for name in names or catalogue()]
+    return [item for item in found if kind is None or (item.network and item.network.kind == kind)]

@@ -1,0 +1,243 @@
+"""A hub repository's files on this machine: in a mirror folder, in the hub's cache, or downloaded. Our choice.
+
+Of a repository that holds its weights in several formats one is taken, and besides it only the files that say how the
+network is built. The mirror folder (TOVE_MIRROR) is what `tove fetch TOWER.yaml --to DIR` writes: DIR/OWNER/NAME/...,
+and in each repository's folder a record of the commit that its files are of.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from . import storage
+from .config import UserError
+from .registry import nearest
+from .storage import MissingWeightsError, PartialWeightsError
+
+MIRROR_VARIABLE = "TOVE_MIRROR"
+RECORD = ".tove.json"
+"""In a mirrored repository's folder: {"repo", "revision" (as asked), "commit", "files": {NAME: {"size", "sha256"}}}."""
+CONFIG_FILES = ("config.json", "open_clip_config.json", "preprocessor_config.json", "processor_config.json")
+"""What is taken besides the weights, where a repository has it."""
+DEFAULT_REVISION = "main"
+
+
+def fetch(repo: str, revision: str | None = None, file: str | None = None, weights: bool = True) -> Path:
+    """The folder with a repository's files; downloaded where that is needed and allowed.
+
+    Args:
+        repo: Hub id.
+        revision: Branch, tag or commit.
+        file: Name of the weights in the repository; one of the standard names when left out.
+        weights: Whether the weights are wanted, or only the configuration.
+
+    Raises:
+        MissingWeightsError: It is nowhere to be had; says why, and what to do.
+        UserError: The mirror holds another revision.
+    """
+    from huggingface_hub import constants
+
+    for folder in (mirrored(repo, revision), cached(repo, revision, file) if is_commit(revision) else None):
+        if folder is not None and _problem(folder, file, weights) is None:
+            return folder
+    if constants.is_offline_mode():
+        reason, cause = "HF_HUB_OFFLINE is set", None
+    else:
+        try:
+            return _download(repo, revision, file, weights)
+        except MissingWeightsError:
+            raise
+        except Exception as error:  # the hub's client raises its own, httpx's and OSError
+            reason, cause = explained(repo, revision, error), error
+    try:
+        return local(repo, revision, file, weights)
+    except MissingWeightsError as error:
+        raise MissingWeightsError(
+            f"`{repo}` is no file or folder here and cannot be had from the hub ({reason}): {error}; give a folder, or "
+            f"download it once with network (`tove fetch`)"
+        ) from cause
+
+
+def local(repo: str, revision: str | None = None, file: str | None = None, weights: bool = True) -> Path:
+    """As `fetch`, from what is on this machine alone.
+
+    Raises:
+        MissingWeightsError: Neither the mirror nor the hub's cache has it; a PartialWeightsError when one has a part.
+        UserError: The mirror holds another revision.
+    """
+    from huggingface_hub import constants
+
+    problems = []
+    for folder in (mirrored(repo, revision), cached(repo, revision, file)):
+        problem = _problem(folder, file, weights) if folder is not None else None
+        if folder is not None and problem is None:
+            return folder
+        problems += [problem] if problem is not None else []
+    partial = [problem for problem in problems if isinstance(problem, PartialWeightsError)]
+    for problem in partial or problems:
+        raise problem
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    looked = f"the hub's cache {constants.HF_HUB_CACHE}" + (f" and the mirror {mirror}" if mirror else "")
+    at = f" at revision `{revision}`" if revision else ""
+    raise MissingWeightsError(f"`{repo}`{at} is not in {looked}")
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a whole commit hash, whose files never change."""
+    return revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
+# ---- mirror and cache ----
+
+
+def mirrored(repo: str, revision: str | None = None) -> Path | None:
+    """The repository's folder in the mirror, or None when there is no mirror or it has no such folder.
+
+    Raises:
+        UserError: TOVE_MIRROR is no folder, or the repository is there at another revision.
+    """
+    named = os.environ.get(MIRROR_VARIABLE)
+    if not named:
+        return None
+    if not Path(named).is_dir():
+        raise UserError(
+            f"{MIRROR_VARIABLE}={named}: there is no such folder; `tove fetch TOWER.yaml --to DIR` makes one"
+        )
+    folder = Path(named).resolve() / repo
+    if not folder.is_dir():
+        return None
+    if revision is not None:
+        record = read_record(folder)
+        known = {record.get("commit"), record.get("revision") or (DEFAULT_REVISION if record else None)}
+        if revision not in known:
+            found = f"revision `{record.get('revision') or record.get('commit')}`" if record else "no record of which"
+            raise UserError(
+                f"the mirror folder {folder} has {found}, and `{repo}` is wanted at revision `{revision}`; fetch that "
+                f"into another folder, or leave {MIRROR_VARIABLE} unset"
+            )
+    return folder
+
+
+def read_record(folder: Path) -> dict:
+    """What a mirrored repository's folder says of itself; empty when it says nothing."""
+    file = folder / RECORD
+    return storage.load_json(file) if file.is_file() else {}
+
+
+def cached(repo: str, revision: str | None = None, file: str | None = None) -> Path | None:
+    """The repository's folder in the hub's cache, or None when it has nothing of it that we use."""
+    from huggingface_hub import try_to_load_from_cache
+
+    weights = [name + ending for name in storage.STANDARD_NAMES for ending in ("", storage.INDEX)]
+    for name in (*((file,) if file else ()), *CONFIG_FILES, *weights):
+        found = try_to_load_from_cache(repo, name, revision=revision)
+        if isinstance(found, str):
+            return Path(found.removesuffix(name))
+    return None
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit that a folder from `fetch` is of, where it is known."""
+    if folder.parent.name == "snapshots":  # the layout of the hub's cache
+        return folder.name
+    return read_record(folder).get("commit")
+
+
+def _problem(folder: Path, file: str | None, weights: bool) -> MissingWeightsError | None:
+    """What keeps a folder from being used; None when nothing does."""
+    if not weights:
+        if any((folder / name).is_file() for name in CONFIG_FILES):
+            return None
+        return MissingWeightsError(f"folder `{folder}` holds none of {', '.join(CONFIG_FILES)}")
+    unfinished = any((folder / ".cache" / "huggingface" / "download").glob("**/*.incomplete"))
+    try:
+        storage.weight_files(folder / file if file else folder)
+    except MissingWeightsError as error:
+        return PartialWeightsError(f"{error}; a download of it was not finished") if unfinished else error
+    return None
+
+
+# ---- download ----
+
+
+def choose(names: Collection[str], file: str | None, repo: str) -> str:
+    """The one file, or index of shards, that a repository's weights are read from.
+
+    Args:
+        names: All files of the repository.
+        file: The name to take; the first of the standard names when left out.
+        repo: For the message.
+
+    Raises:
+        MissingWeightsError: The repository has no such file, or no weights under a standard name.
+    """
+    if file is not None:
+        if file not in names:
+            raise MissingWeightsError(f"hub repository `{repo}` has no file `{file}`; {nearest(file, names)}")
+        return file
+    for name in storage.STANDARD_NAMES:
+        for candidate in (name, name + storage.INDEX):
+            if candidate in names:
+                return candidate
+    others = [name for name in names if name.endswith(storage.WEIGHT_SUFFIXES)]
+    hint = f"; `file` can name one of {', '.join(f'`{name}`' for name in sorted(others)[:5])}" if others else ""
+    raise MissingWeightsError(f"hub repository `{repo}` holds none of {', '.join(storage.STANDARD_NAMES)}{hint}")
+
+
+def needed(names: Collection[str], file: str | None, weights: bool, repo: str, get: Callable[[str], Path]) -> list[str]:
+    """Names of all files of a repository that are wanted.
+
+    Args:
+        names: All files of the repository.
+        file: As for `choose`.
+        weights: As for `fetch`.
+        repo: For the message.
+        get: Downloads one file, for the index that names the shards.
+
+    Raises:
+        MissingWeightsError: As for `choose`, or a shard is missing.
+    """
+    wanted = [name for name in CONFIG_FILES if name in names]
+    if not weights:
+        return wanted
+    chosen = choose(names, file, repo)
+    wanted.append(chosen)
+    if chosen.endswith(storage.INDEX):
+        shards = storage.shard_names(get(chosen))
+        lost = [name for name in shards if name not in names]
+        if lost:
+            raise MissingWeightsError(f"hub repository `{repo}`: `{chosen}` names `{lost[0]}`, which it does not have")
+        wanted += shards
+    return wanted
+
+
+def _download(repo: str, revision: str | None, file: str | None, weights: bool) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+    names = HfApi().list_repo_files(repo, revision=revision)
+    wanted = needed(names, file, weights, repo, lambda name: Path(hf_hub_download(repo, name, revision=revision)))
+    folder = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
+    problem = _problem(folder, file, weights)
+    if problem is not None:
+        raise problem
+    return folder
+
+
+def explained(repo: str, revision: str | None, error: Exception) -> str:
+    """Why the hub's client could not give a file, for people, in a few words."""
+    from huggingface_hub import constants, errors
+
+    url = f"{constants.ENDPOINT}/{repo}"
+    if isinstance(error, errors.GatedRepoError):
+        return f"gated: accept its terms at {url} and give a token (`hf auth login`, or HF_TOKEN)"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"it has no revision `{revision}`"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"404: no such repository at {url}, or a private one and no token (HF_TOKEN) that may read it"
+    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
+        return f"{constants.ENDPOINT} answered {error.response.status_code}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk: {error.filename or constants.HF_HUB_CACHE}"
+    return f"{type(error).__name__}; no network to {constants.ENDPOINT}?"

