@@ -1,9 +1,9 @@
 """Low-level expert: surface normals computed from a depth expert's map. Our choice.
 
 The camera is assumed, because the image does not tell it: a pinhole with square pixels, its axis through the middle of
-the image, and the field of view of the fields (60 degrees by default). A relative estimator's map d is an inverse depth up to
-scale and shift; it is brought to [0, 1] over the image and then to depth z = 1 / (f + (1 - f) d), where 1 / f is how
-many times farther the farthest point is (`depth_range`). A map in metres is taken as it is (`inverse: false`).
+the image, and the field of view of the fields (60 degrees by default). A relative estimator's map d is an inverse depth
+up to scale and shift; it is brought to [0, 1] over the image and then to depth z = 1 / (f + (1 - f) d), where 1 / f is
+how many times farther the farthest point is (`depth_range`). A map in metres is taken as it is (`inverse: false`).
 
 Each pixel (u, v) is lifted to the point P = z ((u - cu) / focal, (v - cv) / focal, 1). The normal is the normalised
 cross product of P's differences along v and u, so that it looks at the camera: x right, y down, z away from the camera,

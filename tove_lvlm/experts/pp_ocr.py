@@ -1,4 +1,4 @@
-"""PP-OCRv6's small text detector as a torch network, batch norms folded into its convolutions. Our reading of its graph.
+"""PP-OCRv6's small text detector as a torch network, batch norms folded into its convolutions, as its graph has it.
 
 A stem to a quarter of the image, four stages of depthwise blocks, a feature pyramid with squeeze-and-excitation, and
 the head of differentiable binarisation. The convolutions are defined in the order in which the graph runs them.

@@ -201,9 +201,7 @@ class EdgeFilterFields(ExpertFields):
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.low <= self.high:
-            raise ConfigError(
-                f"expert `{self.name}`: thresholds need 0 < `low` <= `high`; got {self.low}, {self.high}"
-            )
+            raise ConfigError(f"expert `{self.name}`: thresholds need 0 < `low` <= `high`; got {self.low}, {self.high}")
 
 
 @EXPERT_FIELDS.register("text_map")
