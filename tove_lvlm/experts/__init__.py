@@ -26,6 +26,7 @@ _HOMES = {**dict.fromkeys(__all__, "base"), "ExpertFields": "schema", "ExpertHub
 _FAMILIES = (
     "dense_vit",
     "timm_backbone",
+    "open_clip_backbone",
     "transformers_backbone",
     "depth",
     "normals_from_depth",

@@ -56,9 +56,11 @@ class DepthEstimator(Expert):
         return taken[0]
 
     def use_attention(self, implementation: str | None) -> None:
-        """As `Expert.use_attention`, by transformers' own switch."""
+        """As `Expert.use_attention`, by transformers' own switch, of the parts that have attention."""
         if implementation is not None:
-            self.network.set_attn_implementation(implementation)
+            parts = {"": self.network, "backbone_config": getattr(self.network, "backbone", None)}
+            can = [key for key, part in parts.items() if part is not None and part._supports_sdpa]
+            self.network.set_attn_implementation(dict.fromkeys(can, implementation))
 
     def adapt_weights(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Keys are those of transformers' `...ForDepthEstimation`; what earlier versions of it named is renamed by it.
