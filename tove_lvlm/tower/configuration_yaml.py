@@ -87,6 +87,9 @@ class ClipSection(WeightSource):
     looked up."""
     select_layer: int = -2
     """CLIP layer whose patch tokens are used, as an index of its hidden states (LLaVA's default)."""
+    input_size: int | None = None
+    """Side of the images that the tower is given, a multiple of the token grid's; CLIP's own when left out. Pays where
+    experts want more pixels than CLIP (518 and up): they are no longer made from CLIP's few."""
     image_mean: list[float] | None = None
     """Mean of the tower's input; that of the CLIP's own preprocessor when left out."""
     image_std: list[float] | None = None
