@@ -45,6 +45,15 @@ def test_load_file_and_options(write):
     assert isinstance(run.learning_rate, float)
 
 
+def test_an_option_may_be_for_an_entry_of_a_list(write):
+    path = write("experts: [{name: a, k: 1}, {name: b}]\nnames: [x, y]\n")
+    found = config.read_yaml(path, ["experts.0.name=none", "experts.1.more={u: [1, 2]}", "names.1=z"])
+    assert found == {"experts": [{"name": "none", "k": 1}, {"name": "b", "more": {"u": [1, 2]}}], "names": ["x", "z"]}
+    for option in ("experts.2.name=c", "experts.name=c"):
+        with pytest.raises(ConfigError, match=f"--options `{option}` does not fit the file"):
+            config.read_yaml(path, [option])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

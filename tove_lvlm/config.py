@@ -59,12 +59,25 @@ def read_yaml(cfg_path: str | Path, options: typing.Sequence[str] = ()) -> dict[
         if not OmegaConf.is_dict(tree):
             raise ConfigError(f"{path}: expected `key: value` lines at the top level")
         for option in options:
-            key, equals, _ = option.partition("=")
-            if not equals or not key:
-                raise ConfigError(f"--options takes `a.b=c`, got `{option}`")
-        return OmegaConf.to_container(OmegaConf.merge(tree, OmegaConf.from_dotlist(list(options))), resolve=True)
+            _put(tree, option)
+        return OmegaConf.to_container(tree, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+
+
+def _put(tree: Any, option: str) -> None:
+    """One `a.b=c` over the tree; `a.0.b` is an entry of a list."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    key, equals, text = option.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--options takes `a.b=c`, got `{option}`")
+    value = OmegaConf.from_dotlist([f"value={text}"])["value"]
+    try:
+        OmegaConf.update(tree, key, value, merge=True)
+    except (OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
+        raise ConfigError(f"--options `{option}` does not fit the file: {' '.join(str(error).split())}") from error
 
 
 def parse(schema: type[T], mapping: Mapping[str, Any], where: str = "configuration") -> T:

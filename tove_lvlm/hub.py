@@ -110,11 +110,14 @@ def mirrored(repo: str, revision: str | None = None) -> Path | None:
         return None
     if revision is not None:
         record = read_record(folder)
-        known = {record.get("commit"), record.get("revision") or (DEFAULT_REVISION if record else None)}
-        if revision not in known:
-            found = f"revision `{record.get('revision') or record.get('commit')}`" if record else "no record of which"
+        if not record or revision not in (record["commit"], record["revision"]):
+            found = (
+                f"at revision `{record['revision']}` ({record['commit'][:12]})"
+                if record
+                else "at one it has no record of"
+            )
             raise UserError(
-                f"the mirror folder {folder} has {found}, and `{repo}` is wanted at revision `{revision}`; fetch that "
+                f"`{repo}` is wanted at revision `{revision}`, and the mirror has it {found}: {folder}; fetch that one "
                 f"into another folder, or leave {MIRROR_VARIABLE} unset"
             )
     return folder
@@ -151,11 +154,18 @@ def _problem(folder: Path, file: str | None, weights: bool) -> MissingWeightsErr
         if any((folder / name).is_file() for name in CONFIG_FILES):
             return None
         return MissingWeightsError(f"folder `{folder}` holds none of {', '.join(CONFIG_FILES)}")
-    unfinished = any((folder / ".cache" / "huggingface" / "download").glob("**/*.incomplete"))
+    recorded = read_record(folder).get("files", {})
     try:
-        storage.weight_files(folder / file if file else folder)
+        found = storage.weight_files(folder / file if file else folder)
     except MissingWeightsError as error:
-        return PartialWeightsError(f"{error}; a download of it was not finished") if unfinished else error
+        lost = sorted(name for name in recorded if not (folder / name).is_file())
+        if lost and file in (None, *lost):
+            return PartialWeightsError(f"mirror folder `{folder}`: `{lost[0]}` has not been fetched to its end")
+        return error
+    for path in found:
+        name, size = path.relative_to(folder).as_posix(), path.stat().st_size
+        if name in recorded and recorded[name]["size"] != size:
+            return PartialWeightsError(f"weights `{path}` have {size} bytes, expected {recorded[name]['size']}")
     return None
 
 

@@ -14,11 +14,11 @@ def nearest(word: str, options: Iterable[str], limit: int = 3) -> str:
 
     Args:
         word: What was given.
-        options: What would have been valid.
+        options: What would have been valid; of more than two dozen the closest are shown, however far.
         limit: How many close names to show.
     """
     options = sorted(options)
-    close = difflib.get_close_matches(word, options, n=limit, cutoff=0.5)
+    close = difflib.get_close_matches(word, options, n=limit, cutoff=0.5 if len(options) <= 24 else 0.0)
     if close:
         return "did you mean " + " or ".join(f"`{name}`" for name in close) + "?"
     return "valid: " + ", ".join(f"`{name}`" for name in options) if options else "there are none"

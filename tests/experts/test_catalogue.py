@@ -1,12 +1,16 @@
 """Known experts by name, any backbone in one line, and what is refused before anything is loaded."""
 
+import open_clip
 import pytest
 import timm
+from transformers import AutoConfig
 
-from tove_lvlm.config import ConfigError
+from tove_lvlm.config import ConfigError, read_yaml
 from tove_lvlm.experts import EXPERTS, describe
-from tove_lvlm.experts.catalogue import catalogue, entry_of, expanded
+from tove_lvlm.experts.catalogue import FOLDER, catalogue, entry_of, expanded
 from tove_lvlm.tower.configuration_yaml import read_tower_yaml
+
+EMBEDDING = read_yaml(FOLDER / "embedding.yaml")
 
 CLIP = """
 clip: {pretrained: none, architecture: {hidden_size: 32, num_hidden_layers: 2, image_size: 16, patch_size: 4}}
@@ -75,6 +79,48 @@ def test_another_image_size_reaches_the_network():
 def test_refusals(given, message):
     with pytest.raises(ConfigError, match=r"here.*: .*" + message):
         expanded(given, "here")
+
+
+def of_family(family: str) -> list[str]:
+    return [name for name, entry in catalogue().items() if entry["family"] == family and name in EMBEDDING]
+
+
+@pytest.mark.parametrize("name", of_family("timm"))
+def test_timm_entries_are_timms_own_table(name):
+    entry = catalogue()[name]
+    cfg = timm.get_pretrained_cfg(entry["architecture"])
+    assert cfg.architecture == entry["architecture"].partition(".")[0]
+    assert (entry["pretrained"], entry["license"]) == (cfg.hf_hub_id, cfg.license)
+    assert (entry["image_size"], entry["mean"], entry["std"]) == (cfg.input_size[-1], [*cfg.mean], [*cfg.std])
+
+
+@pytest.mark.parametrize("name", of_family("open_clip"))
+def test_open_clip_entries_are_its_own_table(name):
+    entry = catalogue()[name]
+    vision = open_clip.get_model_config(entry["architecture"])["vision_cfg"]
+    tags = open_clip.list_pretrained_tags_by_model(entry["architecture"])
+    known = [open_clip.get_pretrained_cfg(entry["architecture"], tag) for tag in tags]
+    (cfg,) = [cfg for cfg in known if cfg["hf_hub"].rstrip("/") == entry["pretrained"]]
+    assert (entry["image_size"], entry["mean"], entry["std"]) == (vision["image_size"], [*cfg["mean"]], [*cfg["std"]])
+
+
+@pytest.mark.parametrize("name", of_family("transformers"))
+def test_transformers_entries_are_its_own_configs(name):
+    architecture = dict(catalogue()[name]["architecture"])
+    config = AutoConfig.for_model(architecture.pop("model_type"))
+    assert not [key for key in architecture if not hasattr(config, key)]
+    assert architecture["image_size"] == catalogue()[name]["image_size"]
+
+
+def test_the_embedding_experts_of_the_issue_are_all_there():
+    entries = [catalogue()[name] for name in EMBEDDING]
+    known = {str(entry["architecture"]).partition(".")[0] for entry in entries}
+    sizes = ("small", "base", "large", "giant")
+    assert {f"vit_{size}_patch14_{reg}dinov2" for size in sizes for reg in ("", "reg4_")} <= known
+    assert {f"vit_{size}_patch16_dinov3" for size in ("small", "base", "large")} <= known
+    assert {"samvit_base_patch16", "EVA02-B-16", "EVA02-L-14-336", "EVA01-g-14-plus"} <= known
+    kinds = {entry["architecture"]["model_type"] for entry in entries if entry["family"] == "transformers"}
+    assert {"dinov2", "siglip_vision_model", "clip_vision_model", "sam_vision_model"} <= kinds
 
 
 @pytest.mark.parametrize("name", list(catalogue()))

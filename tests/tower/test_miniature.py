@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import CLIPVisionModel
 
-from tove_lvlm import ToVEImageProcessor, build_tower, storage
+from tove_lvlm import ToVEImageProcessor, build_tower
+from tove_lvlm.sources import resolve_source
 from tove_lvlm.tower.configuration_yaml import read_tower_yaml
 from tove_lvlm.world.render import render
 from tove_lvlm.world.scene import sample, split_seeds
@@ -40,7 +41,7 @@ def test_yaml():
 
 
 def test_it_starts_as_the_shipped_clip(tower, pixels):
-    clip = CLIPVisionModel.from_pretrained(storage.resolve_source("shipped:miniature/clip"), dtype=torch.float32)
+    clip = CLIPVisionModel.from_pretrained(resolve_source("shipped:miniature/clip"), dtype=torch.float32)
     with torch.no_grad():
         expected = clip.eval()(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
         output = tower(pixels)

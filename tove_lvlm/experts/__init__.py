@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 _HOMES = {**dict.fromkeys(__all__, "base"), "ExpertFields": "schema", "ExpertHub": "hub"}
-_FAMILIES = ("dense_vit", "timm_backbone", "transformers_backbone")
+_FAMILIES = ("dense_vit", "timm_backbone", "open_clip_backbone", "transformers_backbone")
 
 
 def __getattr__(name: str):

@@ -100,6 +100,22 @@ class TimmFields(ExpertFields):
     """Which of the backbone's intermediate features is used; -1 is the last."""
 
 
+@EXPERT_FIELDS.register("open_clip")
+@dataclass(frozen=True, kw_only=True)
+class OpenCLIPFields(ExpertFields):
+    """The visual trunk of any open_clip model, by name."""
+
+    output: str = field(default="features", metadata={"choices": ("features",)})
+    architecture: str | dict[str, Any]
+    """open_clip's name of the model, or the `model_cfg` of an open_clip_config.json, read from a folder."""
+    model_args: dict[str, Any] = field(default_factory=dict)
+    """Put over the model's `vision_cfg`."""
+    quick_gelu: bool | None = None
+    """Whether the weights were trained with QuickGELU (OpenAI's were); as the model's configuration when left out."""
+    out_index: int = -1
+    """Which of the trunk's intermediate features is used; -1 is the last."""
+
+
 @EXPERT_FIELDS.register("transformers")
 @dataclass(frozen=True, kw_only=True)
 class TransformersFields(ExpertFields):
@@ -178,7 +194,9 @@ def complete_fields(entry: Mapping[str, Any], source: str | None, where: str) ->
     entry = dict(entry)
     if source is not None and isinstance(entry.get("family"), str) and entry["family"] in EXPERT_FIELDS:
         folder = Path(source) if Path(source).is_dir() else Path(source).parent
-        if (folder / "config.json").is_file():
+        if entry["family"] == "open_clip" and (folder / "open_clip_config.json").is_file():
+            entry = {**_stated_by_open_clip(storage.load_json(folder / "open_clip_config.json")), **entry}
+        elif (folder / "config.json").is_file():
             config = storage.load_json(folder / "config.json")
             if entry["family"] == "transformers":
                 stated = _stated_by_transformers(config, folder / "preprocessor_config.json")
@@ -199,6 +217,16 @@ def _stated_fields(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
     if "image_size" not in found and "input_size" in hub:
         found["image_size"] = hub["input_size"][-1]
     return found
+
+
+def _stated_by_open_clip(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What open_clip's `save_for_hf` writes: the model's configuration and how its images are normalised."""
+    model, seen = config.get("model_cfg", config), config.get("preprocess_cfg") or {}
+    found = {"architecture": {key: model[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in model}}
+    size = model.get("vision_cfg", {}).get("image_size")
+    if isinstance(size, int):
+        found["image_size"] = size
+    return {**found, **{key: list(seen[key]) for key in ("mean", "std") if key in seen}}
 
 
 def _stated_by_transformers(config: Mapping[str, Any], preprocessor: Path) -> dict[str, Any]:

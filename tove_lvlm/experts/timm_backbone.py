@@ -3,7 +3,6 @@
 Shapes: B images, C feature channels, h w their grid, N tokens.
 """
 
-import difflib
 import functools
 import sys
 from collections.abc import Mapping
@@ -29,10 +28,10 @@ class TimmBackbone(Expert):
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
         self.backbone = _create(fields)
-        self.patch_size = _patch_size(self.backbone)
+        self.patch_size = patch_size_of(self.backbone, fields["image_size"])
         # What fetches weights (accelerate's offload, ZeRO-3) hooks a module's call, and class token and position table
         # lie in the backbone itself: so it is called, not only its method.
-        self.backbone.forward = functools.partial(_features, self.backbone, out_index=fields["out_index"])
+        self.backbone.forward = functools.partial(timm_features, self.backbone, out_index=fields["out_index"])
         self.note_meta()
 
     @classmethod
@@ -56,17 +55,22 @@ class TimmBackbone(Expert):
         return self.backbone(pixels_B3HW)
 
     def adapt_weights(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Keys are timm's own; a classifier's are left out, nothing else is.
+        """Keys are timm's own; a classifier's are left out, nothing else is."""
+        return {f"backbone.{key}": tensor for key, tensor in adapted_to(self.backbone, tensors).items()}
 
-        Where names or shapes differ, timm's own conversion for the architecture has a go first: it renames what other
-        projects have published and resamples position embeddings to another image size.
-        """
-        own = {key: tensor.shape for key, tensor in self.backbone.state_dict().items()}
-        kept = _without_head(tensors, own)
-        convert = getattr(sys.modules[type(self.backbone).__module__], "checkpoint_filter_fn", None)
-        if convert is not None and {key: tensor.shape for key, tensor in kept.items()} != own:
-            kept = _without_head(convert(tensors, self.backbone), own)
-        return {f"backbone.{key}": tensor for key, tensor in kept.items()}
+
+def adapted_to(backbone: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The backbone's state dict from the tensors of a file.
+
+    Where names or shapes differ, timm's own conversion for the architecture has a go first: it renames what other
+    projects have published and resamples position embeddings to another image size.
+    """
+    own = {key: tensor.shape for key, tensor in backbone.state_dict().items()}
+    kept = _without_head(tensors, own)
+    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+    if convert is not None and {key: tensor.shape for key, tensor in kept.items()} != own:
+        kept = _without_head(convert(dict(tensors), backbone), own)
+    return kept
 
 
 def _without_head(tensors: Mapping[str, torch.Tensor], own: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -83,7 +87,7 @@ def _create(fields: Mapping[str, Any]) -> nn.Module:
     backbone = timm.create_model(name, pretrained=False, num_classes=0, **args)
     if not hasattr(backbone, "forward_intermediates"):
         raise ConfigError(f"expert `{fields['name']}`: timm's `{name}` gives no feature grid; choose another")
-    return backbone
+    return without_pool(backbone)
 
 
 def _pretrained_cfg(name: str, where: str) -> Any | None:
@@ -91,21 +95,33 @@ def _pretrained_cfg(name: str, where: str) -> Any | None:
     timm = require("timm", extra="experts")
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
-        close = difflib.get_close_matches(base, timm.list_models(), n=5, cutoff=0.3)  # timm has over a thousand
-        raise ConfigError(f"{where}timm has no architecture `{name}`; {nearest(base, close)}")
+        raise ConfigError(f"{where}timm has no architecture `{name}`; {nearest(base, timm.list_models())}")
     tags = [found.partition(".")[2] for found in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in tags:
         raise ConfigError(f"{where}timm's `{base}` has no weights `{tag}`; {nearest(tag, tags)}")
     return timm.get_pretrained_cfg(name)
 
 
-def _patch_size(backbone: nn.Module) -> int | None:
-    """Of a network that cuts its image into patches; none for a CNN."""
+def without_pool(backbone: nn.Module) -> nn.Module:
+    """The backbone without an attention pool, which only a head uses."""
+    if getattr(backbone, "attn_pool", None) is not None:
+        backbone.attn_pool = None
+    return backbone
+
+
+def patch_size_of(backbone: nn.Module, image_size: int) -> int | None:
+    """Of a network that cuts its image into patches; none for a CNN, or where the size is the network's own.
+
+    SigLIP's 384 is no multiple of 14: the network was trained so, and leaves the last pixels out.
+    """
+    own = (getattr(backbone, "default_cfg", None) or {}).get("input_size")
+    if own is not None and own[-1] == image_size:
+        return None
     patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
     return max(patch) if isinstance(patch, tuple | list) else patch
 
 
-def _features(backbone: nn.Module, pixels_B3HW: torch.Tensor, out_index: int) -> torch.Tensor:
+def timm_features(backbone: nn.Module, pixels_B3HW: torch.Tensor, out_index: int) -> torch.Tensor:
     """(B, C, h, w) for every kind of network; timm drops prefix tokens and applies the final norm itself."""
     indices = 1 if out_index == -1 else [out_index]
     return backbone.forward_intermediates(

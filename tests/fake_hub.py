@@ -1,0 +1,141 @@
+"""A hub on this machine: the part of its REST interface that downloading a model uses, and its ways of failing.
+
+    with FakeHub({"owner/name": {"config.json": b"{}", "model.safetensors": content}}) as hub:
+        HF_ENDPOINT=hub.url
+
+Files of 1 kB and more are served as Git LFS ones, so with a SHA-256; smaller ones with git's own hash.
+"""
+
+import hashlib
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "c0ffee" + "0" * 34
+_LFS = 1000
+
+
+class FakeHub:
+    """Serves repositories until the block ends.
+
+    Args:
+        repositories: Hub id -> file name -> content; their only branch is main, at COMMIT.
+    """
+
+    def __init__(self, repositories: dict[str, dict[str, bytes]]):
+        self.repositories = repositories
+        self.gated: set[str] = set()
+        """Repositories that say what they hold and give nothing of it away."""
+        self.cut: dict[str, int] = {}
+        """File name -> after so many bytes the connection is cut, once."""
+        self.asked: list[tuple[str, str, str | None]] = []
+        """(method, path, Range) of every request."""
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+
+    @property
+    def url(self) -> str:
+        """For HF_ENDPOINT."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def downloads(self, name: str) -> list[str | None]:
+        """The ranges that were asked for of a file."""
+        return [given for method, path, given in self.asked if method == "GET" and path.endswith(f"/{name}")]
+
+    def __enter__(self) -> "FakeHub":
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer()
+
+        def do_GET(self) -> None:
+            self._answer()
+
+        def log_message(self, *args) -> None:
+            pass
+
+        def _answer(self) -> None:
+            path = self.path.partition("?")[0]
+            hub.asked.append((self.command, path, self.headers.get("Range")))
+            api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path)
+            resolve = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+            repo, revision = (api[1], api[3]) if api else (resolve[1], resolve[2]) if resolve else (None, None)
+            if repo not in hub.repositories:
+                self._fail(404, "RepoNotFound")
+            elif revision not in (None, "main", COMMIT):
+                self._fail(404, "RevisionNotFound")
+            elif api:
+                self._json(_tree(hub.repositories[repo]) if api[2] == "tree" else _info(repo, hub.repositories[repo]))
+            elif repo in hub.gated:
+                self._fail(403 if self.headers.get("Authorization") else 401, "GatedRepo")
+            elif resolve[3] not in hub.repositories[repo]:
+                self._fail(404, "EntryNotFound")
+            else:
+                self._file(resolve[3], hub.repositories[repo][resolve[3]])
+
+        def _fail(self, status: int, code: str) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def _json(self, value: object) -> None:
+            self._bytes(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+        def _file(self, name: str, content: bytes) -> None:
+            etag = f'"{_sha256(content) if len(content) >= _LFS else _blob(content)}"'
+            headers = {"X-Repo-Commit": COMMIT, "ETag": etag, "Accept-Ranges": "bytes"}
+            if len(content) >= _LFS:
+                headers |= {"X-Linked-Size": str(len(content)), "X-Linked-Etag": etag}
+            start = int(re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
+            if start:
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            stop = hub.cut.pop(name, None) if self.command == "GET" else None
+            self._bytes(206 if start else 200, content[start:], headers, stop)
+
+        def _bytes(self, status: int, content: bytes, headers: dict[str, str], stop: int | None = None) -> None:
+            self.send_response(status)
+            for key, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content[:stop])
+            self.close_connection = stop is not None
+
+    return Handler
+
+
+def _info(repo: str, files: dict[str, bytes]) -> dict:
+    siblings = []
+    for name, content in files.items():
+        entry = {"rfilename": name, "size": len(content), "blobId": _blob(content)}
+        if len(content) >= _LFS:
+            entry["lfs"] = {"sha256": _sha256(content), "size": len(content), "pointerSize": 130}
+        siblings.append(entry)
+    return {"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
+
+
+def _tree(files: dict[str, bytes]) -> list[dict]:
+    entries = []
+    for name, content in files.items():
+        entry = {"type": "file", "path": name, "size": len(content), "oid": _blob(content)}
+        if len(content) >= _LFS:
+            entry["lfs"] = {"oid": _sha256(content), "size": len(content), "pointerSize": 130}
+        entries.append(entry)
+    return entries
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _blob(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

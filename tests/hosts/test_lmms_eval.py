@@ -1,0 +1,256 @@
+"""lmms-eval, the real package, on the miniature world's benchmarks: our model, its own `llava_hf`, our VSR task."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import mini_lvlm
+import pytest
+import yaml
+from PIL import Image
+
+from tove_lvlm.config import ConfigError, UserError
+from tove_lvlm.eval.problems import Problems
+from tove_lvlm.eval.tasks.pope import Pope
+from tove_lvlm.eval.tasks.vsr import Vsr
+from tove_lvlm.hosts.lmms_eval import TASKS
+from tove_lvlm.hosts.lmms_eval.decoding import Decoding, read_decoding
+from tove_lvlm.hosts.lmms_eval.requests import Asked
+from tove_lvlm.lvlm.chat import Chat
+from tove_lvlm.world.benchmark_files import EVAL
+from tove_lvlm.world.benchmarks import write_benchmarks
+
+POPE, WORLD = "pope_of_the_world", "vsr_of_the_world"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return mini_lvlm.make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def chat(checkpoint):
+    return Chat.load(checkpoint, "cpu")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "data"
+    write_benchmarks(folder, 6)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def task_manager(tmp_path_factory, root):
+    """lmms-eval's POPE on the world's files, kept as an image data set on disk, and our VSR in the world's words."""
+    import datasets
+    import lmms_eval
+    from lmms_eval.tasks import TaskManager
+
+    folder = tmp_path_factory.mktemp("tasks")
+    items = pope_items(root)
+    rows = {
+        "question_id": [item.question_id for item in items],
+        "image": [str(root / EVAL / "pope/val2014" / item.image) for item in items],
+        "question": [item.text for item in items],
+        "answer": ["yes" if item.gold else "no" for item in items],
+    }
+    data = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    datasets.DatasetDict({"test": data}).save_to_disk(folder / "data")
+    pope = {
+        "include": str(Path(lmms_eval.__file__).parent / "tasks/pope/pope.yaml"),
+        "task": POPE,
+        "dataset_path": str(folder / "data"),
+        "dataset_kwargs": {"load_from_disk": True},
+        "lmms_eval_specific_kwargs": {"default": {"pre_prompt": "", "post_prompt": ""}},
+    }
+    world = {
+        "include": str(TASKS / "vsr/vsr.yaml"),
+        "task": WORLD,
+        "lmms_eval_specific_kwargs": {"default": {"prompt": "Is it true that {question}"}},
+    }
+    for config in (pope, world):
+        (folder / f"{config['task']}.yaml").write_text(yaml.safe_dump(config))
+    return TaskManager(include_path=[str(folder), str(TASKS)], include_defaults=False)
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, root, checkpoint, task_manager):
+    """lmms-eval's evaluator on one task: (metrics, answers in the documents' order)."""
+    monkeypatch.setenv("TOVE_EVAL_DATA", str(root))
+    monkeypatch.setenv("LMMS_EVAL_DATASETS_CACHE", str(tmp_path / "cache"))
+    from lmms_eval import evaluator
+
+    def run(model: str, task: str, batch_size: int = 1):
+        more = ",device_map=cpu" if model == "llava_hf" else ""  # its own default is none that transformers 5 takes
+        results = evaluator.simple_evaluate(
+            model=model,
+            model_args=f"pretrained={checkpoint}{more}",
+            tasks=[task],
+            task_manager=task_manager,
+            device="cpu",
+            batch_size=batch_size,
+            bootstrap_iters=0,
+        )
+        metrics = {name.removesuffix(",none"): value for name, value in results["results"][task].items()}
+        samples = sorted(results["samples"][task], key=lambda sample: sample["doc_id"])
+        return metrics, [sample["filtered_resps"][0] for sample in samples]
+
+    return run
+
+
+def pope_items(root):
+    labels = sorted((root / EVAL / "pope/coco").glob("*.json"))
+    Pope.prompt, kept = "{question}", Pope.prompt
+    try:
+        return Pope().read(labels, Problems())
+    finally:
+        Pope.prompt = kept
+
+
+@pytest.mark.parametrize(("model", "batch_size"), [("tove_llava", 5), ("llava_hf", 1)])
+def test_pope_answers_are_our_chats_and_scores_our_scorers(run, root, chat, model, batch_size):
+    items = pope_items(root)
+    images = [root / EVAL / "pope/val2014" / item.image for item in items]
+    expected = chat.ask_many(images, [item.text for item in items], max_new_tokens=128)
+    metrics, answers = run(model, POPE, batch_size)
+    assert [text.strip() for text in answers] == expected
+    assert {"yes", "no"} <= set(expected)
+    ours = Pope().score(items, dict(zip([i.question_id for i in items], answers, strict=True)), "lmms-eval", Problems())
+    theirs = {"f1": "f1_score"}
+    for name in ("accuracy", "precision", "recall", "f1"):
+        assert metrics[f"pope_{theirs.get(name, name)}"] == pytest.approx(ours.metrics[name], abs=1e-12), name
+    assert 0 < ours.metrics["accuracy"] < 1
+
+
+def test_vsr_in_words_scores_as_ours(run, root, chat):
+    items = Vsr().read([root / EVAL / "vsr/zeroshot/test.jsonl"], Problems())
+    metrics, answers = run("tove_llava", "tove_vsr", 4)
+    images = [root / EVAL / "vsr/images" / item.image for item in items]
+    assert answers == chat.ask_many(images, [item.text for item in items], max_new_tokens=16)
+    check_vsr(metrics, items, answers)
+    metrics, answers = run("tove_llava", WORLD, 4)  # in words that the miniature knows
+    check_vsr(metrics, items, answers)
+
+
+def check_vsr(metrics, items, answers):
+    ours = Vsr().score(items, dict(zip([i.question_id for i in items], answers, strict=True)), "official", Problems())
+    for name in ("accuracy", "f1", "precision", "recall"):
+        assert metrics[f"vsr_{name}"] == pytest.approx(ours.metrics[name], abs=1e-12)
+    for category, group in ours.groups.items():
+        assert metrics[f"vsr_{category.lower()}"] == pytest.approx(group["accuracy"], abs=1e-12)
+
+
+def test_vsr_without_its_files_says_where_they_belong(task_manager, monkeypatch, tmp_path):
+    monkeypatch.setenv("TOVE_EVAL_DATA", str(tmp_path))
+    with pytest.raises(ImportError) as caught:
+        task_manager.load_task_or_group(["tove_vsr"])
+    assert "playground/data/eval/vsr/zeroshot/test.jsonl" in str(caught.value.__cause__)
+    assert "TOVE_EVAL_DATA" in str(caught.value.__cause__)
+
+
+def test_the_folder_of_tasks_is_printed():
+    done = subprocess.run([sys.executable, "-m", "tove_lvlm.hosts.lmms_eval"], capture_output=True, text=True)
+    assert Path(done.stdout.strip()) == TASKS
+    assert {path.name for path in TASKS.rglob("*.yaml")} == {"vsr.yaml", "vsr_likelihood.yaml"}
+
+
+def test_without_lmms_eval_the_extra_is_named():
+    code = (
+        "import sys; sys.modules['lmms_eval'] = None\n"
+        "from tove_lvlm.hosts.lmms_eval import manifest\n"
+        "try: manifest()\n"
+        "except ImportError as error: print(error, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'tove-lvlm[lmms-eval]'" in done.stdout
+    assert done.stdout.rstrip().endswith("False"), "finding the model loads nothing heavy"
+
+
+# ---- what is refused ----
+
+
+def create(arguments: str, **more):
+    from lmms_eval.models import get_model
+
+    return get_model("tove_llava").create_from_arg_string(arguments, more)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "needs `--model_args pretrained=FOLDER`"),
+        ("pretrained=nowhere", "`nowhere` does not exist"),
+        ("pretrained=x,batchsize=3", "no argument `batchsize`; did you mean `batch_size`"),
+        ("pretrained=x,dtype=float8", "`dtype` is `float8`; did you mean"),
+        ("pretrained=x,batch_size=0", "`batch_size` is `0`"),
+    ],
+)
+def test_arguments_that_are_not_valid(arguments, message):
+    with pytest.raises(UserError, match=message):
+        create(arguments)
+
+
+def test_a_checkpoint_of_another_kind_is_named(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="holds a model of type `clip`; expected a LLaVA model"):
+        create(f"pretrained={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("visuals", "message"),
+    [
+        ([Image.new("L", (4, 4))] * 2, "shows 2 images"),
+        (["a/film.mp4"], "got a path where an image was expected.*no video"),
+        ([{"array": [0.0]}], "got a dict"),
+    ],
+)
+def test_requests_with_anything_but_one_image(visuals, message):
+    asked = Asked(context="?", where="task `t`, split `test`, document 3", visuals=visuals)
+    with pytest.raises(UserError, match=f"task `t`, split `test`, document 3.*{message}"):
+        asked.picture()
+
+
+@pytest.mark.parametrize("visuals", [None, []])
+def test_questions_without_an_image_are_asked_without_one(visuals):
+    assert Asked(context="?", where="", visuals=visuals).picture() is None
+    assert Asked(context="?", where="", visuals=[Image.new("L", (4, 4))]).picture().mode == "RGB"
+
+
+def test_generation_arguments(caplog):
+    given = {"until": ["\n\n"], "temperature": 0, "top_p": 1.0, "num_beams": 1, "do_sample": False, "min_p": 0.1}
+    assert read_decoding(given | {"max_new_tokens": 7}) == Decoding(max_new_tokens=7)
+    assert given["until"] == ["\n\n"]
+    assert caplog.text.count("`min_p` means nothing") == 1
+    assert read_decoding({"until": None}) == Decoding()
+    assert read_decoding({"until": "\n", "temperature": 0.5, "top_p": 0.9}).top_p == 0.9
+    assert Decoding(until=("\n", "Q:")).cut(" a Q: b\nc") == "a"
+    for broken in ({"until": 3}, {"max_new_tokens": "x"}, {"temperature": -1}, {"num_beams": 0}):
+        with pytest.raises(ConfigError, match=next(iter(broken))):
+            read_decoding(broken)
+
+
+def test_several_rounds(checkpoint, chat, root):
+    """`doc_to_text` sees the answers so far, asks again, and says when it has had enough."""
+    model = create(f"pretrained={checkpoint}", batch_size="4", device="cpu")
+    pictures = sorted((root / "val2014").iterdir())[:3]
+    model.task_dict = {"t": {"test": pictures}}
+    seen = []
+
+    def next_round(doc, previous_output, round_idx, previous_round_info):
+        seen.append((doc, len(previous_output), round_idx, previous_round_info))
+        finished = round_idx == 2 or doc == pictures[1]
+        return [Image.open(doc)], "Is there a red sphere?", finished, previous_output, round_idx
+
+    requests = [
+        SimpleNamespace(args=("What color is the sphere?", {}, lambda d: [Image.open(d)], next_round, i, "t", "test"))
+        for i in range(3)
+    ]
+    answers = model.generate_until_multi_round(requests)
+    assert [len(rounds) for rounds in answers] == [2, 1, 2]
+    assert [rounds[0] for rounds in answers] == chat.ask_many(pictures, ["What color is the sphere?"] * 3)
+    assert answers[2][1] == chat.ask(pictures[2], "Is there a red sphere?")
+    assert (pictures[0], 2, 2, 1) in seen

@@ -1,0 +1,28 @@
+"""The shipped miniature as an untrained LVLM whose answers depend on the image. For the tests of hosts and harnesses.
+
+Its language model knows the world's words, so it answers the world's questions with yes, no, colours and shapes.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def make_checkpoint(folder: Path) -> Path:
+    """A merged folder, as stage 2 writes it."""
+    from tove_lvlm.lvlm.build import build_lvlm
+    from tove_lvlm.lvlm.config import ModelConfig
+    from tove_lvlm.lvlm.light import MODEL_FILE
+
+    torch.manual_seed(0)
+    llm, tower = ROOT / "tove_lvlm/assets/miniature/vicuna", ROOT / "projects/miniature/tower.yaml"
+    model, processor = build_lvlm(ModelConfig(llm=str(llm), tower=str(tower)))
+    with torch.no_grad():
+        model.model.multi_modal_projector.linear_2.weight *= 3  # so that pictures are on the scale of words
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    (folder / MODEL_FILE).write_text(json.dumps({"image_aspect_ratio": "pad"}))
+    return folder

@@ -1,0 +1,222 @@
+"""`tove fetch`: a tower's weights into a mirror folder, and the tower built from there without network."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import yaml
+from fake_hub import COMMIT, FakeHub
+from huggingface_hub import constants
+from typer.testing import CliRunner
+
+from tove_lvlm import build_tower, mirror
+from tove_lvlm.cli import app
+from tove_lvlm.config import UserError
+from tove_lvlm.hub import MIRROR_VARIABLE, RECORD
+
+LARGE = "cnn/model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory) -> Path:
+    """A tiny tower's folder; its CNN is published as a `.pth`."""
+    folder = tmp_path_factory.mktemp("parts")
+    tiny.make_tower_yaml(folder, ["depth", "cnn"])
+    torch.save(__import__("safetensors.torch").torch.load_file(folder / LARGE), folder / "cnn" / "resnet.pth")
+    (folder / LARGE).unlink()
+    return folder
+
+
+@pytest.fixture
+def served(parts, monkeypatch):
+    """Its CLIP and CNN on a hub; depth stays a folder."""
+    files = {part: {p.name: p.read_bytes() for p in (parts / part).iterdir()} for part in ("clip", "cnn")}
+    with FakeHub({"owner/clip": files["clip"], "owner/cnn": files["cnn"]}) as fake:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", fake.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", fake.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", fake.url)
+        yield fake
+
+
+@pytest.fixture
+def tower(parts, tmp_path) -> Path:
+    """Its YAML with hub ids."""
+    content = yaml.safe_load((parts / "tower.yaml").read_text())
+    content["clip"]["pretrained"] = "owner/clip"
+    content["experts"][0]["pretrained"] = str(parts / "depth")
+    architecture = {key: tiny.EXPERTS["cnn"][key] for key in ("architecture", "model_args", "image_size", "out_index")}
+    sha256 = hashlib.sha256((parts / "cnn" / "resnet.pth").read_bytes()).hexdigest()
+    content["experts"][1] |= {"pretrained": "owner/cnn", "file": "resnet.pth", "sha256": sha256, "license": "mit"}
+    content["experts"][1] |= architecture
+    path = tmp_path / "tower.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["fetch", *map(str, arguments)], catch_exceptions=False)
+
+
+def files_of(report: dict) -> dict[str, str]:
+    return {f"{row['repo']}/{file['name']}": file["state"] for row in report["repositories"] for file in row["files"]}
+
+
+WANTED = {
+    "owner/clip/config.json",
+    "owner/clip/preprocessor_config.json",
+    "owner/clip/model.safetensors",
+    "owner/cnn/config.json",
+    "owner/cnn/resnet.pth",
+}
+
+
+def test_a_tower_goes_to_a_machine_without_network(served, parts, tower, tmp_path, monkeypatch):
+    to = tmp_path / "mirror"
+    dry = json.loads(run(tower, "--to", to, "--dry-run", "--json").stdout)
+    assert files_of(dry) == dict.fromkeys(WANTED, "missing")
+    assert not to.exists()
+    report = json.loads(run(tower, "--to", to, "--json").stdout)
+    assert files_of(report) == dict.fromkeys(WANTED, "downloaded")
+    assert report["elsewhere"] == [{"part": "depth", "pretrained": str(parts / "depth"), "state": "present"}]
+    record = json.loads((to / "owner" / "cnn" / RECORD).read_text())
+    assert (record["revision"], record["commit"]) == ("main", COMMIT)
+    assert record["files"]["resnet.pth"]["size"] == (parts / "cnn" / "resnet.pth").stat().st_size
+    asked = len(served.downloads("resnet.pth"))
+    assert set(files_of(json.loads(run(tower, "--to", to, "--json").stdout)).values()) == {"there"}
+    assert len(served.downloads("resnet.pth")) == asked
+
+    served.__exit__()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv(MIRROR_VARIABLE, str(to))
+    built = build_tower(tower)
+    assert built.sources["experts"]["cnn"] == {
+        "source": "owner/cnn",
+        "revision": COMMIT,
+        "file": "resnet.pth",
+        "sha256": record["files"]["resnet.pth"]["sha256"],
+        "license": "mit",
+        "code_license": None,
+    }
+    saved = torch.load(parts / "cnn" / "resnet.pth", weights_only=True)
+    assert torch.equal(built.experts["cnn"].backbone.conv1[0].weight, saved["conv1.0.weight"])
+    built.save_pretrained(tmp_path / "light", light=True)
+    again = build_tower(tmp_path / "light")
+    assert torch.equal(again(tiny.pixels()).last_hidden_state, built(tiny.pixels()).last_hidden_state)
+
+
+def test_the_table_names_parts_sizes_and_where_the_rest_is(served, tower, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    done = run(tower, "--to", tmp_path / "mirror", "--options", "detached=[depth]")
+    assert "owner/cnn" in done.stdout
+    assert "resnet.pth" in done.stdout
+    assert "downloaded" in done.stdout
+    assert "depth" not in done.stdout
+    assert f"TOVE_MIRROR={tmp_path / 'mirror'}" in done.stdout
+
+
+def test_killed_in_the_middle_it_goes_on_with_the_rest(served, tower, tmp_path):
+    """As a user would: a process of its own that dies, then the same command again."""
+    to = tmp_path / "mirror"
+    served.cut["resnet.pth"] = 20_000
+    code = (
+        "import sys, os; from tove_lvlm import download\n"
+        "real = download._stream\n"
+        "def dies(file, stream, progress):\n"
+        "    try: real(file, stream, progress)\n"
+        "    except Exception: stream.flush(); os._exit(9)\n"
+        "download._stream = dies\n"
+        "from tove_lvlm.cli import main; main()"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": served.url, "HF_HUB_OFFLINE": "0"}
+    command = ["fetch", str(tower), "--to", str(to), "--json"]
+    assert subprocess.run([sys.executable, "-c", code, *command], env=environment).returncode == 9
+    assert 0 < (to / "owner" / "cnn" / "resnet.pth.part").stat().st_size <= 20_000
+    done = subprocess.run(
+        [sys.executable, "-m", "tove_lvlm.cli", *command], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert files_of(json.loads(done.stdout))["owner/cnn/resnet.pth"] == "downloaded"
+    first, second = served.downloads("resnet.pth")
+    assert (first, second) == ("bytes=0-", f"bytes={20_000}-")
+    assert not list(to.rglob("*.part"))
+
+
+# ---- refusals ----
+
+
+def test_a_gated_repository_does_not_keep_the_others_away(served, tower, tmp_path):
+    served.gated.add("owner/clip")
+    with pytest.raises(UserError, match=r"^`owner/clip`: gated: accept its terms at .*/owner/clip and give a token"):
+        run(tower, "--to", tmp_path / "mirror", "--json")
+    assert (tmp_path / "mirror" / "owner" / "cnn" / "resnet.pth").is_file()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("clip.pretrained=owner/gone", "^`owner/gone`: 404: no such repository"),
+        ("clip.revision=v9", "^`owner/clip`: it has no revision `v9`"),
+        ("experts.1.file=renset.pth", "`owner/cnn` has no file `renset.pth`; did you mean `resnet.pth`"),
+        (f"experts.1.sha256={'f' * 64}", f"`resnet.pth` has the sha256 [0-9a-f]{{64}}, expected {'f' * 64}"),
+    ],
+)
+def test_what_is_not_to_be_had_is_one_line_and_nothing_is_written(served, tower, tmp_path, option, message):
+    sizes = yaml.safe_dump(tiny.CLIP_ARCHITECTURE, default_flow_style=True).strip()
+    with pytest.raises(UserError, match=message) as caught:
+        run(tower, "--to", tmp_path / "mirror", "--options", option, f"clip.architecture={sizes}")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "mirror").exists()
+
+
+def test_a_mirrored_repository_stays_at_its_commit(served, tower, tmp_path):
+    run(tower, "--to", tmp_path / "mirror")
+    with pytest.raises(UserError, match="holds `owner/clip` at revision `main`, and `v9` is wanted"):
+        run(tower, "--to", tmp_path / "mirror", "--options", "clip.revision=v9")
+    run(tower, "--to", tmp_path / "mirror", "--options", f"clip.revision={COMMIT}")
+
+
+def test_one_repository_at_two_revisions(served, tower, tmp_path):
+    with pytest.raises(UserError, match="`owner/clip` is wanted at the revisions main and v1"):
+        run(tower, "--to", tmp_path, "--options", "experts.1.pretrained=owner/clip", "experts.1.revision=v1")
+
+
+def test_no_network_and_a_full_disk(served, tower, tmp_path, monkeypatch):
+    disk = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: disk(2000, 1000, 1000))
+    with pytest.raises(UserError, match="needs 0.00 GB more, and its disk has 0.00 GB left"):
+        run(tower, "--to", tmp_path / "mirror")
+    monkeypatch.undo()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set, so nothing can be downloaded"):
+        run(tower, "--to", tmp_path / "mirror")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="^`owner/clip`: .*; no network to http://127.0.0.1:9?"):
+        run(tower, "--to", tmp_path / "mirror")
+
+
+def test_a_disk_that_fills_says_how_to_go_on(served, tower, tmp_path, monkeypatch):
+    import errno
+
+    monkeypatch.setattr(mirror.download, "download", _full(errno.ENOSPC))
+    with pytest.raises(UserError, match="no space left on the disk.*; the same command goes on from here"):
+        run(tower, "--to", tmp_path / "mirror")
+
+
+def _full(number: int):
+    def download(*args):
+        raise OSError(number, os.strerror(number), "DISK")
+
+    return download

@@ -1,0 +1,140 @@
+"""The command that brings a tower's weights to where there is no network: `tove fetch`."""
+
+import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ..config import UserError
+from .app import FurtherOptions, JsonFlag, Options, app, console
+
+if TYPE_CHECKING:
+    from ..mirror import MirroredRepository
+
+
+@app.command()
+def fetch(
+    tower: Annotated[Path, typer.Argument(help="A tower's YAML.")],
+    to: Annotated[Path, typer.Option(help="The mirror folder; it may hold a part already, or other towers' weights.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be downloaded.")] = False,
+    options: Options = None,
+    further: FurtherOptions = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Download all that a tower needs into a folder, for a machine without network.
+
+    An interrupted download goes on where it stopped; sizes and checksums are compared. There, set TOVE_MIRROR=DIR (and
+    HF_HUB_OFFLINE=1).
+    """
+    from huggingface_hub import constants
+
+    from .. import mirror
+    from ..tower.configuration_yaml import read_tower_yaml
+
+    if constants.is_offline_mode():
+        raise UserError("HF_HUB_OFFLINE is set, so nothing can be downloaded; unset it for this command")
+    config = read_tower_yaml(tower, [*(options or []), *(further or [])])
+    repositories = mirror.plan(config.parts, to)
+    mirror.check_space(repositories, to)
+    states = _states(repositories, to)
+    refused: list[str] = []
+    if not dry_run:
+        with _progress(repositories) as progress:
+            fetched, refused = mirror.fill(repositories, to, progress)
+        states = {name: _after(name, state, fetched, refused) for name, state in states.items()}
+    report = {"to": str(to), "repositories": _rows(repositories, states), "elsewhere": _elsewhere(config.parts)}
+    if as_json:
+        print(json.dumps(report | {"refused": refused}))
+    else:
+        _print(report)
+    if refused:
+        raise UserError("; ".join(refused))
+
+
+def _states(repositories: Sequence["MirroredRepository"], to: Path) -> dict[str, str]:
+    """By size alone; checksums are compared when the folder is filled."""
+    from ..download import size_here
+
+    states = {}
+    for wanted in repositories:
+        for file in wanted.files:
+            path, part = to / wanted.repo / file.name, size_here(file, to / wanted.repo)
+            there = path.is_file() and path.stat().st_size == file.size
+            states[f"{wanted.repo}/{file.name}"] = (
+                "there" if there else f"{part / file.size:.0%} there" if part else "missing"
+            )
+    return states
+
+
+def _after(name: str, state: str, fetched: Sequence[str], refused: Sequence[str]) -> str:
+    if name in fetched:
+        return "downloaded"
+    return "refused" if any(line.startswith(f"`{name.rpartition('/')[0]}`") for line in refused) else state
+
+
+def _rows(repositories: Sequence["MirroredRepository"], states: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "repo": wanted.repo,
+            "revision": wanted.revision,
+            "commit": wanted.commit,
+            "parts": list(wanted.parts),
+            "files": [
+                {
+                    "name": file.name,
+                    "bytes": file.size,
+                    "sha256": file.sha256,
+                    "state": states[f"{wanted.repo}/{file.name}"],
+                }
+                for file in wanted.files
+            ],
+        }
+        for wanted in repositories
+    ]
+
+
+def _elsewhere(parts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts that are on no hub: what they are read from, and whether it is here."""
+    from ..sources import is_hub_id, portable, status
+
+    return [
+        {"part": part, "pretrained": portable(source.pretrained) or "none", "state": found.state}
+        for part, source in parts.items()
+        if source.pretrained is None or not is_hub_id(source.pretrained)
+        for found in [status(source)]
+    ]
+
+
+@contextmanager
+def _progress(repositories: Sequence["MirroredRepository"]):
+    """A bar over all bytes, on stderr so that a program can read stdout."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        total = sum(file.size for wanted in repositories for file in wanted.files)
+        task, here = bars.add_task("", total=total), {}
+
+        def update(file: Any, size: int) -> None:
+            here[f"{file.repo}/{file.name}"] = size
+            bars.update(task, description=f"{file.repo}/{file.name}", completed=sum(here.values()))
+
+        yield update
+
+
+def _print(report: dict[str, Any]) -> None:
+    table = Table("part", "from", "revision", "file", "MB", "state")
+    for row in report["repositories"]:
+        for file in row["files"]:
+            revision = f"{row['revision']} ({row['commit'][:8]})" if row["revision"] != row["commit"] else row["commit"]
+            size = f"{file['bytes'] / 1e6:.1f}"
+            table.add_row(", ".join(row["parts"]), row["repo"], revision, file["name"], size, file["state"])
+    for row in report["elsewhere"]:
+        table.add_row(row["part"], row["pretrained"], "", "", "", row["state"])
+    console.print(table)
+    console.print(f"mirror: TOVE_MIRROR={Path(report['to']).absolute()}", soft_wrap=True, highlight=False)

@@ -1,0 +1,173 @@
+"""`tove_llava`: a ToVE checkpoint asked by lmms-eval with the prompt and the pixels of its training. EVAL.md 3.1."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ... import dist
+from ...config import ConfigError
+from ...lvlm.chat import answer
+from ...lvlm.loading import load_model
+from ...registry import nearest, require
+from .decoding import Decoding
+from .requests import Asked, Document, by_decoding
+
+_BATCHES_AT_ONCE = 8
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):
+    """A LLaVA model of this package behind lmms-eval's interface.
+
+    Args:
+        pretrained: A merged folder or an adapter, as `tove chat` takes.
+        device: Where to; none takes this process's GPU when there is one.
+        dtype: `auto` takes the one on disk.
+        batch_size: Questions answered together; the answers do not depend on it.
+        image_aspect_ratio: `pad` or `square`; none takes that of training.
+        max_batch_size: Of `batch_size` "auto" only, and then the batch size.
+
+    Raises:
+        UserError: The folder holds no such model, or an argument has no valid value.
+    """
+
+    is_simple = True
+
+    def __init__(
+        self,
+        pretrained: str = "",
+        device: str | None = None,
+        dtype: str = "auto",
+        batch_size: int | str = 1,
+        image_aspect_ratio: str | None = None,
+        max_batch_size: int | None = None,
+        **unknown: Any,
+    ):
+        super().__init__()
+        valid = ("pretrained", "device", "dtype", "batch_size", "image_aspect_ratio", "max_batch_size")
+        for name in unknown:
+            raise ConfigError(f"tove_llava has no argument `{name}`; {nearest(name, valid)}")
+        if not pretrained:
+            raise ConfigError("tove_llava needs `--model_args pretrained=FOLDER`, the folder of a model")
+        if dtype != "auto" and dtype not in _DTYPES:
+            raise ConfigError(f"`dtype` is `{dtype}`; {nearest(str(dtype), ('auto', *_DTYPES))}")
+        self.batch_size = _batch_size(batch_size, max_batch_size)
+        loaded = load_model(str(pretrained))
+        self._device = torch.device(device or _own_device())
+        self._model = loaded.model.to(self._device, _DTYPES.get(dtype)).eval()
+        self.processor = loaded.processor
+        self.image_aspect_ratio = image_aspect_ratio or loaded.image_aspect_ratio
+        self._rank, self._world_size = dist.rank(), dist.world_size()
+
+    @property
+    def device(self) -> torch.device:
+        """Of the model; the evaluator gathers counts on it."""
+        return self._device
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of the language model."""
+        return self.processor.tokenizer
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """Answer `(context, gen_kwargs, doc_to_visual, doc_id, task, split)` requests, in their order.
+
+        Raises:
+            UserError: A request shows several images, a video or sound; generation arguments that are not valid.
+        """
+        answers = [""] * len(requests)
+        with self._progress(len(requests)) as bar:
+            for how, order in by_decoding(requests).items():
+                for indices in _chunks(order, self.batch_size * _BATCHES_AT_ONCE):
+                    asked = [self._asked(*requests[i].args) for i in indices]
+                    for i, text in zip(indices, self._answer(asked, how), strict=True):
+                        answers[i] = text
+                        self.cache_hook.add_partial("generate_until", requests[i].args[:2], text)
+                    bar.update(len(indices))
+        return answers
+
+    def generate_until_multi_round(self, requests: Sequence[Any]) -> list[list[str]]:
+        """Answer `(context, gen_kwargs, doc_to_visual, doc_to_text, doc_id, task, split)` requests round by round.
+
+        Each round is a conversation of its own, as lmms-eval's LLaVA models have it: `doc_to_text` is shown the answers
+        so far and says what is asked next, or that this was all.
+
+        Returns:
+            For each request, the answers that `doc_to_text` kept.
+        """
+        answers: list[list[str]] = [[] for _ in requests]
+        with self._progress(len(requests)) as bar:
+            for how, order in by_decoding(requests).items():
+                for indices in _chunks(order, self.batch_size):
+                    for i, said in zip(indices, self._rounds([requests[i] for i in indices], how), strict=True):
+                        answers[i] = said
+                    bar.update(len(indices))
+        return answers
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Not offered yet."""
+        raise NotImplementedError("tove_llava does not compare likelihoods yet; choose a task that generates")
+
+    def _asked(self, context: str, _: Any, doc_to_visual: Any, doc_id: int, task: str, split: str) -> Asked:
+        document = Document(self.task_dict, doc_id, task, split)
+        return document.ask(context, doc_to_visual(document.fields))
+
+    def _rounds(self, requests: Sequence[Any], how: Decoding) -> list[list[str]]:
+        kept: list[list[str]] = [[] for _ in requests]
+        info: list[Any] = [None] * len(requests)
+        documents = [Document(self.task_dict, *request.args[4:]) for request in requests]
+        going = {
+            i: documents[i].ask(request.args[0], request.args[2](documents[i].fields))
+            for i, request in enumerate(requests)
+        }
+        number = 0
+        while going:
+            for i, text in zip(going, self._answer(list(going.values()), how), strict=True):
+                kept[i] = [*kept[i], text]
+            number += 1
+            for i in list(going):
+                visuals, context, finished, said, info[i] = requests[i].args[3](
+                    documents[i].fields, previous_output=kept[i], round_idx=number, previous_round_info=info[i]
+                )
+                kept[i] = list(said)
+                if finished:
+                    del going[i]
+                else:
+                    going[i] = documents[i].ask(context, visuals)
+        return kept
+
+    def _answer(self, asked: Sequence[Asked], how: Decoding) -> list[str]:
+        texts = answer(
+            self._model,
+            self.processor,
+            [one.picture() for one in asked],
+            [one.context for one in asked],
+            batch_size=self.batch_size,
+            max_new_tokens=how.max_new_tokens,
+            image_aspect_ratio=self.image_aspect_ratio,
+        )
+        return [how.cut(text) for text in texts]
+
+    def _progress(self, total: int) -> tqdm:
+        return tqdm(total=total, desc="tove_llava", disable=self.rank != 0)
+
+
+def _own_device() -> str:
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+
+
+def _batch_size(given: int | str, largest: int | None) -> int:
+    if given == "auto":
+        return int(largest or 16)
+    if not str(given).isdecimal() or int(given) < 1:
+        raise ConfigError(f"`batch_size` is `{given}`; expected a whole number from 1, or `auto`")
+    return int(given)
+
+
+def _chunks(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]

@@ -1,0 +1,64 @@
+"""lmms-eval's request tuples, read into a question and its picture. EVAL.md section 3.1."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from ...config import UserError
+from .decoding import Decoding, read_decoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One question of a document."""
+
+    context: str
+    """The text, with the task's own words around it."""
+    where: str
+    """Task and document, for messages."""
+    visuals: Any
+    """What `doc_to_visual` gave."""
+
+    def picture(self) -> Image.Image | None:
+        """The image as RGB; None for a question without one.
+
+        Raises:
+            UserError: Several images, a video or sound.
+        """
+        visuals = self.visuals if isinstance(self.visuals, Sequence) else [self.visuals]
+        if self.visuals is None or not visuals:
+            return None
+        strange = [visual for visual in visuals if not isinstance(visual, Image.Image)]
+        if strange:
+            kind = "a path" if isinstance(strange[0], str) else f"a {type(strange[0]).__name__}"
+            raise UserError(
+                f"{self.where}: got {kind} where an image was expected; tove_llava sees one image, no video, no sound"
+            )
+        if len(visuals) > 1:
+            raise UserError(
+                f"{self.where} shows {len(visuals)} images; a model of LLaVA's training sees one. Choose a task with "
+                "one image a question"
+            )
+        return visuals[0].convert("RGB")
+
+
+class Document:
+    """What the tail of a request's arguments points at: one document of a task's split."""
+
+    def __init__(self, task_dict: Mapping[str, Any], doc_id: int, task: str, split: str):
+        self.fields = task_dict[task][split][doc_id]
+        self.where = f"task `{task}`, split `{split}`, document {doc_id}"
+
+    def ask(self, context: str, visuals: Any) -> Asked:
+        """A question about it."""
+        return Asked(context=context, where=self.where, visuals=visuals)
+
+
+def by_decoding(requests: Sequence[Any]) -> dict[Decoding, list[int]]:
+    """Indices of the requests (their second argument says how to generate), grouped and longest context first."""
+    groups: dict[Decoding, list[int]] = {}
+    for index, request in enumerate(requests):
+        groups.setdefault(read_decoding(request.args[1]), []).append(index)
+    return {how: sorted(found, key=lambda i: -len(requests[i].args[0])) for how, found in groups.items()}

@@ -1,0 +1,176 @@
+"""A mirror folder: all that a tower needs from the hub, for a cluster without network. Our choice.
+
+DIR/OWNER/NAME/ holds one commit of each repository, and `hub.RECORD` in it says which. What was begun at a commit is
+finished at that commit, so a download that is resumed a week later is still one model.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from . import download, hub, storage
+from .config import UserError
+from .download import RemoteFile
+from .sources import ChecksumError, WeightSource, is_hub_id, verify
+from .storage import MissingWeightsError
+
+Progress = Callable[[RemoteFile, int], None]
+"""Called with a file and the bytes of it that are here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirroredRepository:
+    """What is wanted of one repository."""
+
+    repo: str
+    revision: str
+    """As it was asked for."""
+    commit: str
+    """What that is on the hub."""
+    parts: dict[str, WeightSource]
+    """The tower's parts that are read from it."""
+    files: list[RemoteFile] = field(default_factory=list)
+
+
+def plan(parts: Mapping[str, WeightSource], to: Path) -> list[MirroredRepository]:
+    """Ask the hub what there is to download; nothing is written.
+
+    Args:
+        parts: The tower's frozen parts by name; those that are not on the hub are passed over.
+        to: The mirror folder; it may hold a part already.
+
+    Raises:
+        UserError: One repository is wanted at two revisions, or is mirrored at another one.
+        MissingWeightsError: A repository, revision or file is not to be had; says why.
+        ChecksumError: The hub's file is not the one that a `sha256` names.
+    """
+    wanted: dict[str, dict[str, WeightSource]] = {}
+    for part, source in parts.items():
+        if source.pretrained is not None and is_hub_id(source.pretrained):
+            wanted.setdefault(source.pretrained, {})[part] = source
+    return [_look_up(repo, of_it, to / repo) for repo, of_it in wanted.items()]
+
+
+def fill(repositories: Iterable[MirroredRepository], to: Path, progress: Progress) -> tuple[list[str], list[str]]:
+    """Download what is missing, check all of it and write the records.
+
+    A repository that the hub refuses does not keep the others from being fetched.
+
+    Args:
+        repositories: From `plan`.
+        to: The mirror folder.
+        progress: For a progress bar.
+
+    Returns:
+        (files that were downloaded, as REPO/NAME; what the hub refused, one line each).
+
+    Raises:
+        UserError: No space left, no network, or a file that is not what the hub or a `sha256` says.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    fetched, refused = [], []
+    for wanted in repositories:
+        folder = to / wanted.repo
+        try:
+            _write_record(wanted, folder)
+            for file in wanted.files:
+                if download.download(file, folder, lambda size, file=file: progress(file, size)):
+                    fetched.append(f"{wanted.repo}/{file.name}")
+        except HfHubHTTPError as error:
+            refused.append(f"`{wanted.repo}`: {hub.explained(wanted.repo, wanted.revision, error)}")
+            continue
+        except UserError:
+            raise
+        except Exception as error:  # OSError of the disk, httpx's of the network
+            reason = hub.explained(wanted.repo, wanted.revision, error)
+            raise UserError(f"`{wanted.repo}`: {reason}; the same command goes on from here") from error
+        compared = {None, *(file.sha256 for file in wanted.files)}
+        for source in wanted.parts.values():
+            if source.sha256 not in compared:  # of shards, or of a file that the hub has no SHA-256 of
+                verify(source, folder / source.file if source.file else folder)
+    return fetched, refused
+
+
+def check_space(repositories: Iterable[MirroredRepository], to: Path) -> None:
+    """Refuse before anything is written what the disk cannot hold.
+
+    Raises:
+        UserError: Names both sizes.
+    """
+    missing = sum(
+        file.size - download.size_here(file, to / wanted.repo)
+        for wanted in repositories
+        for file in wanted.files
+        if not (to / wanted.repo / file.name).is_file()
+    )
+    there = next(folder for folder in (to.absolute(), *to.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    if missing > free:
+        raise UserError(f"`{to}` needs {missing / 1e9:.2f} GB more, and its disk has {free / 1e9:.2f} GB left")
+
+
+def _look_up(repo: str, parts: dict[str, WeightSource], folder: Path) -> MirroredRepository:
+    from huggingface_hub import HfApi
+
+    revisions = sorted({source.revision or hub.DEFAULT_REVISION for source in parts.values()})
+    if len(revisions) > 1:
+        raise UserError(f"`{repo}` is wanted at the revisions {' and '.join(revisions)}; a mirror folder holds one")
+    revision = revisions[0]
+    record = hub.read_record(folder)
+    if record and revision not in (record["commit"], record["revision"]):
+        raise UserError(
+            f"{folder} holds `{repo}` at revision `{record['revision']}`, and `{revision}` is wanted; name another "
+            "folder with --to, or remove that one"
+        )
+    try:
+        info = HfApi().model_info(repo, revision=record["commit"] if record else revision, files_metadata=True)
+    except Exception as error:  # the hub's client raises its own, httpx's and OSError
+        raise MissingWeightsError(f"`{repo}`: {hub.explained(repo, revision, error)}") from error
+    files = {
+        entry.rfilename: RemoteFile(
+            repo=repo,
+            commit=info.sha,
+            name=entry.rfilename,
+            size=entry.lfs.size if entry.lfs else entry.size,
+            sha256=entry.lfs.sha256 if entry.lfs else None,
+            blob=None if entry.lfs else entry.blob_id,
+        )
+        for entry in info.siblings
+    }
+    wanted: dict[str, RemoteFile] = {}
+    for source in parts.values():
+        names = _needed(files, source, repo, revision)
+        wanted |= {name: files[name] for name in names}
+        weights = [name for name in names if name not in hub.CONFIG_FILES]
+        stated = files[weights[0]].sha256 if len(weights) == 1 else None
+        if source.sha256 is not None and stated not in (None, source.sha256):
+            raise ChecksumError(f"`{repo}`: `{weights[0]}` has the sha256 {stated}, expected {source.sha256}")
+    return MirroredRepository(
+        repo=repo, revision=revision, commit=info.sha, parts=parts, files=sorted(wanted.values(), key=lambda f: f.size)
+    )
+
+
+def _needed(files: Mapping[str, RemoteFile], source: WeightSource, repo: str, revision: str) -> list[str]:
+    with TemporaryDirectory() as folder:
+
+        def get(name: str) -> Path:
+            try:
+                download.download(files[name], Path(folder))
+            except UserError:
+                raise
+            except Exception as error:  # as above
+                raise MissingWeightsError(f"`{repo}`: {hub.explained(repo, revision, error)}") from error
+            return Path(folder) / name
+
+        return hub.needed(files, source.file, True, repo, get)
+
+
+def _write_record(wanted: MirroredRepository, folder: Path) -> None:
+    """Before the files, so that a folder with a part of them says so."""
+    files = hub.read_record(folder).get("files", {})
+    files |= {file.name: {"size": file.size, "sha256": file.sha256} for file in wanted.files}
+    record = {"repo": wanted.repo, "revision": wanted.revision, "commit": wanted.commit, "files": files}
+    storage.save_json(folder / hub.RECORD, record)
