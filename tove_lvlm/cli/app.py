@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ..config import UserError
+
 app = typer.Typer(
     help="ToVE: a hub of frozen vision experts with a token-aware gate, as a vision tower for LLaVA-style models.",
     no_args_is_help=True,
@@ -22,15 +24,13 @@ Options = Annotated[list[str] | None, typer.Option("--options", help="Overrides:
 FurtherOptions = Annotated[list[str] | None, typer.Argument(hidden=True)]
 
 
-def chosen_device(asked: str | None) -> str:
-    """The device that `--device` names, or CUDA when there is one.
+def choose_device(asked: str | None) -> str:
+    """The device that `--device` names; without it this rank's GPU, or the CPU.
 
     Raises:
         UserError: There is no such device.
     """
     import torch
-
-    from ..config import UserError
 
     if asked is None:
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"

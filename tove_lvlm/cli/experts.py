@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .app import JsonFlag, app, chosen_device, console
+from .app import JsonFlag, app, choose_device, console
 
 DTYPES = ("float32", "bfloat16", "float16")
 Names = Annotated[list[str] | None, typer.Argument(help="Of the catalogue, timm/NAME or open_clip/NAME/TAG; else all.")]
@@ -62,7 +62,7 @@ def measured_setting(device: str | None, dtype: str | None, batch_size: int) -> 
     from ..config import UserError
     from ..cost import hardware_name
 
-    place = chosen_device(device)
+    place = choose_device(device)
     dtype = dtype or ("bfloat16" if place.startswith("cuda") else "float32")
     if dtype not in DTYPES:
         raise UserError(f"--dtype is `{dtype}`; valid: {' | '.join(DTYPES)}")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .app import JsonFlag, app, chosen_device, console
+from .app import JsonFlag, app, choose_device, console
 
 
 @app.command()
@@ -54,7 +54,7 @@ def usage(
             open_checkpoint(checkpoint),
             found,
             batch_size=batch_size,
-            device=chosen_device(device),
+            device=choose_device(device),
             num_workers=workers,
             state_file=state_file,
             progress=lambda done, total: bar.update(task, completed=done, total=total),

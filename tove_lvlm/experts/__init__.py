@@ -23,7 +23,19 @@ __all__ = [
 ]
 
 _HOMES = {**dict.fromkeys(__all__, "base"), "ExpertFields": "schema", "ExpertHub": "hub"}
-_FAMILIES = ("dense_vit", "timm_backbone", "open_clip_backbone", "transformers_backbone")
+_FAMILIES = (
+    "dense_vit",
+    "timm_backbone",
+    "open_clip_backbone",
+    "transformers_backbone",
+    "depth",
+    "normals_from_depth",
+    "normal_bae",
+    "dexined",
+    "hed",
+    "edge_filter",
+    "text_map",
+)
 
 
 def __getattr__(name: str):

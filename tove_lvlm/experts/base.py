@@ -68,6 +68,11 @@ class Expert(nn.Module):
         self._made_on_meta = False
         self._fused: dict[str, bool] = {}
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is anything to load, as its family's fields say."""
+        return EXPERT_FIELDS.get(self.fields["family"]).has_weights
+
     @classmethod
     def describe(cls, fields: Mapping[str, Any]) -> ExpertSpec:
         """The spec from the architecture fields, without building the network where they say what it gives."""

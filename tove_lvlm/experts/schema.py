@@ -10,7 +10,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import storage
 from ..config import ConfigError, parse
@@ -28,6 +28,8 @@ PLUGIN_GROUP = "tove_lvlm.experts"
 class ExpertFields:
     """What every expert has."""
 
+    has_weights: ClassVar[bool] = True
+    """Whether the family has weights at all; one without needs no `pretrained`."""
     name: str
     """Name within the tower; lower case letters, digits and `_`."""
     family: str
@@ -126,6 +128,107 @@ class TransformersFields(ExpertFields):
     """The encoder's config, `model_type` included."""
     layer: int | None = None
     """Index of the hidden state that is used; none takes the encoder's own last hidden state."""
+
+
+@EXPERT_FIELDS.register("depth")
+@dataclass(frozen=True, kw_only=True)
+class DepthFields(ExpertFields):
+    """A depth estimator of transformers; with a local folder everything is read from its config.json."""
+
+    output: str = field(default="map", metadata={"choices": OUTPUTS})
+    """`map`: the predicted depth. `features`: what the neck hands to the head."""
+    architecture: dict[str, Any]
+    """The estimator's config, `model_type` included (`dpt`, `depth_anything`)."""
+
+
+@EXPERT_FIELDS.register("normals_from_depth")
+@dataclass(frozen=True, kw_only=True)
+class NormalsFromDepthFields(ExpertFields):
+    """Surface normals computed from the map of a depth expert, whose weights are all that it has."""
+
+    output: str = field(default="map", metadata={"choices": ("map",)})
+    depth: dict[str, Any]
+    """`family` and fields of the depth expert; name and input are this entry's own."""
+    field_of_view: float = 60.0
+    """Horizontal angle of the camera in degrees."""
+    inverse: bool = True
+    """Whether the map is an inverse depth (near is large), as relative estimators give it."""
+    depth_range: float = 4.0
+    """How many times farther than the nearest point the farthest is, for a map without units. Our choice."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.field_of_view < 180 or self.depth_range <= 1:
+            raise ConfigError(
+                f"expert `{self.name}`: `field_of_view` must be between 0 and 180 degrees and `depth_range` above 1; "
+                f"got {self.field_of_view}, {self.depth_range}"
+            )
+        own = {key: getattr(self, key) for key in ("name", "image_size", "mean", "std")}
+        parse_expert({**self.depth, **own}, where=f"expert `{self.name}`, `depth`")
+
+
+@EXPERT_FIELDS.register("normal_bae")
+@dataclass(frozen=True, kw_only=True)
+class NormalBaeFields(ExpertFields):
+    """NormalBae's surface normals; `features` are the decoder's at an eighth of the image."""
+
+    output: str = field(default="map", metadata={"choices": OUTPUTS})
+    image_size: int = 384
+
+
+@EXPERT_FIELDS.register("dexined")
+@dataclass(frozen=True, kw_only=True)
+class DexiNedFields(ExpertFields):
+    """DexiNed's edges; `features` are its last block's, at a sixteenth of the image."""
+
+    output: str = field(default="map", metadata={"choices": OUTPUTS})
+    image_size: int = 352
+    mean: list[float] = field(default_factory=lambda: [123.68 / 255, 116.779 / 255, 103.939 / 255])
+    std: list[float] = field(default_factory=lambda: [1 / 255, 1 / 255, 1 / 255])
+
+
+@EXPERT_FIELDS.register("hed")
+@dataclass(frozen=True, kw_only=True)
+class HEDFields(ExpertFields):
+    """HED's edges; `features` are its last stage's, at a sixteenth of the image."""
+
+    output: str = field(default="map", metadata={"choices": OUTPUTS})
+    mean: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    std: list[float] = field(default_factory=lambda: [1 / 255, 1 / 255, 1 / 255])
+
+
+@EXPERT_FIELDS.register("edge_filter")
+@dataclass(frozen=True, kw_only=True)
+class EdgeFilterFields(ExpertFields):
+    """A classical edge filter: nothing is learned, there are no weights."""
+
+    has_weights: ClassVar[bool] = False
+    output: str = field(default="map", metadata={"choices": ("map",)})
+    filter: str = field(metadata={"choices": ("canny", "sobel")})
+    mean: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    std: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
+    low: float = 0.1
+    """Canny's lower threshold on the gradient."""
+    high: float = 0.2
+    """Canny's upper threshold."""
+    hysteresis: bool = True
+    """Whether Canny keeps weak edges only where they touch strong ones; else they are 0.5 and strong ones 1."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.low <= self.high:
+            raise ConfigError(f"expert `{self.name}`: thresholds need 0 < `low` <= `high`; got {self.low}, {self.high}")
+
+
+@EXPERT_FIELDS.register("text_map")
+@dataclass(frozen=True, kw_only=True)
+class TextMapFields(ExpertFields):
+    """PP-OCR's text detector; `features` are its neck's, at a quarter of the image."""
+
+    output: str = field(default="map", metadata={"choices": OUTPUTS})
+    image_size: int = 672
+    mean: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
+    std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
 
 
 def fields_of(family: str) -> type:

@@ -50,12 +50,17 @@ class TransformersBackbone(Expert):
         prefix = "" if "" in prefixes or not prefixes else min(prefixes, key=lambda found: ("text" in found, found))
         tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         if tensors.keys() != own.keys():
-            tensors = _renamed(self.backbone, tensors)
+            tensors = renamed(self.backbone, tensors)
         return {f"backbone.{key}": tensor for key, tensor in tensors.items()}
 
 
-def _renamed(backbone: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors under today's names, as transformers loads them; as they were where it does not know them all."""
+def renamed(backbone: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors under today's names, as transformers loads them; as they were where it does not know them all.
+
+    Args:
+        backbone: A model of transformers.
+        tensors: Its state dict, as this or an earlier version of transformers has saved it.
+    """
     loaded, report = type(backbone).from_pretrained(
         None, config=backbone.config, state_dict=dict(tensors), output_loading_info=True
     )

@@ -89,8 +89,8 @@ def graft(checkpoint: str | Path, tower: str | Path, output: str | Path, options
     with atomic_dir(output) as writing:
         _write_weights(source, writing, built.to(dtype))
         _new_config(config, built).save_pretrained(writing)
-        processor.image_processor = ToVEImageProcessor.from_dict(image_processor.to_dict())
         vision = tove_vision(built)
+        processor.image_processor = _image_processor(image_processor, built.config)
         processor.patch_size, processor.num_additional_image_tokens = vision.patch_size, vision.extra_tokens
         processor.vision_feature_select_strategy = vision.select_strategy
         processor.save_pretrained(writing)
@@ -164,6 +164,13 @@ def _new_config(config: LlavaConfig, tower: ToVEVisionModel) -> LlavaConfig:
     config.vision_feature_select_strategy = vision.select_strategy
     config.image_seq_length = vision.num_tokens
     return config
+
+
+def _image_processor(known: Any, config: ToVEVisionConfig) -> ToVEImageProcessor:
+    """The checkpoint's own settings, but for the size where the tower takes more pixels than its CLIP."""
+    own = ToVEImageProcessor.for_tower(config).to_dict()
+    sizes = {key: own[key] for key in ("size", "crop_size")} if config.input_size else {}
+    return ToVEImageProcessor.from_dict({**known.to_dict(), **sizes})
 
 
 # ---- tensors ----

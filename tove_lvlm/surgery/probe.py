@@ -21,7 +21,6 @@ from ..cost import evaluating
 from ..data.collator import ToVECollator
 from ..data.constants import IGNORE_INDEX
 from ..data.dataset import Sample
-from ..experts.preprocess import Preprocessing
 from ..lvlm.light import base_model
 from ..lvlm.loading import TOWER, Loaded
 from ..registry import nearest
@@ -207,10 +206,8 @@ class Probe:
         pixels_I3HW = torch.stack(pixels).to(like)
         if self.tower is None:
             return torch.stack(list(self._core.get_image_features(pixel_values=pixels_I3HW).pooler_output)), {}
-        config = self.tower.config
-        given = Preprocessing(config.image_size, tuple(config.image_mean), tuple(config.image_std))
-        t_clip_IND = self.tower._clip_tokens(pixels_I3HW)
-        return t_clip_IND, self.tower.experts(pixels_I3HW, given, dtype=t_clip_IND.dtype)
+        frozen = self.tower.encode_frozen(pixels_I3HW)
+        return frozen.t_clip_BND, frozen.grids
 
     def _project(self, seen: Seen, names: Collection[str]) -> torch.Tensor:
         if self.tower is None:

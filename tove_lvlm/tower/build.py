@@ -103,6 +103,7 @@ def vision_config(tower: TowerConfig) -> ToVEVisionConfig:
         experts=experts,
         detached=tower.detached,
         select_layer=tower.clip.select_layer,
+        input_size=tower.clip.input_size,
         fusion=dataclasses.asdict(tower.fusion),
         **{key: value for key, value in stated.items() if value is not None},
     )

@@ -56,10 +56,9 @@ def load_expert(model: "ToVEVisionModel", name: str, elsewhere: str | None = Non
     Raises:
         WeightsError: The source is unknown, missing, or holds other weights.
     """
-    entry = next(entry for entry in model.config.experts if entry["name"] == name)
-    path = _checked_path(name, model.sources.get("experts", {}).get(name), elsewhere)
-    expert = build_expert(entry)
-    expert.load_weights(path)
+    expert = build_expert(next(entry for entry in model.config.experts if entry["name"] == name))
+    if expert.has_weights:
+        expert.load_weights(_checked_path(name, model.sources.get("experts", {}).get(name), elsewhere))
     return expert
 
 
@@ -103,8 +102,9 @@ def save(
 
 
 def _parts(model: "ToVEVisionModel") -> list[tuple[str, Mapping[str, Any] | None]]:
-    experts = model.sources.get("experts", {})
-    return [("clip", model.sources.get("clip")), *((name, experts.get(name)) for name in model.attached_names)]
+    known = model.sources.get("experts", {})
+    experts = [(name, known.get(name)) for name, expert in model.experts.items() if expert.has_weights]
+    return [("clip", model.sources.get("clip")), *experts]
 
 
 # ---- reading ----
@@ -174,6 +174,8 @@ def load_light(
     model.sources = read_sources(folder)
     load_clip(model.clip, _checked_path("clip", model.sources.get("clip"), sources.get("clip")))
     for name, expert in model.experts.items():
+        if not expert.has_weights:
+            continue
         entry = model.sources.get("experts", {}).get(name)
         expert.load_weights(_checked_path(name, entry, sources.get(name)))
     own = {key.removeprefix(FUSION): tensor for key, tensor in storage.load_tensors(folder).items()}

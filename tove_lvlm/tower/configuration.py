@@ -42,10 +42,12 @@ class ToVEVisionConfig(PreTrainedConfig):
         fusion: Settings of `tove_fusion` (`FusionSettings`).
         image_mean: Mean of the tower's input over [0, 1] RGB, three floats.
         image_std: Standard deviation of the same.
+        input_size: Side of the square images that a host gives, a multiple of the token grid's; None is the CLIP's
+            own. With more pixels the experts see more, and CLIP gets the same image at its own size.
 
     Raises:
-        ConfigError: An expert or a setting does not fit, the CLIP's image or patch is not square, or it has no such
-            layer.
+        ConfigError: An expert or a setting does not fit, the CLIP's image or patch is not square, it has no such
+            layer, or `input_size` does not fit the token grid.
     """
 
     model_type = "tove_vision"
@@ -60,6 +62,7 @@ class ToVEVisionConfig(PreTrainedConfig):
         fusion: dict[str, Any] | None = None,
         image_mean: Sequence[float] = tuple(OPENAI_CLIP_MEAN),
         image_std: Sequence[float] = tuple(OPENAI_CLIP_STD),
+        input_size: int | None = None,
         **kwargs,
     ):
         given = clip_config or {}
@@ -73,11 +76,13 @@ class ToVEVisionConfig(PreTrainedConfig):
         self.fusion = dataclasses.asdict(parse(FusionSettings, fusion, where="tower config, fusion"))
         self.image_mean = [float(value) for value in image_mean]
         self.image_std = [float(value) for value in image_std]
+        self.input_size = input_size
         self._check()
-        # What hosts read. `hidden_states` of the output are (t_clip, t_fuse): one layer above its input.
+        # What hosts read: image_size // patch_size is the tokens of a row, whatever the input. `hidden_states` of the
+        # output are (t_clip, t_fuse): one layer above its input.
         self.hidden_size = self.clip_config["hidden_size"] + self._concatenated_width()
-        self.image_size = self.clip_config["image_size"]
-        self.patch_size = self.clip_config["patch_size"]
+        self.image_size = self.input_size or self.clip_config["image_size"]
+        self.patch_size = self.input_size // self.side if self.input_size else self.clip_config["patch_size"]
         self.num_channels = self.clip_config["num_channels"]
         self.num_hidden_layers = 1
         for derived in ("hidden_size", "image_size", "patch_size", "num_channels", "num_hidden_layers"):
@@ -87,7 +92,7 @@ class ToVEVisionConfig(PreTrainedConfig):
     @property
     def side(self) -> int:
         """Tokens along one side of the square grid."""
-        return self.image_size // self.patch_size
+        return self.clip_config["image_size"] // self.clip_config["patch_size"]
 
     @property
     def num_tokens(self) -> int:
@@ -132,6 +137,13 @@ class ToVEVisionConfig(PreTrainedConfig):
                 )
         if size < patch:
             raise ConfigError(f"tower config: `image_size` {size} is smaller than `patch_size` {patch}")
+        side, given = size // patch, self.input_size
+        if given is not None and (not isinstance(given, int) or given < size or given % side):
+            above = -(-max(size, given if isinstance(given, int) else 0) // side) * side
+            raise ConfigError(
+                f"tower config: `input_size` is {given!r}; expected a multiple of the {side} tokens of a row, at least "
+                f"the CLIP's {size}, such as {above}"
+            )
         if not -layers - 1 <= self.select_layer <= layers:
             raise ConfigError(
                 f"tower config: `select_layer` is {self.select_layer}; a CLIP of {layers} layers has hidden states "

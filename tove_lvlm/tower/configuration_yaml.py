@@ -22,9 +22,9 @@ from typing import Any
 
 from ..config import ConfigError, parse, read_yaml
 from ..experts.catalogue import expanded
-from ..experts.schema import complete_fields, fields_of
+from ..experts.schema import EXPERT_FIELDS, complete_fields, fields_of
 from ..registry import nearest
-from ..sources import WEIGHT_KEYS, WeightSource, resolve_source
+from ..sources import WEIGHT_KEYS, WeightSource, WeightStatus, resolve_source, status
 from ..storage import MissingWeightsError
 
 FUSION_KINDS = ("gated", "concat")
@@ -87,6 +87,9 @@ class ClipSection(WeightSource):
     looked up."""
     select_layer: int = -2
     """CLIP layer whose patch tokens are used, as an index of its hidden states (LLaVA's default)."""
+    input_size: int | None = None
+    """Side of the images that the tower is given, a multiple of the token grid's; CLIP's own when left out. Pays where
+    experts want more pixels than CLIP (518 and up): they are no longer made from CLIP's few."""
     image_mean: list[float] | None = None
     """Mean of the tower's input; that of the CLIP's own preprocessor when left out."""
     image_std: list[float] | None = None
@@ -105,6 +108,11 @@ class ExpertSection(WeightSource):
         """Name within the tower."""
         return self.fields["name"]
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is anything to load; an edge filter has nothing."""
+        return fields_of(self.fields["family"]).has_weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class TowerConfig:
@@ -118,9 +126,9 @@ class TowerConfig:
 
     @property
     def parts(self) -> dict[str, WeightSource]:
-        """`clip` and each expert that is not detached, by name."""
-        attached = {expert.name: expert for expert in self.experts if expert.name not in self.detached}
-        return {"clip": self.clip, **attached}
+        """`clip` and each expert that has weights and is not detached, by name."""
+        attached = [expert for expert in self.experts if expert.name not in self.detached and expert.has_weights]
+        return {"clip": self.clip, **{expert.name: expert for expert in attached}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +159,20 @@ def read_tower_yaml(path: str | Path, options: Sequence[str] = ()) -> TowerConfi
     return TowerConfig(clip=clip, experts=experts, fusion=raw.fusion, detached=raw.detached)
 
 
+def statuses(path: str | Path, options: Sequence[str] = (), checksum: bool = True) -> dict[str, WeightStatus]:
+    """What of a tower's weights is on this machine, for `clip` and each expert that is not detached.
+
+    Args:
+        path: As for `read_tower_yaml`.
+        options: As for `read_tower_yaml`.
+        checksum: Whether files are compared with the `sha256` that the YAML gives, for which all bytes are read.
+
+    Raises:
+        UserError: The YAML does not fit, or the mirror holds another revision.
+    """
+    return {part: status(source, checksum) for part, source in read_tower_yaml(path, options).parts.items()}
+
+
 def check_names(names: Sequence[str], detached: Sequence[str], where: str) -> None:
     """Each expert once, and only known ones detached.
 
@@ -168,7 +190,7 @@ def check_names(names: Sequence[str], detached: Sequence[str], where: str) -> No
 def _expert(given: str | Mapping[str, Any], index: int, path: Path) -> ExpertSection:
     where = f"experts[{index}]"
     entry = expanded(given, where=f"{path}: {where}")
-    if "pretrained" not in entry:
+    if "pretrained" not in entry and _needs_weights(entry.get("family")):
         raise ConfigError(
             f"{path}: required key `{where}.pretrained` is missing; give a hub id, a file or a folder, or `none` for "
             "random weights"
@@ -183,6 +205,11 @@ def _expert(given: str | Mapping[str, Any], index: int, path: Path) -> ExpertSec
         except ValueError as error:
             raise ConfigError(f"{path}: `{where}.family`: {error}") from error
     return ExpertSection(fields=complete_fields(fields, weights["pretrained"], f"{path}: {where}"), **weights)
+
+
+def _needs_weights(family: Any) -> bool:
+    """Of an unknown family it is not known; what is wrong with it is said later."""
+    return not isinstance(family, str) or family not in EXPERT_FIELDS or EXPERT_FIELDS.get(family).has_weights
 
 
 def _source(source: str | None, path: Path, key: str) -> str | None:

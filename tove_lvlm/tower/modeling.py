@@ -18,7 +18,7 @@ from transformers.models.auto.modeling_auto import AutoModel
 from transformers.utils import ModelOutput
 
 from ..experts import ExpertHub, build_expert
-from ..experts.preprocess import Preprocessing
+from ..experts.preprocess import Preprocessing, prepare
 from ..registry import nearest
 from ..storage import WeightsError
 from . import checkpoint
@@ -111,7 +111,7 @@ class ToVEVisionModel(PreTrainedModel):
         """Tokens for a batch of images.
 
         Args:
-            pixel_values: (B, 3, S, S) with S the config's `image_size`, normalised with its mean and std. An image
+            pixel_values: (B, 3, S, S), S the config's `image_size`, normalised with its mean and std. An image
                 that is exactly zero is a host's dummy and has no weight in the balance loss.
             output_hidden_states: `hidden_states` is always (t_clip, t_fuse). A host that gives the layer it is going
                 to select, as LLaVA does, must select the last.
@@ -149,15 +149,27 @@ class ToVEVisionModel(PreTrainedModel):
         if self.training:
             self._sleep()  # train() called on a part deep inside CLIP or an expert does not pass our own train()
         t_clip_BND = self._clip_tokens(pixel_values)
-        given = Preprocessing(self.config.image_size, tuple(self.config.image_mean), tuple(self.config.image_std))
-        grids = self.experts(pixel_values, given, dtype=t_clip_BND.dtype)
+        grids = self.experts(pixel_values, self._given, dtype=t_clip_BND.dtype)
         return FrozenFeatures(t_clip_BND, grids, weight_B=(pixel_values != 0).flatten(1).any(1))
+
+    @property
+    def _given(self) -> Preprocessing:
+        return Preprocessing(self.config.image_size, tuple(self.config.image_mean), tuple(self.config.image_std))
+
+    def clip_pixels(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
+        """The pixels as CLIP takes them: those given, or the same image at CLIP's size where `input_size` is larger.
+
+        Args:
+            pixels_B3HW: As for `forward`.
+        """
+        return prepare(pixels_B3HW, self._given, self._given._replace(size=self.config.clip_config["image_size"]))
 
     @torch.no_grad()
     def _clip_tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         layer = self.config.select_layer
         wanted = layer if layer != 0 else True  # an index makes transformers keep that layer only; 0 reads as "none"
-        states = self.clip(pixels_B3HW.to(self.clip.dtype), output_hidden_states=wanted).hidden_states
+        seen_B3HW = self.clip_pixels(pixels_B3HW).to(self.clip.dtype)
+        states = self.clip(seen_B3HW, output_hidden_states=wanted).hidden_states
         tokens_BND = states[layer][:, 1:]
         if tokens_BND.shape[1] != self.config.num_tokens:
             raise ValueError(

@@ -80,7 +80,7 @@ class Distiller(nn.Module):
 
     def tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         """What the student gives, (B, N, D)."""
-        return self.student(pixel_values=pixels_B3HW).last_hidden_state[:, 1:]
+        return self.student(pixel_values=self.teacher.clip_pixels(pixels_B3HW)).last_hidden_state[:, 1:]
 
     @torch.no_grad()
     def measure_target(self, batches: list[torch.Tensor]) -> None:

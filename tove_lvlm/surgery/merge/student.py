@@ -42,7 +42,7 @@ def whole_student(tower: ToVEVisionModel, source: str | None) -> nn.Module:
     weights, folder = fetch(place), fetch(place, weights=False)
     config = CLIPVisionConfig(**read_architecture(folder))
     for key in _SAME:
-        given, wanted = getattr(config, key), getattr(tower.config, key)
+        given, wanted = getattr(config, key), tower.config.clip_config[key]
         if given != wanted:
             raise UserError(
                 f"`model.student`: the CLIP in `{source}` has `{key}` {given}, the tower's tokens need {wanted}; leave "

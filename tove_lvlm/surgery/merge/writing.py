@@ -83,19 +83,26 @@ def write(folder: Path, final: Path, clip: nn.Module, source: Source, report: di
 def write_clip(folder: Path, clip: nn.Module, source: Source, report: dict) -> None:
     """The stock CLIP with its image processor, a README and the report."""
     clip.save_pretrained(folder)
-    plain_processor(source.image_processor).save_pretrained(folder)
+    plain_processor(source.image_processor, clip).save_pretrained(folder)
     (folder / "README.md").write_text(model_card(source, report), encoding="utf-8")
     save_json(folder / REPORT, report)
 
 
-def plain_processor(image_processor: Any) -> Any:
-    """transformers' own CLIP image processor with the tower's settings, so that no name of ours is written."""
+def plain_processor(image_processor: Any, clip: nn.Module) -> Any:
+    """transformers' own CLIP image processor with the tower's settings, so that no name of ours is written.
+
+    Its images are of the CLIP's size, which a tower with an `input_size` has more pixels than.
+    """
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     known = image_processor.to_dict()
     names = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
     names += ("do_normalize", "image_mean", "image_std", "do_convert_rgb")
-    return CLIPImageProcessorPil(**{name: known[name] for name in names if known.get(name) is not None})
+    settings = {name: known[name] for name in names if known.get(name) is not None}
+    side = clip.config.image_size
+    if settings["crop_size"]["height"] > side:
+        settings |= {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    return CLIPImageProcessorPil(**settings)
 
 
 @torch.no_grad()
@@ -148,7 +155,7 @@ def swap(loaded: Loaded, clip: nn.Module, select_layer: int) -> tuple[Swapped, t
         llm = AutoModelForCausalLM.from_config(old.config.text_config)
     llm.model, llm.lm_head = old.model.language_model, old.lm_head
     llm.generation_config = old.generation_config
-    vision = clip_vision(clip.to(dtype), plain_processor(loaded.image_processor), select_layer)
+    vision = clip_vision(clip.to(dtype), plain_processor(loaded.image_processor, clip), select_layer)
     tokenizer = loaded.processor.tokenizer
     new = assemble(llm, vision, tokenizer, dtype)
     new.model.multi_modal_projector = old.model.multi_modal_projector

@@ -1,0 +1,65 @@
+"""Low-level expert: DexiNed's edges, kornia's network. DESIGN.md section 2.
+
+Shapes: B images, C channels, H W sides of the grid.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..registry import require
+from .base import EXPERTS, Expert
+
+_LAST_BLOCK_CHANNELS = 256
+
+
+@EXPERTS.register("dexined")
+class DexiNed(Expert):
+    """Low level: edges by DexiNed of kornia; the fused map as a probability, or its last block's features."""
+
+    kind = "low_level"
+    library = "kornia"
+    patch_size = 16  # four halvings, so that a grid of features has a plain size
+
+    def __init__(self, fields: Mapping[str, Any]):
+        super().__init__(fields)
+        self.network = require("kornia.models.dexined", extra="experts").DexiNed(pretrained=False)
+
+    @classmethod
+    def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:
+        size = fields["image_size"]
+        if size % cls.patch_size:
+            return super().shape_of({**fields, "channels": None})  # says which sizes fit
+        return (1, size, size) if fields["output"] == "map" else (_LAST_BLOCK_CHANNELS, size // 16, size // 16)
+
+    def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
+        """Edge probability (B, 1, H, W), or the last block's features (B, 256, H/16, W/16).
+
+        The network reads BGR; mean and std of the fields are those of RGB.
+        """
+        taken: list[torch.Tensor] = []
+        if self.spec.output == "features":
+            handle = self.network.dblock_6.register_forward_hook(lambda _, __, grids: taken.append(grids[0]))
+            try:
+                self.network.get_features(pixels_B3HW.flip(1))
+            finally:
+                handle.remove()
+            return taken[0]
+        return self.network(pixels_B3HW.flip(1)).sigmoid()
+
+    def picture(self, grid_BCHW: torch.Tensor) -> torch.Tensor:
+        """Edges white on black, as they are: probability 1 is white."""
+        return probability_picture(grid_BCHW)
+
+    def adapt_weights(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Keys of kornia's published file, or of its `EdgeDetector`, where the network is a part."""
+        prefixes = {key.removesuffix("block_1.conv1.weight") for key in tensors if key.endswith("block_1.conv1.weight")}
+        prefix = min(prefixes, default="")
+        return {f"network.{key.removeprefix(prefix)}": tensor for key, tensor in tensors.items()}
+
+
+def probability_picture(map_B1HW: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, 3) uint8: 0..1 to black..white."""
+    grey_B1HW = (map_B1HW.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return grey_B1HW.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()

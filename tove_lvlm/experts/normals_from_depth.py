@@ -1,0 +1,106 @@
+"""Low-level expert: surface normals computed from a depth expert's map. Our choice.
+
+The camera is assumed, because the image does not tell it: a pinhole with square pixels, its axis through the middle of
+the image, and the field of view of the fields (60 degrees by default). A relative estimator's map d is an inverse depth
+up to scale and shift; it is brought to [0, 1] over the image and then to depth z = 1 / (f + (1 - f) d), where 1 / f is
+how many times farther the farthest point is (`depth_range`). A map in metres is taken as it is (`inverse: false`).
+
+Each pixel (u, v) is lifted to the point P = z ((u - cu) / focal, (v - cv) / focal, 1). The normal is the normalised
+cross product of P's differences along v and u, so that it looks at the camera: x right, y down, z away from the camera,
+hence z < 0 on every visible surface. NormalBae's axes are the same but for the sign of x and z (tested).
+
+Shapes: B images, H W pixels.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ..config import ConfigError
+from .base import EXPERTS, Expert, build_expert
+
+
+@EXPERTS.register("normals_from_depth")
+class NormalsFromDepth(Expert):
+    """Low level: surface normals computed from the map of a depth expert, which holds all the weights."""
+
+    kind = "low_level"
+
+    def __init__(self, fields: Mapping[str, Any]):
+        super().__init__(fields)
+        own = {key: fields[key] for key in ("name", "image_size", "mean", "std")}
+        self.depth = build_expert({**fields["depth"], **own, "output": "map"})
+        if self.depth.spec.channels != 1:
+            raise ConfigError(
+                f"expert `{fields['name']}`: `depth` gives a map of {self.depth.spec.channels} channels; expected 1"
+            )
+        self.library, self.patch_size = self.depth.library, self.depth.patch_size
+
+    @classmethod
+    def architecture_of(cls, fields: Mapping[str, Any]) -> str:
+        return f"normals of {fields['depth'].get('family')}"
+
+    def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
+        """Unit normals (B, 3, H, W): x right, y down, z away from the camera."""
+        map_B1HW = self.depth(pixels_B3HW).float()
+        z_B1HW = _depth_of(map_B1HW, self.fields["depth_range"]) if self.fields["inverse"] else map_B1HW
+        return normals_of(z_B1HW, self.fields["field_of_view"]).to(pixels_B3HW.dtype)
+
+    def picture(self, grid_BCHW: torch.Tensor) -> torch.Tensor:
+        """Normals as colours: x, y, z from -1..1 to red, green, blue; what faces the camera is bluish."""
+        facing_BCHW = grid_BCHW.float() * torch.tensor([1.0, -1.0, -1.0], device=grid_BCHW.device).view(1, 3, 1, 1)
+        return normals_picture(facing_BCHW)
+
+    def use_attention(self, implementation: str | None) -> None:
+        """As `Expert.use_attention`, of the depth expert."""
+        self.depth.use_attention(implementation)
+
+    def load_weights(self, path: str | os.PathLike) -> None:
+        """The depth expert's weights, in its own format."""
+        self.depth.load_weights(path)
+
+    def repair_buffers(self) -> None:
+        """Those of the depth expert."""
+        self.depth.repair_buffers()
+
+
+def normals_of(z_B1HW: torch.Tensor, field_of_view: float) -> torch.Tensor:
+    """Unit normals of a depth map, (B, 3, H, W).
+
+    Args:
+        z_B1HW: Depth along the camera's axis, above 0, in any unit.
+        field_of_view: Horizontal, in degrees.
+    """
+    height, width = z_B1HW.shape[-2:]
+    focal = width / 2 / math.tan(math.radians(field_of_view) / 2)
+    u_W = torch.arange(width, device=z_B1HW.device, dtype=z_B1HW.dtype) - (width - 1) / 2
+    v_H = torch.arange(height, device=z_B1HW.device, dtype=z_B1HW.dtype) - (height - 1) / 2
+    x_B1HW, y_B1HW = z_B1HW * u_W / focal, z_B1HW * v_H[:, None] / focal
+    points_B3HW = torch.cat([x_B1HW, y_B1HW, z_B1HW], dim=1)
+    along_u_B3HW = _difference(points_B3HW, dim=3)
+    along_v_B3HW = _difference(points_B3HW, dim=2)
+    return F.normalize(torch.linalg.cross(along_v_B3HW, along_u_B3HW, dim=1), dim=1, eps=1e-12)
+
+
+def normals_picture(normals_B3HW: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, 3) uint8: -1..1 of each axis to 0..255."""
+    coloured_B3HW = (normals_B3HW.float().clamp(-1, 1) + 1) * 127.5
+    return coloured_B3HW.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _depth_of(map_B1HW: torch.Tensor, depth_range: float) -> torch.Tensor:
+    low, high = map_B1HW.amin((2, 3), keepdim=True), map_B1HW.amax((2, 3), keepdim=True)
+    nearness_B1HW = (map_B1HW - low) / (high - low).clamp(min=1e-6)
+    return 1 / (1 / depth_range + (1 - 1 / depth_range) * nearness_B1HW)
+
+
+def _difference(points_B3HW: torch.Tensor, dim: int) -> torch.Tensor:
+    """Central differences, one-sided at the border; the length does not matter."""
+    pad = (1, 1, 0, 0) if dim == 3 else (0, 0, 1, 1)
+    padded = F.pad(points_B3HW, pad, mode="replicate")
+    size = padded.shape[dim]
+    return padded.narrow(dim, 2, size - 2) - padded.narrow(dim, 0, size - 2)
