@@ -35,7 +35,7 @@ FILES = {
 @pytest.fixture
 def served(tmp_path, monkeypatch):
     """A hub with one repository that is asked in place of the real one; the cache is empty."""
-    with FakeHub({REPO: FILES}) as fake:
+    with FakeHub({REPO: dict(FILES)}) as fake:
         online(monkeypatch, fake.url)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         yield fake
@@ -63,6 +63,15 @@ def test_one_format_is_chosen(names, chosen):
     assert hub.choose(names, None, REPO) == chosen
 
 
+def test_a_pattern_chooses_among_the_standard_names():
+    names = ["model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_other.bin"]
+    assert hub.choose(names, "open_clip_*", REPO) == "open_clip_model.safetensors"
+    assert hub.choose([names[0], *names[2:]], "open_clip_*", REPO) == "open_clip_pytorch_model.bin"
+    assert hub.choose(names, "*.bin", REPO) == "open_clip_pytorch_model.bin"
+    with pytest.raises(MissingWeightsError, match="holds none of open_clip_model.safetensors, open_clip_pytorch_model"):
+        hub.choose(["model.safetensors"], "open_clip_*", REPO)
+
+
 def test_what_cannot_be_chosen():
     with pytest.raises(MissingWeightsError, match="`owner/name` has no file `mode.pth`; did you mean `model.pth`"):
         hub.choose(["model.pth"], "mode.pth", REPO)
@@ -88,6 +97,18 @@ def test_only_what_is_needed_is_downloaded_and_then_found_offline(served, monkey
     with pytest.raises(MissingWeightsError, match="`owner/name` is no file .*HF_HUB_OFFLINE is set.*`v1` is not in th"):
         fetch(WeightSource(pretrained=REPO, revision="v1"))
     assert len(served.asked) == asked
+
+
+def test_of_weights_that_lie_side_by_side_the_ones_that_fit_are_taken(served):
+    """As timm's repositories have them: its own and open_clip's, both downloaded for two experts of one tower."""
+    served.repositories[REPO]["open_clip_model.safetensors"] = tensors(2)
+    own, other = WeightSource(pretrained=REPO), WeightSource(pretrained=REPO, file="open_clip_*")
+    fetch(own)
+    assert status(other).state == "missing"
+    for source, value in ((own, 1.0), (other, 2.0), (own, 1.0)):
+        assert storage.load_tensors(fetch(source))["a"][0] == value
+    entry = recorded(other, None, fetch(other))
+    assert (entry["file"], entry["revision"]) == ("open_clip_model.safetensors", COMMIT)
 
 
 def test_shards_come_with_their_index(served):

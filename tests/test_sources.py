@@ -60,6 +60,7 @@ def test_resolve_shipped(tmp_path, monkeypatch):
         ({"sha256": "A" * 64}, "`sha256`"),
         ({"file": "/w.pth"}, "`file` is `/w.pth`; expected a name inside"),
         ({"file": "../w.pth"}, "`file`"),
+        ({"file": "weights_*"}, r"`file` is `weights_\*`; a pattern must fit one of model.safetensors, "),
     ],
 )
 def test_what_a_source_cannot_say(keys, message):

@@ -30,7 +30,7 @@ def fetch(repo: str, revision: str | None = None, file: str | None = None, weigh
     Args:
         repo: Hub id.
         revision: Branch, tag or commit.
-        file: Name of the weights in the repository; one of the standard names when left out.
+        file: Name of the weights in the repository, or a pattern of standard names; any of these when left out.
         weights: Whether the weights are wanted, or only the configuration.
 
     Raises:
@@ -134,7 +134,8 @@ def cached(repo: str, revision: str | None = None, file: str | None = None) -> P
     from huggingface_hub import try_to_load_from_cache
 
     weights = [name + ending for name in storage.STANDARD_NAMES for ending in ("", storage.INDEX)]
-    for name in (*((file,) if file else ()), *CONFIG_FILES, *weights):
+    own = [file] if file is not None and not storage.is_pattern(file) else []
+    for name in (*own, *CONFIG_FILES, *weights):
         found = try_to_load_from_cache(repo, name, revision=revision)
         if isinstance(found, str):
             return Path(found.removesuffix(name))
@@ -156,10 +157,11 @@ def _problem(folder: Path, file: str | None, weights: bool) -> MissingWeightsErr
         return MissingWeightsError(f"folder `{folder}` holds none of {', '.join(CONFIG_FILES)}")
     recorded = read_record(folder).get("files", {})
     try:
-        found = storage.weight_files(folder / file if file else folder)
+        found = storage.weight_files(storage.named_file(folder, file))
     except MissingWeightsError as error:
-        lost = sorted(name for name in recorded if not (folder / name).is_file())
-        if lost and file in (None, *lost):
+        wanted = storage.standard_names(file) if storage.is_pattern(file) else [file] if file else recorded
+        lost = sorted(name for name in recorded if name in wanted and not (folder / name).is_file())
+        if lost:
             return PartialWeightsError(f"mirror folder `{folder}`: `{lost[0]}` has not been fetched to its end")
         return error
     for path in found:
@@ -177,23 +179,24 @@ def choose(names: Collection[str], file: str | None, repo: str) -> str:
 
     Args:
         names: All files of the repository.
-        file: The name to take; the first of the standard names when left out.
+        file: The name to take, or a pattern of standard names; the first of these when left out.
         repo: For the message.
 
     Raises:
         MissingWeightsError: The repository has no such file, or no weights under a standard name.
     """
-    if file is not None:
+    if file is not None and not storage.is_pattern(file):
         if file not in names:
             raise MissingWeightsError(f"hub repository `{repo}` has no file `{file}`; {nearest(file, names)}")
         return file
-    for name in storage.STANDARD_NAMES:
-        for candidate in (name, name + storage.INDEX):
+    for name in storage.standard_names(file):
+        for candidate in (name,) if file else (name, name + storage.INDEX):
             if candidate in names:
                 return candidate
     others = [name for name in names if name.endswith(storage.WEIGHT_SUFFIXES)]
     hint = f"; `file` can name one of {', '.join(f'`{name}`' for name in sorted(others)[:5])}" if others else ""
-    raise MissingWeightsError(f"hub repository `{repo}` holds none of {', '.join(storage.STANDARD_NAMES)}{hint}")
+    wanted = ", ".join(storage.standard_names(file))
+    raise MissingWeightsError(f"hub repository `{repo}` holds none of {wanted}{hint}")
 
 
 def needed(names: Collection[str], file: str | None, weights: bool, repo: str, get: Callable[[str], Path]) -> list[str]:

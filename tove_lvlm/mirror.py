@@ -90,7 +90,7 @@ def fill(repositories: Iterable[MirroredRepository], to: Path, progress: Progres
         compared = {None, *(file.sha256 for file in wanted.files)}
         for source in wanted.parts.values():
             if source.sha256 not in compared:  # of shards, or of a file that the hub has no SHA-256 of
-                verify(source, folder / source.file if source.file else folder)
+                verify(source, storage.named_file(folder, source.file))
     return fetched, refused
 
 

@@ -36,7 +36,8 @@ class WeightSource:
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     file: str | None = None
-    """Name of the weight file in the repository or folder, where it has no standard name or another one is wanted."""
+    """Name of the weight file in the repository or folder, where it has no standard name or another one is wanted; or
+    a pattern of standard names, such as `open_clip_*`, where several libraries' weights lie side by side."""
     sha256: str | None = None
     """Of the weight file (of all shards one after the other); another one is refused."""
     license: str | None = None
@@ -49,6 +50,8 @@ class WeightSource:
             raise ConfigError(f"`sha256` is `{self.sha256}`; expected 64 lower-case hexadecimal digits")
         if self.file is not None and (not self.file or self.file[0] == "/" or ".." in PurePosixPath(self.file).parts):
             raise ConfigError(f"`file` is `{self.file}`; expected a name inside the repository or folder")
+        if storage.is_pattern(self.file) and not storage.standard_names(self.file):
+            raise ConfigError(f"`file` is `{self.file}`; a pattern must fit one of {', '.join(storage.STANDARD_NAMES)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +161,7 @@ def _found(source: WeightSource, from_hub, weights: bool) -> Path:
             raise ConfigError(f"`file: {source.file}`: `pretrained` is the file `{source.pretrained}` already")
     if not weights:
         return place.parent if place.is_file() else place
-    return place if source.file is None else place / source.file
+    return place if place.is_file() else storage.named_file(place, source.file)
 
 
 def verify(source: WeightSource, path: Path) -> str:
@@ -226,14 +229,16 @@ def recorded(source: WeightSource, sha256: str | None = None, path: Path | None 
         sha256: Fingerprint of the weights; None when they have not been looked at.
         path: Where they were read; of a hub's branch the commit is recorded.
     """
-    revision = source.revision
+    revision, file = source.revision, source.file
     if source.pretrained is not None and path is not None and is_hub_id(source.pretrained):
-        folder = Path(str(path).removesuffix(source.file)) if source.file else path
+        folder = path.parents[len(PurePosixPath(file).parts) - 1] if file else path
         revision = hub.commit_of(folder) or revision
+    if storage.is_pattern(file) and path is not None:
+        file = path.name
     return {
         "source": portable(source.pretrained),
         "revision": revision,
-        "file": source.file,
+        "file": file,
         "sha256": sha256,
         "license": source.license,
         "code_license": source.code_license,

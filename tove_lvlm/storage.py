@@ -5,6 +5,7 @@ checked before torch is loaded.
 """
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
@@ -186,6 +187,34 @@ def weight_files(path: str | os.PathLike) -> list[Path]:
     raise MissingWeightsError(
         f"folder `{path}` holds no weights: expected {' or '.join(STANDARD_NAMES)}, whole or in shards{hint}"
     )
+
+
+def standard_names(pattern: str | None) -> list[str]:
+    """Those of `STANDARD_NAMES` that a pattern such as `open_clip_*` fits, in their order; all of them without one."""
+    return [name for name in STANDARD_NAMES if pattern is None or fnmatch.fnmatchcase(name, pattern)]
+
+
+def is_pattern(file: str | None) -> bool:
+    """Whether `file` is a pattern of standard names and not a name."""
+    return file is not None and "*" in file
+
+
+def named_file(folder: Path, file: str | None) -> Path:
+    """What `file` names in a folder; the folder itself when it names nothing.
+
+    Args:
+        folder: Of a repository, or any other with weights.
+        file: A name, or a pattern of standard names, of which the first that is there counts.
+
+    Raises:
+        MissingWeightsError: No name that the pattern fits is there.
+    """
+    if file is None or not is_pattern(file):
+        return folder / (file or "")
+    for name in standard_names(file):
+        if (folder / name).is_file():
+            return folder / name
+    raise MissingWeightsError(f"folder `{folder}` holds none of {', '.join(standard_names(file))}")
 
 
 def shard_names(index: str | os.PathLike) -> list[str]:

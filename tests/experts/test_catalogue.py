@@ -38,7 +38,7 @@ def test_own_keys_go_over_it_and_other_weights_drop_what_pins_the_known_ones(tmp
     (known,) = read(tmp_path, "  - {expert: dinov2_l14_reg, image_size: 336}")
     assert (known.fields["image_size"], known.revision) == (336, "abc")
     (other,) = read(tmp_path, "  - {expert: dinov2_l14_reg, name: dino, pretrained: none}")
-    assert (other.name, other.pretrained, other.revision) == ("dino", None, None)
+    assert (other.name, other.pretrained, other.revision, other.license) == ("dino", None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,7 @@ def test_open_clip_entries_are_its_own_table(name):
     known = [open_clip.get_pretrained_cfg(entry["architecture"], tag) for tag in tags]
     (cfg,) = [cfg for cfg in known if cfg["hf_hub"].rstrip("/") == entry["pretrained"]]
     assert (entry["image_size"], entry["mean"], entry["std"]) == (vision["image_size"], [*cfg["mean"]], [*cfg["std"]])
+    assert entry["file"] == "open_clip_*", "timm's or transformers' weights may lie beside open_clip's"
 
 
 @pytest.mark.parametrize("name", of_family("transformers"))

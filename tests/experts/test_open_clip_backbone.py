@@ -12,6 +12,7 @@ from tove_lvlm.config import ConfigError
 from tove_lvlm.experts import build_expert, describe
 from tove_lvlm.experts.catalogue import entry_of
 from tove_lvlm.experts.schema import complete_fields
+from tove_lvlm.sources import WEIGHT_KEYS
 from tove_lvlm.storage import WeightsError
 
 WEIGHTS = open_clip.constants.HF_SAFE_WEIGHTS_NAME
@@ -138,7 +139,7 @@ def test_any_model_by_name_and_tag(reference, size, grid, channels):
     known = open_clip.get_pretrained_cfg(*reference.split("/"))
     assert entry["pretrained"] == known["hf_hub"].rstrip("/")
     assert (entry["image_size"], entry["mean"], entry["std"]) == (size, list(known["mean"]), list(known["std"]))
-    spec = describe({key: value for key, value in entry.items() if key != "pretrained"})
+    spec = describe({key: value for key, value in entry.items() if key not in WEIGHT_KEYS})
     assert (spec.grid, spec.channels) == ((grid, grid), channels)
 
 

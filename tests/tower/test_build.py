@@ -14,9 +14,9 @@ from transformers import CLIPConfig, CLIPModel
 
 from tove_lvlm import ToVEVisionModel, build_tower
 from tove_lvlm.config import ConfigError
-from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
+from tove_lvlm.storage import WeightsError, fingerprint, load_tensors, save_tensors
 from tove_lvlm.tower.build import tower_config_from_yaml
-from tove_lvlm.tower.configuration_yaml import read_tower_yaml
+from tove_lvlm.tower.configuration_yaml import read_tower_yaml, statuses
 
 
 @pytest.fixture
@@ -125,6 +125,10 @@ def test_random_weights_only_when_asked_and_with_a_warning(folder, caplog):
         (lambda c: c["clip"].update(pretrained="./nowhere"), "`clip.pretrained`.*`./nowhere` does not exist"),
         (lambda c: c["experts"][1].update(pretrained="./gone"), r"`experts\[1\].pretrained`.*`./gone` does not exist"),
         (lambda c: c["clip"].update(pretrained="shipped:miniature/clop"), "is not shipped with this package"),
+        (lambda c: c["clip"].update(sha256="12ab"), "`sha256` is `12ab`; expected 64 lower-case"),
+        (lambda c: c["experts"][1].update(file="/x.pth"), r"experts\[1\]: `file` is `/x.pth`; expected a name inside"),
+        (lambda c: c["experts"][1].update(revision=3), r"experts\[1\]: `revision` is 3 \(int\); expected str"),
+        (lambda c: c["clip"].update(pretrained="package:x"), "`clip.pretrained`.*not of the form package:NAME/FILE"),
         (lambda c: c["clip"].update(pretrained=None), "`clip.architecture` must give the sizes"),
         (lambda c: c.update(detached=["dpth"]), "`detached` names the expert `dpth`; did you mean `depth`"),
     ],
@@ -164,6 +168,43 @@ def test_missing_and_unexpected_keys_are_named(folder, part):
     save_tensors(file, tensors)
     with pytest.raises(WeightsError, match=f"{part}/model.safetensors.*1 missing .*{lost}.*1 unexpected .*stranger"):
         build_tower(folder / "tower.yaml")
+
+
+def test_a_file_by_name_its_checksum_and_its_terms(folder):
+    torch.save(load_tensors(folder / "cnn"), folder / "cnn" / "own.pth")
+    torch.save({}, folder / "cnn" / "pytorch_model.bin")
+    own = {"file": "own.pth", "sha256": fingerprint(folder / "cnn" / "own.pth")}
+    terms = {"license": "cc-by-nc-4.0", "code_license": "mit"}
+    path = rewrite(folder, lambda c: c["experts"][3].update(**own, **terms))
+    tower = build_tower(path)
+    assert tower.sources["experts"]["cnn"] == {"source": str(folder / "cnn"), "revision": None, **own, **terms}
+    assert [found.format for found in statuses(path).values()] == [*["safetensors"] * 4, "pth"]
+    path = rewrite(folder, lambda c: c["experts"][3].update(sha256="f" * 64))
+    assert [name for name, found in statuses(path).items() if found.state == "wrong checksum"] == ["cnn"]
+
+
+def test_another_checksum_is_refused_before_anything_is_built(folder, monkeypatch):
+    path = rewrite(folder, lambda c: c["clip"].update(sha256="f" * 64))
+    monkeypatch.setattr(ToVEVisionModel, "__init__", lambda *a: pytest.fail("built before the check"))
+    with pytest.raises(WeightsError, match=f"clip` have the sha256 [0-9a-f]{{64}}, expected {'f' * 64}"):
+        build_tower(path)
+
+
+def test_weights_that_a_package_ships(folder, tmp_path, monkeypatch):
+    info = tmp_path / "site" / "my_cnn-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-cnn\nVersion: 1.0\n")
+    (tmp_path / "site" / "my_cnn").mkdir()
+    torch.save(load_tensors(folder / "cnn"), tmp_path / "site" / "my_cnn" / "cnn.pth")
+    architecture = {key: tiny.EXPERTS["cnn"][key] for key in ("architecture", "model_args", "image_size", "out_index")}
+    path = rewrite(folder, lambda c: c["experts"][3].update(architecture, pretrained="package:my-cnn/cnn.pth"))
+    with pytest.raises(WeightsError, match="package `my-cnn` is not installed; `pip install my-cnn`"):
+        build_tower(path)
+    assert statuses(path)["cnn"].state == "missing"
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    tower = build_tower(path)
+    assert tower.sources["experts"]["cnn"]["source"] == "package:my-cnn/cnn.pth"
+    assert torch.equal(tower.experts["cnn"].backbone.conv1[0].weight, load_tensors(folder / "cnn")["conv1.0.weight"])
 
 
 def test_missing_weight_file_is_named_before_anything_is_built(folder, monkeypatch):

@@ -22,6 +22,9 @@ _VISUAL, _TRUNK = "visual.", "visual.trunk."
 _HEAD_KEYS = ("visual.proj", "visual.head.", "visual.attn_pool", "visual.attnpool.")
 """What makes one vector of the image: in the files, and not used."""
 
+WEIGHT_FILES = "open_clip_*"
+"""Of a repository: timm's and transformers' weights of the same model may lie beside them."""
+
 
 @EXPERTS.register("open_clip")
 class OpenCLIPBackbone(Expert):
@@ -76,7 +79,7 @@ class OpenCLIPBackbone(Expert):
         }
         if known.get("quick_gelu", False) != config.get("quick_gelu", False):
             entry["quick_gelu"] = known.get("quick_gelu", False)
-        return {**entry, "file": file} if file else entry
+        return {**entry, "file": file or WEIGHT_FILES}
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         return self.backbone(pixels_B3HW)

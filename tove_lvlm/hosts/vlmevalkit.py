@@ -103,7 +103,10 @@ class ToVEVLM:
 
     def generate_inner(self, message: Sequence[Mapping[str, str]], dataset: str | None = None) -> str:
         """As `generate`, of a list of parts."""
-        prompt, image = self.message_to_promptimg(message, dataset)
+        from ..data.images import read_image
+
+        prompt, path = self.message_to_promptimg(message, dataset)
+        image = None if path is None else read_image(path)  # not turned as the camera says: benchmarks are not
         return self.chat_model.ask(image, prompt, max_new_tokens=self.max_new_tokens)
 
     def message_to_promptimg(
