@@ -9,12 +9,37 @@ ROOT = Path(__file__).parent.parent
 SEVEN_B = ROOT / "projects" / "tove_vicuna_7b"
 
 
-def test_experts_lists_the_families(tove):
+def test_experts_lists_catalogue_and_families(tove):
     code, out, _ = tove("experts", "--json")
     assert code == 0
-    families = {row["family"]: row["about"] for row in json.loads(out)}
+    listed = json.loads(out)
+    families = {row["family"]: row["about"] for row in listed["families"]}
     assert {"timm", "dense_vit"} <= set(families)
     assert all(families.values())
+    experts = {row["name"]: row for row in listed["experts"]}
+    assert experts["dinov2_l14_reg"]["parameters"] == 304_370_688  # timm's own count of the backbone
+    assert (experts["dinov2_l14_reg"]["license"], experts["dinov2_l14_reg"]["commercial"]) == ("apache-2.0", "yes")
+    assert listed["measured"] is None
+
+
+def test_experts_prints_a_list_and_what_one_declares(tove):
+    code, out, _ = tove("experts")
+    assert code == 0
+    assert "1024 x 37x37" in out
+    code, out, _ = tove("experts", "dinov2_l14_reg")
+    assert code == 0
+    assert "timm: vit_large_patch14_reg4_dinov2.lvd142m" in out
+    assert "code apache-2.0, weights apache-2.0" in out
+
+
+def test_experts_says_where_commercial_use_is_forbidden_and_times_when_asked(tove):
+    code, out, _ = tove("experts", "timm/convnextv2_atto.fcmae", "--measure", "--batch-size", "1", "--dtype", "float32")
+    assert code == 0
+    words = " ".join(out.split())
+    assert "commercial use no" in words
+    assert "weights cc-by-nc-4.0" in words
+    assert "float32, batch 1, random weights" in words
+    assert "ms per image" in words
 
 
 def test_info_counts_the_real_7b_model(tove, monkeypatch):
@@ -78,6 +103,11 @@ def test_info_prints_tables(tove, monkeypatch):
             ["info", "--cfg-path", SEVEN_B / "pretrain.yaml", "--options", "model.vision_towr=clip"],
             "unknown key `model.vision_towr`; did you mean `vision_tower`",
         ),
+        (["info"], "tove info takes a tower's YAML, or a project's with --cfg-path"),
+        (["info", "none.yaml"], "`none.yaml` does not exist"),
+        (["experts", "dinov2_l14_rg"], "did you mean `dinov2_l14_reg`"),
+        (["experts", "--kind", "depth"], "--kind is `depth`; valid: embedding | low_level"),
+        (["experts", "dinov2_l14_reg", "--measure", "--dtype", "int8"], "--dtype is `int8`; valid: float32"),
         (["chat", "photo.jpg", "what?", "--model", "no/such/folder"], "model folder `no/such/folder` does not exist"),
     ],
 )

@@ -8,7 +8,8 @@ from PIL import Image
 
 from tove_lvlm.config import UserError
 from tove_lvlm.data.conversations import encode_prompt, encode_v1
-from tove_lvlm.lvlm.chat import Chat, answer, encode_question
+from tove_lvlm.lvlm.batching import encode_question
+from tove_lvlm.lvlm.chat import Chat, answer
 from tove_lvlm.lvlm.loading import load_model
 
 

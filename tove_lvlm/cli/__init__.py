@@ -6,7 +6,20 @@ Everything heavy is imported inside the command that needs it.
 import sys
 
 from ..config import UserError
-from . import detach, eval, export, fetch, gates, graft, merge, models, training, usage  # noqa: F401  they register
+from . import (  # noqa: F401  each registers its commands
+    detach,
+    eval,
+    experts,
+    export,
+    fetch,
+    gates,
+    graft,
+    info,
+    merge,
+    models,
+    training,
+    usage,
+)
 from .app import app
 
 __all__ = ["app", "main"]

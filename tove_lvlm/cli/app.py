@@ -1,10 +1,13 @@
 """The typer application and what its commands share. Nothing heavy is imported here."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from ..config import UserError
 
 app = typer.Typer(
     help="ToVE: a hub of frozen vision experts with a token-aware gate, as a vision tower for LLaVA-style models.",
@@ -19,3 +22,20 @@ CfgPath = Annotated[Path, typer.Option("--cfg-path", help="A project's YAML, as 
 Options = Annotated[list[str] | None, typer.Option("--options", help="Overrides: a.b=c d.e=f ...")]
 # `--options` takes one value as far as click knows; the further ones arrive as arguments.
 FurtherOptions = Annotated[list[str] | None, typer.Argument(hidden=True)]
+
+
+def choose_device(asked: str | None) -> str:
+    """The device that `--device` names; without it this rank's GPU, or the CPU.
+
+    Raises:
+        UserError: There is no such device.
+    """
+    import torch
+
+    if asked is None:
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {asked}: there is no such device here; for example cpu or cuda:0") from error
+    return asked

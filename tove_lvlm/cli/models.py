@@ -1,28 +1,12 @@
-"""Commands about what there is: `tove experts`, `tove chat`."""
+"""Commands that use a trained model: `tove chat`."""
 
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from .app import JsonFlag, app, console
-
-
-@app.command()
-def experts(as_json: JsonFlag = False) -> None:
-    """List the expert families that a tower YAML can name."""
-    from ..experts import EXPERTS
-
-    rows = [{"family": name, "about": _first_line(EXPERTS.get(name))} for name in EXPERTS.names()]
-    if as_json:
-        print(json.dumps(rows))
-        return
-    table = Table("family", "what it is")
-    for row in rows:
-        table.add_row(row["family"], row["about"])
-    console.print(table)
 
 
 @app.command()
@@ -48,7 +32,3 @@ def chat(
     console.print("Ask about the image; an empty line ends.")
     while line := console.input("[bold]> [/bold]").strip():
         console.print(talk.ask(picture, line, max_new_tokens=max_new_tokens))
-
-
-def _first_line(thing: object) -> str:
-    return (thing.__doc__ or "").strip().split("\n")[0]

@@ -1,24 +1,11 @@
-"""Commands about training: `tove info`, `tove demo`."""
+"""Commands about training: `tove demo`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .app import CfgPath, FurtherOptions, JsonFlag, Options, app, console
-
-
-@app.command()
-def info(cfg_path: CfgPath, options: Options = None, further: FurtherOptions = None, as_json: JsonFlag = False) -> None:
-    """Sizes of a project's model without its weights: parameters, visual tokens, FLOPs, memory per GPU."""
-    from ..train.report import budget_report, print_budget
-
-    report = budget_report(cfg_path, [*(options or []), *(further or [])])
-    if as_json:
-        print(json.dumps(report))
-    else:
-        print_budget(report, console)
+from .app import app, console
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .app import JsonFlag, app, console
+from .app import JsonFlag, app, choose_device, console
 
 
 @app.command()
@@ -55,7 +54,7 @@ def usage(
             open_checkpoint(checkpoint),
             found,
             batch_size=batch_size,
-            device=_device(device),
+            device=choose_device(device),
             num_workers=workers,
             state_file=state_file,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -138,20 +137,6 @@ def _cost_cells(cost: dict[str, Any]) -> list[str]:
 
 def _signed(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _device(asked: str | None) -> str:
-    import torch
-
-    from ..config import UserError
-
-    if asked is None:
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=asked)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {asked}: there is no such device here; for example cpu or cuda:0") from error
-    return asked
 
 
 def _plot(report: dict[str, Any], stem: Path) -> list[Path]:

@@ -23,6 +23,17 @@ _PARSER_JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar
 _PARSER_SITE = "stanford-corenlp-full-2015-12-09.zip from https://nlp.stanford.edu/software/"
 
 
+def check() -> None:
+    """Look for all that the caption metrics need.
+
+    Raises:
+        UserError: There is no Java.
+        ImportError: pycocoevalcap is not installed.
+    """
+    require("pycocoevalcap.tokenizer.ptbtokenizer", extra="eval")
+    _command([])
+
+
 def tokenize(captions: Sequence[str]) -> list[str]:
     """Captions as the official evaluation sees them: PTB tokens in lower case without punctuation, joined by blanks.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import UserError
+from ..storage import load_json
 from .task import TASKS, Layout, Task
 
 
@@ -62,6 +63,12 @@ def find(task: type[Task], root: str | Path, images: bool = True) -> Place:
             "or give --labels and --images (`tove eval --list` shows what is there)"
         )
     return found
+
+
+def asked_prompt(name: str, root: str | Path) -> str | None:
+    """How the data below a root want a task to be asked: the miniature's own benchmarks say so; others do not."""
+    path = Path(root) / "benchmarks.json"
+    return load_json(path)["asked"].get(name) if path.is_file() else None
 
 
 def nearest_place(looked: list[Place]) -> Place:

@@ -40,6 +40,10 @@ class Problems:
             shown.append(f"{len(which)} x {kind}: {first}")
         return shown
 
+    def found(self) -> dict[str, list[str]]:
+        """All that was found: kind -> what it concerns."""
+        return {kind: list(which) for kind, which in self._found.items()}
+
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """For a score record: kind -> `count` and the `first` few concerned."""
         return {kind: {"count": len(which), "first": which[:_SHOWN]} for kind, which in self._found.items()}

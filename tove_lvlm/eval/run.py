@@ -22,6 +22,7 @@ class Bench:
     task: Task
     convention: str
     labels: tuple[Path, ...]
+    all_items: list[Item]
     items: list[Item]
     """Those that are asked: all, or the first `limit`."""
     limit: int | None
@@ -80,7 +81,13 @@ def read_bench(
     if prompt is not None and prompt != task.prompt:
         items = _ask_otherwise(task, prompt, labels, items)
     return Bench(
-        task=task, convention=convention, labels=tuple(labels), items=items[:limit], limit=limit, problems=problems
+        task=task,
+        convention=convention,
+        labels=tuple(labels),
+        all_items=items,
+        items=items[:limit],
+        limit=limit,
+        problems=problems,
     )
 
 

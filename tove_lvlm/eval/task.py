@@ -102,6 +102,14 @@ class Task(ABC):
             problems: What was found on the way.
         """
 
+    def check_scorer(self) -> None:  # noqa: B027  most scorers need nothing
+        """Look for what `score` needs beside this package, before a model is asked for hours.
+
+        Raises:
+            UserError: A program is missing.
+            ImportError: A package is missing; names its extra.
+        """
+
     def upload(self, items: Sequence[Item], answers: Mapping[str, str]) -> Any | None:
         """JSON value of the file that the test server takes; None where there is no such server."""
         return None

@@ -11,14 +11,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..config import UserError
+from ..config import UserError, parse
 from ..licenses import commercial_use
 from ..sources import WEIGHT_KEYS, WeightSource
 from .catalogue import FOLDER, catalogue, expanded
 from .libraries import code_license, install_hint
 from .schema import parse_expert
+
+if TYPE_CHECKING:
+    from ..cost import Size
+    from .base import ExpertSpec
 
 SIZES_FILE = FOLDER / "sizes.json"
 
@@ -56,12 +60,8 @@ class Declaration:
     """In the catalogue, or within the tower."""
     about: str
     """A line for people; empty for an expert that is not of the catalogue."""
-    family: str
-    image_size: int
-    """Side of its square input in pixels."""
-    mean: tuple[float, ...]
-    """Of the input's normalisation over [0, 1] RGB."""
-    std: tuple[float, ...]
+    fields: Mapping[str, Any]
+    """Its family's architecture fields, complete: among them image size, mean and std of the input."""
     weights: WeightSource
     network: Network | None
     """None where its library is not installed and the figures are not shipped."""
@@ -88,8 +88,8 @@ class Declaration:
     def as_dict(self) -> dict[str, Any]:
         """Plain and flat, for JSON; what is not known is None."""
         network = dataclasses.asdict(self.network) if self.network else dict.fromkeys(_fields(Network))
-        own = {"name": self.name, "about": self.about, "family": self.family}
-        given = {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
+        own = {"name": self.name, "about": self.about, "family": self.fields["family"]}
+        given = {key: self.fields[key] for key in ("image_size", "mean", "std")}
         weights = dataclasses.asdict(self.weights) | {"code_license": self.code_license}
         weights = {key: weights[key] for key in WEIGHT_KEYS}
         return {**own, **network, **given, **weights, "commercial": self.commercial, "needs": self.needs}
@@ -112,31 +112,47 @@ def declare(given: str | Mapping[str, Any], where: str = "expert") -> Declaratio
     """
     entry = expanded(given, where)
     about = catalogue().get(given, {}).get("about", "") if isinstance(given, str) else ""
-    weights = WeightSource(pretrained=None) if "pretrained" not in entry else _weights(entry)
+    weights = _weights(entry, where)
     fields = parse_expert({key: value for key, value in entry.items() if key not in WEIGHT_KEYS}, where)
     problem = None
     try:
         network = shipped_network(fields) or count_network(fields)
     except ImportError as error:
         network, problem = None, str(error)
+    return declaration_of(fields, weights, network, about=about, problem=problem)
+
+
+def declaration_of(
+    fields: Mapping[str, Any],
+    weights: WeightSource,
+    network: Network | None,
+    about: str = "",
+    problem: str | None = None,
+) -> Declaration:
+    """The declaration of an expert whose parts are known.
+
+    Args:
+        fields: The family's architecture fields, complete.
+        weights: Where they come from, and on what terms.
+        network: What was counted.
+        about: A line for people.
+        problem: Why there is no `network`.
+    """
     return Declaration(
         name=fields["name"],
         about=about,
-        family=fields["family"],
-        image_size=fields["image_size"],
-        mean=tuple(fields["mean"]),
-        std=tuple(fields["std"]),
+        fields=fields,
         weights=weights,
         network=network,
         problem=problem,
     )
 
 
-def _weights(entry: Mapping[str, Any]) -> WeightSource:
+def _weights(entry: Mapping[str, Any], where: str) -> WeightSource:
     keys = {key: entry.get(key) for key in WEIGHT_KEYS}
     if isinstance(keys["pretrained"], str) and keys["pretrained"].lower() == "none":
         keys["pretrained"] = None
-    return WeightSource(**keys)
+    return parse(WeightSource, keys, where)
 
 
 def count_network(fields: Mapping[str, Any]) -> Network:
@@ -157,7 +173,11 @@ def count_network(fields: Mapping[str, Any]) -> Network:
     with torch.device("meta"):
         expert = build_expert(fields)
         size = size_of(expert, torch.zeros(1, 3, fields["image_size"], fields["image_size"]))
-    spec = expert.spec
+    return network_of(expert.spec, size)
+
+
+def network_of(spec: "ExpertSpec", size: "Size") -> Network:
+    """What an expert's spec and its counted size say together."""
     return Network(
         kind=spec.kind,
         library=spec.library,
@@ -167,6 +187,29 @@ def count_network(fields: Mapping[str, Any]) -> Network:
         grid=tuple(spec.grid),
         **dataclasses.asdict(size),
     )
+
+
+def measure_network(fields: Mapping[str, Any], device: str, dtype: str, batch_size: int, repeats: int = 5) -> float:
+    """Milliseconds per image of an expert's forward, with random weights.
+
+    Args:
+        fields: The family's architecture fields, complete.
+        device: As torch names it.
+        dtype: `float32`, `bfloat16` or `float16`.
+        batch_size: Images of a forward.
+        repeats: Timed forwards; their median is taken.
+
+    Raises:
+        ImportError: Its library is not installed.
+    """
+    import torch
+
+    from ..cost import ms_per_image
+    from . import build_expert
+
+    expert = build_expert(fields).to(device, getattr(torch, dtype))
+    pixels_B3HW = torch.rand(batch_size, 3, fields["image_size"], fields["image_size"])
+    return ms_per_image(expert, pixels_B3HW.to(device, getattr(torch, dtype)), repeats)
 
 
 def shipped_network(fields: Mapping[str, Any]) -> Network | None:

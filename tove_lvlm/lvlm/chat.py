@@ -1,9 +1,5 @@
-"""Ask a trained model: greedy answers to LLaVA's v1 prompt, one by one or in batches. Our choice.
+"""Ask a trained model: greedy answers to LLaVA's v1 prompt, one by one or in batches. Our choice."""
 
-The prompt is tokenised by the code that tokenises training conversations, so that a question looks as it did there.
-"""
-
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,17 +7,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..data.constants import IMAGE_TOKEN
-from ..data.conversations import encode_prompt, expand_image_tokens
-from ..data.images import read_image, to_pixels
+from ..data.images import read_image
+from .batching import Decoding, Picture, PixelReader, encode_question, generate_batch, length_sorted
 from .loading import load_model
 
-logger = logging.getLogger(__name__)
 
-Picture = Image.Image | str | Path
-
-
-@torch.inference_mode()
 def answer(
     model: nn.Module,
     processor,
@@ -50,60 +40,15 @@ def answer(
         raise ValueError(f"{len(images)} images for {len(questions)} questions; expected one for each")
     model.eval()
     rows = [encode_question(processor, model, q, image is not None) for q, image in zip(questions, images, strict=True)]
-    # Neighbours of similar length waste no padding; the answers go back to their places.
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    pixels_of = PixelReader(processor.image_processor, image_aspect_ratio, apply_exif=True)
+    decoding = Decoding(max_new_tokens=max_new_tokens)
     answers = [""] * len(rows)
-    seen: dict[str, torch.Tensor] = {}
-    for start in range(0, len(order), batch_size):
-        chunk = order[start : start + batch_size]
-        pixels = [_pixels(images[i], processor, image_aspect_ratio, seen) for i in chunk if images[i] is not None]
-        texts = _generate(model, processor, [rows[i] for i in chunk], pixels, max_new_tokens)
+    for chunk in length_sorted([len(row) for row in rows], batch_size):
+        pixels = [pixels_of(images[i]) for i in chunk if images[i] is not None]
+        texts = generate_batch(model, processor, [rows[i] for i in chunk], pixels, decoding)
         for index, text in zip(chunk, texts, strict=True):
             answers[index] = text
     return answers
-
-
-def encode_question(processor, model: nn.Module, question: str, has_image: bool) -> list[int]:
-    """Ids of the v1 prompt with the image's placeholders expanded."""
-    value = f"{IMAGE_TOKEN}\n{question}" if has_image else question
-    ids = encode_prompt(processor.tokenizer, [{"from": "human", "value": value}], "v1")
-    return expand_image_tokens(ids, ids, model.config.image_token_id, model.config.image_seq_length)
-
-
-def _generate(model: nn.Module, processor, rows: list[list[int]], pixels: list[torch.Tensor], max_new_tokens: int):
-    tokenizer = processor.tokenizer
-    width = max(len(row) for row in rows)
-    # Left padding: every answer then starts at the same column.
-    ids_BT = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
-    mask_BT = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    inputs = {"input_ids": ids_BT.to(model.device), "attention_mask": mask_BT.to(model.device)}
-    if pixels:
-        inputs["pixel_values"] = torch.stack(pixels).to(model.device, model.dtype)
-    out_BT = model.generate(
-        **inputs,
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=max_new_tokens,
-        use_cache=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )[:, width:]
-    texts = []
-    for row in out_BT.tolist():
-        end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
-        texts.append(tokenizer.decode(row[:end], skip_special_tokens=True).strip())
-    return texts
-
-
-def _pixels(image: Picture, processor, aspect_ratio: str, seen: dict[str, torch.Tensor]) -> torch.Tensor:
-    if isinstance(image, Image.Image):
-        return to_pixels(image.convert("RGB"), processor.image_processor, aspect_ratio)
-    key = str(image)
-    if key not in seen:
-        if len(seen) >= 1024:  # several questions about one image come close together
-            seen.clear()
-        seen[key] = to_pixels(read_image(image, apply_exif=True), processor.image_processor, aspect_ratio)
-    return seen[key]
 
 
 class Chat:

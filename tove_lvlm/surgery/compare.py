@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..cost import clock_of
-from ..lvlm.chat import encode_question
+from ..lvlm.batching import encode_question
 from ..lvlm.loading import TOWER, Loaded
 from ..tower.modeling import ToVEVisionModel
 from .saving import model_files

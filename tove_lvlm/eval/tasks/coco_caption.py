@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import caption_java
 from ..answers import texts_of
 from ..caption import score_captions
 from ..problems import Problems
@@ -51,6 +52,10 @@ class CocoCaption(Task):
             for image in images
         )
         return checked(items, labels, problems, "images with captions")
+
+    def check_scorer(self) -> None:
+        """Java and pycocoevalcap."""
+        caption_java.check()
 
     def score(self, items: Sequence[Item], answers: Mapping[str, str], convention: str, problems: Problems) -> Score:
         """Metrics as `score_captions` has them, over all images and for each part of the benchmark."""

@@ -1,0 +1,35 @@
+"""Count every expert of the catalogue on the meta device and write the figures that `tove experts` lists.
+
+    python scripts/count_experts.py
+
+Needs every library of the experts (make test's environment). Run it when an entry of the catalogue changes; what cannot
+be counted is an error, and the file stays as it was.
+"""
+
+import dataclasses
+import sys
+
+from tove_lvlm import storage
+from tove_lvlm.experts.catalogue import catalogue, expanded
+from tove_lvlm.experts.declared import SIZES_FILE, count_network, fields_key, shipped_network
+from tove_lvlm.experts.schema import parse_expert
+from tove_lvlm.sources import WEIGHT_KEYS
+
+
+def main() -> int:
+    """Count what is not counted yet; `--all` counts everything again."""
+    rows = {}
+    for name in catalogue():
+        entry = {key: value for key, value in expanded(name, "catalogue").items() if key not in WEIGHT_KEYS}
+        fields = parse_expert(entry, "catalogue")
+        known = None if "--all" in sys.argv[1:] else shipped_network(fields)
+        network = known or count_network(fields)
+        rows[name] = {"fields": fields_key(fields), **dataclasses.asdict(network)}
+        print(f"{name}: {network.parameters / 1e6:.1f} M parameters, {network.gflops:.1f} GFLOPs", flush=True)
+    storage.save_json(SIZES_FILE, rows)
+    print(f"written: {SIZES_FILE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

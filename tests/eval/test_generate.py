@@ -1,0 +1,76 @@
+"""The engine: batches answer as single questions do, ranking is by likelihood, broken pictures are named."""
+
+import shutil
+
+import pytest
+
+from tove_lvlm.eval import generate
+from tove_lvlm.eval.find import find
+from tove_lvlm.eval.problems import Problems
+from tove_lvlm.eval.run import read_bench, task_class
+from tove_lvlm.eval.task import Item
+from tove_lvlm.lvlm.batching import Decoding
+from tove_lvlm.lvlm.chat import answer
+
+
+@pytest.fixture
+def pope(benchmarks):
+    place = find(task_class("pope"), benchmarks)
+    return read_bench("pope", place.labels, limit=12).items, place.images
+
+
+def ask(loaded, items, images, batch_size=8, problems=None, **decoding):
+    found = Problems() if problems is None else problems
+    said = list(generate.answers(loaded, items, images, Decoding(max_new_tokens=5, **decoding), batch_size, found))
+    assert problems is not None or not found
+    return said
+
+
+def test_any_batch_size_gives_the_answers_of_single_questions(loaded, pope):
+    items, images = pope
+    items = [*items, Item(question_id="blind", image="", text="what is red ?")]
+    single = {said.item.question_id: said.text for said in ask(loaded, items, images, batch_size=1)}
+    assert {said.item.question_id: said.text for said in ask(loaded, items, images, batch_size=5)} == single
+    assert len(set(single.values())) > 1
+    pictures = [images / item.image if item.image else None for item in items]
+    asked = [item.text for item in items]
+    chat = answer(
+        loaded.model, loaded.processor, pictures, asked, max_new_tokens=5, image_aspect_ratio=loaded.image_aspect_ratio
+    )
+    assert [single[item.question_id] for item in items] == chat
+
+
+def test_choices_are_ranked_by_likelihood(loaded, benchmarks):
+    place = find(task_class("vsr_likelihood"), benchmarks)
+    items = read_bench("vsr_likelihood", place.labels, limit=5).items
+    single, batched = (ask(loaded, items, place.images, batch_size=size) for size in (1, 4))
+    for one, other in zip(*(sorted(s, key=lambda said: said.item.question_id) for s in (single, batched)), strict=True):
+        values = one.metadata["log_likelihoods"]
+        assert list(values) == ["True", "False"]
+        assert one.text == other.text == max(values, key=values.get)
+        assert other.metadata["log_likelihoods"] == pytest.approx(values, abs=1e-4)
+        assert all(value < 0 for value in values.values())
+
+
+def test_missing_and_broken_pictures_are_named_and_their_neighbours_answered(loaded, pope, tmp_path):
+    items, images = pope
+    shutil.copytree(images, tmp_path / "images")
+    names = list(dict.fromkeys(item.image for item in items))
+    (tmp_path / "images" / names[0]).unlink()
+    (tmp_path / "images" / names[1]).write_bytes(b"no picture")
+    problems = Problems()
+    said = ask(loaded, items, tmp_path / "images", problems=problems)
+    expected = {item.question_id: item.image for item in items}
+    assert sorted(problems["missing image"]) == sorted(key for key, image in expected.items() if image == names[0])
+    assert sorted(problems["unreadable image"]) == sorted(key for key, image in expected.items() if image == names[1])
+    kept = {key for key, image in expected.items() if image not in names[:2]}
+    assert {each.item.question_id for each in said} == kept
+    whole = {each.item.question_id: each.text for each in ask(loaded, items, images)}
+    assert all(whole[each.item.question_id] == each.text for each in said)
+
+
+def test_a_caller_that_stops_early_leaves_no_thread_behind(loaded, pope):
+    items, images = pope
+    said = generate.answers(loaded, items, images, Decoding(max_new_tokens=1), 2, Problems())
+    next(said)
+    said.close()

@@ -1,0 +1,45 @@
+"""Two real ranks with gloo, one of them killed: nothing that was answered is lost, and the restarted run ends whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import tiny_lvlm
+
+
+def test_a_killed_rank_loses_no_answers(tove, checkpoint, benchmarks, tmp_path):
+    asked = ["pope", "--model", checkpoint, "--data", benchmarks, "--max-new-tokens", "4", "--device", "cpu"]
+    out = tmp_path / "out"
+    command = [sys.executable, Path(__file__).with_name("two_ranks.py"), tmp_path, "eval", *asked]
+    log = tmp_path / "log"
+    with log.open("wb") as stream:
+        agent = subprocess.Popen(
+            [*map(str, command), "--batch-size", "1", "--output", str(out)],
+            env=tiny_lvlm.environment(),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            shard = out / "shards" / "00001.jsonl"
+            while not (shard.is_file() and shard.stat().st_size):
+                assert agent.poll() is None, log.read_text()
+                time.sleep(0.01)
+            os.kill(int((tmp_path / "pid-1").read_text()), signal.SIGKILL)
+            assert agent.wait(timeout=1200) == 0, log.read_text()
+        finally:
+            if agent.poll() is None:
+                os.killpg(agent.pid, signal.SIGKILL)
+    record = json.loads((out / "record.json").read_text())
+    assert record["world_size"] == 2
+    assert 1 <= record["num_resumed"] < record["num_items"]
+    assert record["problems"] == {}
+    code, printed, _ = tove("eval", *asked, "--output", tmp_path / "alone", "--json")
+    assert code == 0
+    assert (out / "answers.jsonl").read_bytes() == (tmp_path / "alone" / "answers.jsonl").read_bytes()
+    assert json.loads(printed)["metrics"] == record["metrics"]
+    assert list((out / "shards").iterdir()) == []

@@ -1,0 +1,226 @@
+"""A benchmark through a model: from images to score record, on one process or many. Our choice.
+
+Every rank reads the benchmark and loads the model; rank 0 says what is left to ask; each rank takes its share and
+writes its own file (`store`); rank 0 gathers and scores.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as td
+
+from .. import dist, provenance
+from ..config import UserError
+from ..lvlm.batching import Decoding
+from ..lvlm.loading import TOWER, Loaded, load_model, locate
+from ..storage import fingerprint, save_json
+from . import generate, record
+from .problems import Problems
+from .run import Bench
+from .store import ANSWERS, Shard, Store
+from .task import LIKELIHOOD, Item
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+UPLOAD = "upload.json"
+RANKED = {"ranked_by": "log-likelihood, summed over the answer's tokens and </s>"}
+"""In place of a decoding where choices are ranked."""
+_PATIENCE = 1800.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a model is asked."""
+
+    model: Path
+    """Folder of a merged model or an adapter."""
+    images: Path
+    """The benchmark's image folder."""
+    output: Path
+    """Folder of the run; what is there is gone on from."""
+    decoding: Decoding
+    batch_size: int = 16
+    device: str = "cpu"
+    dtype: str | None = None
+    """None keeps the dtype that the checkpoint has."""
+    strict: bool = False
+    """Refuse whatever is wrong instead of counting it."""
+    patience: float = _PATIENCE
+    """Seconds that rank 0 waits without a sign of the others."""
+
+    def __post_init__(self):
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise UserError(f"--dtype is `{self.dtype}`; valid: {', '.join(DTYPES)}")
+
+
+def evaluate_model(
+    bench: Bench, settings: Settings, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any] | None:
+    """Ask a model, write its answers, score them.
+
+    Args:
+        bench: What to ask. All ranks call with the same.
+        settings: How.
+        progress: Called with the number of this rank's questions that are answered, and of all of them.
+
+    Returns:
+        The score record, which is also in the run's folder, on rank 0; None on the others.
+
+    Raises:
+        UserError: What was given is wrong, the folder holds another run, or a rank has died.
+    """
+    started = time.monotonic()
+    _check_before(bench, settings)
+    absent = _without_image(bench, settings.images)
+    if settings.strict:
+        bench.problems.refuse()
+    loaded = load_model(settings.model)
+    store = Store(settings.output, bench.all_items)
+    plan = _agree(lambda: _plan(bench, settings, store, loaded, absent))
+    loaded.model.to(device=settings.device, dtype=DTYPES.get(settings.dtype or "", loaded.model.dtype)).eval()
+    _ask_share(bench, settings, loaded, plan, progress)
+    if not dist.is_main():
+        return None
+    for kind, which in store.wait(dist.world_size(), plan["launch"], settings.patience).items():
+        bench.problems.add_all(kind, which)
+    made_by = _made_by(settings, loaded, plan, started)
+    return _finish(bench, settings, store, made_by)
+
+
+def _check_before(bench: Bench, settings: Settings) -> None:
+    """What would otherwise fail after the questions have been asked."""
+    kind, _ = locate(settings.model)
+    if kind == TOWER:
+        raise UserError(f"`{settings.model}` is a tower without a language model: it answers nothing")
+    if not settings.images.is_dir():
+        raise UserError(f"image folder `{settings.images}` does not exist")
+    if bench.is_labelled:
+        bench.task.check_scorer()
+
+
+def _without_image(bench: Bench, images: Path) -> set[str]:
+    """Ids of the questions whose image is not there; they are noted."""
+    there = {name: (images / name).is_file() for name in {item.image for item in bench.items if item.image}}
+    absent = [item.question_id for item in bench.items if item.image and not there[item.image]]
+    bench.problems.add_all("missing image", absent)
+    if len(absent) == len(bench.items):
+        raise UserError(f"none of the {len(there)} images is in `{images}` (first: {bench.items[0].image})")
+    return set(absent)
+
+
+def _plan(bench: Bench, settings: Settings, store: Store, loaded: Loaded, absent: set[str]) -> dict[str, Any]:
+    """What is left to ask and of whom; rank 0's."""
+    model = about_model(loaded, settings.model.resolve().name)
+    dtype = settings.dtype or str(loaded.model.dtype).removeprefix("torch.")
+    identity = {
+        "task": bench.task.name,
+        "prompt": bench.task.prompt,
+        "labels": {path.name: record.sha256(path) for path in bench.labels},
+        "model": model["fingerprint"],
+        "tower": model["tower"]["fingerprint"],
+        "image_aspect_ratio": model["image_aspect_ratio"],
+        "decoding": RANKED if bench.task.form == LIKELIHOOD else settings.decoding.about(),
+        "dtype": dtype,
+    }
+    answered = store.prepare(identity)
+    asked = {item.question_id for item in bench.items}
+    return {
+        "launch": f"{time.time_ns():x}",
+        "model": model,
+        "dtype": dtype,
+        "decoding": identity["decoding"],
+        "num_resumed": len(answered & asked),
+        "todo": [id_ for id_ in (item.question_id for item in bench.items) if id_ not in answered | absent],
+    }
+
+
+def _agree(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What rank 0 makes, or its error, on all ranks. The only time that ranks wait for each other."""
+    mine: dict[str, Any] = {}
+    if dist.is_main():
+        try:
+            mine = {"plan": make()}
+        except UserError as error:
+            mine = {"error": str(error)}
+    told = dist.all_gather(mine)[0]
+    if td.is_available() and td.is_initialized():
+        td.destroy_process_group()
+    if "error" in told:
+        raise UserError(told["error"])
+    return told["plan"]
+
+
+def _ask_share(
+    bench: Bench, settings: Settings, loaded: Loaded, plan: dict[str, Any], progress: Callable[[int, int], None]
+) -> None:
+    rank, world_size = dist.rank(), dist.world_size()
+    share = set(plan["todo"][rank::world_size])
+    items = [item for item in bench.items if item.question_id in share]
+    problems = Problems()
+    progress(0, len(items))
+    with Shard(settings.output, rank, plan["launch"], plan["model"]["id"]) as shard:
+        said = generate.answers(loaded, items, settings.images, settings.decoding, settings.batch_size, problems)
+        try:
+            for number, (item, text, metadata) in enumerate(said, start=1):
+                shard.write(item, text, metadata)
+                progress(number, len(items))
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{settings.device} has too little memory for --batch-size {settings.batch_size}; with a smaller one "
+                "the same command goes on"
+            ) from error
+        shard.finish(problems)
+
+
+def _finish(bench: Bench, settings: Settings, store: Store, made_by: dict[str, Any]) -> dict[str, Any]:
+    rows = store.finish()
+    asked: list[Item] = bench.items
+    texts = {item.question_id: rows[item.question_id]["text"] for item in asked if item.question_id in rows}
+    score = bench.score(texts) if bench.is_labelled else None
+    if settings.strict:
+        bench.problems.refuse()
+    answers = {"file": ANSWERS, "sha256": record.sha256(settings.output / ANSWERS), "n": len(texts)}
+    upload = bench.task.upload(asked, texts)
+    if upload is not None:
+        save_json(settings.output / UPLOAD, upload)
+        answers["upload"] = UPLOAD
+    result = record.score_record(bench, score, answers=answers, made_by=made_by)
+    record.save(settings.output, result)
+    return result
+
+
+def about_model(loaded: Loaded, name: str) -> dict[str, Any]:
+    """Name, form and fingerprints of a model and its tower. The fingerprints are of the weights as loaded."""
+    tower = loaded.tower
+    vision = tower if tower is not None else loaded.model.model.vision_tower
+    return {
+        "id": name,
+        "kind": loaded.kind,
+        "fingerprint": fingerprint(loaded.model.state_dict()),
+        "image_aspect_ratio": loaded.image_aspect_ratio,
+        "tower": {
+            "kind": "clip" if tower is None else "tove",
+            "attached": [] if tower is None else list(tower.attached_names),
+            "fingerprint": fingerprint(vision.state_dict()),
+        },
+    }
+
+
+def _made_by(settings: Settings, loaded: Loaded, plan: dict[str, Any], started: float) -> dict[str, Any]:
+    on_gpu = loaded.model.device.type == "cuda"
+    return {
+        "model": plan["model"],
+        "conversation": "v1",
+        "decoding": plan["decoding"],
+        "dtype": plan["dtype"],
+        "device": str(loaded.model.device),
+        "hardware": provenance.hardware(str(loaded.model.device)),
+        "world_size": dist.world_size(),
+        "batch_size": settings.batch_size,
+        "num_resumed": plan["num_resumed"],
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated(loaded.model.device) if on_gpu else None,
+    }

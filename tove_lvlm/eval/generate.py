@@ -1,0 +1,119 @@
+"""The engine: a model's answers to a benchmark's questions, in batches, as they come. Our choice.
+
+The next batch's pictures are read while the model is at work on this one. Pictures are not turned by their EXIF tag, as
+in LLaVA's own evaluation.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..data.errors import DataError
+from ..data.images import resolve_image
+from ..lvlm.batching import Decoding, PixelReader, encode_question, generate_batch, length_sorted
+from ..lvlm.likelihood import log_likelihoods
+from ..lvlm.loading import Loaded
+from .problems import Problems
+from .task import Item
+
+
+class Said(NamedTuple):
+    """A model's answer."""
+
+    item: Item
+    text: str
+    """Of a ranked question, the likeliest of its choices."""
+    metadata: Mapping[str, Any] = {}
+    """Of a ranked question, `log_likelihoods`: choice -> value."""
+
+
+class _Batch(NamedTuple):
+    items: list[Item]
+    pixels: list[torch.Tensor | None]
+    """None for a question about no image."""
+    broken: list[tuple[str, str]]
+    """Question id and reason, for images that cannot be read."""
+
+
+def answers(
+    loaded: Loaded, items: Sequence[Item], images: Path, decoding: Decoding, batch_size: int, problems: Problems
+) -> Iterator[Said]:
+    """Ask a model; each batch's answers come as soon as they are there, longest prompts first.
+
+    Args:
+        loaded: A model that answers, where it is to run.
+        items: What to ask. Those with `choices` are ranked by likelihood, all others are answered in words.
+        images: The image folder.
+        decoding: How words are chosen.
+        batch_size: Questions at a time; it changes no answer, up to rounding where two tokens are equally likely.
+        problems: An image that is missing or broken is noted, and its questions are left out.
+    """
+    model, processor = loaded.model.eval(), loaded.processor
+    rows = [encode_question(processor, model, item.text, bool(item.image)) for item in items]
+    batches = length_sorted([len(row) for row in rows], batch_size)
+    row_of = {item.question_id: row for item, row in zip(items, rows, strict=True)}
+    reader = PixelReader(loaded.image_processor, loaded.image_aspect_ratio)
+
+    def read(batch: list[int]) -> _Batch:
+        return _read([items[i] for i in batch], images, reader)
+
+    for batch in _ahead(batches, read):
+        for question_id, reason in batch.broken:
+            problems.add(reason, question_id)
+        if not batch.items:
+            continue
+        ranked = bool(batch.items[0].choices)
+        if ranked:
+            yield from _rank(loaded, batch)
+            continue
+        pixels = [pixels_3HW for pixels_3HW in batch.pixels if pixels_3HW is not None]
+        texts = generate_batch(model, processor, [row_of[i.question_id] for i in batch.items], pixels, decoding)
+        yield from (Said(item, text) for item, text in zip(batch.items, texts, strict=True))
+
+
+def _rank(loaded: Loaded, batch: _Batch) -> Iterator[Said]:
+    choices = [item.choices for item in batch.items]
+    asked = [item.text for item in batch.items]
+    values = log_likelihoods(loaded.model, loaded.processor, asked, choices, batch.pixels)
+    for item, of_item in zip(batch.items, values, strict=True):
+        told = dict(zip(item.choices, of_item, strict=True))
+        yield Said(item, max(told, key=told.__getitem__), {"log_likelihoods": told})
+
+
+def _read(items: Sequence[Item], images: Path, reader: PixelReader) -> _Batch:
+    batch = _Batch([], [], [])
+    for item in items:
+        pixels_3HW = None
+        if item.image:
+            try:
+                path = resolve_image(images, item.image, allow_symlinks=True)
+            except DataError:
+                batch.broken.append((item.question_id, "missing image"))
+                continue
+            try:
+                pixels_3HW = reader(path)
+            except DataError:
+                batch.broken.append((item.question_id, "unreadable image"))
+                continue
+        batch.items.append(item)
+        batch.pixels.append(pixels_3HW)
+    return batch
+
+
+def _ahead(batches: Sequence[list[int]], read) -> Iterator[_Batch]:
+    """What `read` gives for each batch, one batch ahead of the caller."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming: list[Future] = []
+        try:
+            for batch in batches:
+                coming.append(pool.submit(read, batch))
+                if len(coming) > 1:
+                    yield coming.pop(0).result()
+            while coming:
+                yield coming.pop(0).result()
+        finally:
+            for future in coming:
+                future.cancel()
