@@ -107,7 +107,9 @@ def test_lacking_and_foreign_weights_are_named(saved):
     _, _, folder, _ = saved
     file = folder / "model.safetensors"
     tensors = load_file(file)
-    save_file({key: tensor for key, tensor in tensors.items() if key != "head.conv3.bias" and "head.4" not in key}, file)
+    save_file(
+        {key: tensor for key, tensor in tensors.items() if key != "head.conv3.bias" and "head.4" not in key}, file
+    )
     with pytest.raises(WeightsError, match=r"model\.safetensors` do not fit DepthEstimator: \d+ missing \(network\."):
         expert_of(folder)
     file.write_bytes(file.read_bytes()[:-100])

@@ -54,8 +54,8 @@ def test_computed_from_a_depth_expert_with_its_weights(tmp_path):
     torch.testing.assert_close(normals, normals_of(z_B1HW, 60.0))
     assert expert.to(torch.bfloat16)(pixels.bfloat16()).dtype == torch.bfloat16
     assert expert.has_weights
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"do not fit DenseViT"):
-        torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
         expert.load_weights(tmp_path / "other.pth")
 
 
@@ -110,7 +110,7 @@ def test_normal_bae_is_the_librarys_network(bae, tmp_path):
 
 def test_normal_bae_without_its_package_and_odd_sizes(monkeypatch):
     fields = {"name": "normals", "family": "normal_bae", "image_size": 64}
-    with pytest.raises(ConfigError, match=r"controlnet_aux's `normal_bae` cannot give a grid for `image_size` 100"):
+    with pytest.raises(ConfigError, match="`image_size` 100 is not a multiple of the patch size 32"):
         describe({**fields, "image_size": 100})
     monkeypatch.setattr(normal_bae.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"tove-lvlm\[normals\]"):
