@@ -25,6 +25,8 @@ $(VENV)/.ready-demo: $(BIN)/uv pyproject.toml constraints.txt
 
 $(VENV)/.ready-test: $(BIN)/uv pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[train,experts,viz,test]'
+	@$(BIN)/python scripts/fetch_test_weights.py --to $(VENV)/weights >&2 || \
+		echo "the tests with real pretrained networks will be skipped" >&2
 	@touch $@
 
 demo: $(VENV)/.ready-demo

@@ -19,6 +19,7 @@ from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 from tove_lvlm import ToVEVisionModel, build_tower
 from tove_lvlm.data.images import to_pixels
 from tove_lvlm.experts import EXPERTS, schema
+from tove_lvlm.experts.preprocess import Preprocessing, prepare
 from tove_lvlm.tower.image_processing import ToVEImageProcessor
 
 ROOT = Path(__file__).parents[2]
@@ -101,18 +102,27 @@ def test_in_the_tower_it_still_sees_them(tower, photographs):
 
 @torch.no_grad()
 def test_hed_draws_the_photographs_edges(tower, photographs):
-    """Edges where the picture changes: correlated with Canny's, which knows nothing of HED, once both are blurred."""
+    """Edges where the picture changes: correlated with Canny's, which knows nothing of HED, once both are blurred.
+
+    Measured 0.50 for the cat, where Canny draws the fur and HED does not, and 0.71 for the cup; 0.02 and -0.06 with
+    each other's photograph.
+    """
     from skimage.feature import canny
     from skimage.filters import gaussian
 
-    pixels_B3HW = pixels_of(tower, photographs)
+    processor = ToVEImageProcessor.for_tower(tower.config)
+    pixels_B3HW = processor(list(photographs.values()), return_tensors="pt")["pixel_values"]
     edges_BHW = tower.encode_frozen(pixels_B3HW).grids["edges"][:, 0].double().numpy()
     assert edges_BHW.shape == (2, 224, 224)
-    for edges_HW, grey_HW in zip(edges_BHW, pixels_B3HW.mean(1).double().numpy(), strict=True):
-        reference_HW = gaussian(canny(grey_HW, sigma=2).astype(float), 3).ravel()
-        correlation = np.corrcoef(gaussian(edges_HW, 3).ravel(), reference_HW)[0, 1]
-        assert correlation > 0.5, correlation
-        assert 0.02 < edges_HW.mean() < 0.3
+    assert all(0.02 < edges_HW.mean() < 0.3 for edges_HW in edges_BHW)
+    given = Preprocessing(224, tuple(tower.config.image_mean), tuple(tower.config.image_std))
+    greys_BHW = prepare(pixels_B3HW, given, Preprocessing(224, (0.0,) * 3, (1.0,) * 3)).mean(1).double().numpy()
+    drawn = [gaussian(edges_HW, 3).ravel() for edges_HW in edges_BHW]
+    reference = [gaussian(canny(grey_HW, sigma=2).astype(float), 3).ravel() for grey_HW in greys_BHW]
+    correlation = np.corrcoef(drawn, reference)[:2, 2:]
+    assert correlation[0, 0] > 0.4, correlation
+    assert correlation[1, 1] > 0.6, correlation
+    assert max(correlation[0, 1], correlation[1, 0]) < 0.1, correlation
 
 
 @torch.no_grad()
