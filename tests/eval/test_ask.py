@@ -4,10 +4,17 @@ import json
 import shutil
 
 import pytest
+import tiny
+import tiny_lvlm
+import torch
 from eval_files import write_lines
 from java import needs_java
 
-from tove_lvlm.eval import caption_java
+from tove_lvlm.eval import caption_java, generate
+from tove_lvlm.eval.ask import RANKED, about_model
+from tove_lvlm.lvlm.build import build_lvlm
+from tove_lvlm.lvlm.config import ModelConfig
+from tove_lvlm.lvlm.loading import Loaded
 from tove_lvlm.world.benchmarks import ASKED
 
 ROW = ["question_id", "prompt", "text", "answer_id", "model_id", "metadata"]
@@ -40,11 +47,8 @@ def test_every_task_runs_from_pictures_to_score(ask, tove, benchmarks, tmp_path,
     assert record["metrics"]
     assert record["prompt"]["template"] == ASKED[task]
     assert (record["model"]["id"], record["dtype"], record["world_size"]) == ("tiny", "float32", 1)
-    assert record["decoding"] == (
-        None
-        if task == "vsr_likelihood"
-        else {"max_new_tokens": 4, "temperature": 0.0, "top_p": 1.0, "num_beams": 1, "seed": 0}
-    )
+    greedy = {"max_new_tokens": 4, "temperature": 0.0, "top_p": 1.0, "num_beams": 1, "seed": 0}
+    assert record["decoding"] == (RANKED if task == "vsr_likelihood" else greedy)
     uploads = {"vqav2": "question_id", "gqa": "questionId", "vizwiz": "image"}
     uploads |= dict.fromkeys(("coco_caption", "nocaps"), "image_id")
     upload = tmp_path / "out" / "upload.json"
@@ -115,6 +119,35 @@ def test_a_test_split_gives_the_file_for_the_server_and_no_score(ask, benchmarks
     upload = json.loads((tmp_path / "out" / "upload.json").read_text())
     assert [row["question_id"] for row in upload] == [1, 2]
     assert record["prompt"]["template"].endswith("phrase.")
+
+
+def test_too_little_memory_says_what_to_do(ask, monkeypatch):
+    def answers(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+        yield
+
+    monkeypatch.setattr(generate, "answers", answers)
+    code, _, err = ask("pope", "--batch-size", "64")
+    assert code == 2
+    assert "too little memory for --batch-size 64; with a smaller one the same command goes on" in err
+
+
+def test_fingerprints_tell_models_and_towers_apart(loaded, tmp_path):
+    tove = about_model(loaded, "tiny")
+    assert tove["tower"]["kind"] == "tove"
+    assert tove["tower"]["attached"] == ["depth", "shapes"]
+    llm, clip = tiny_lvlm.make_llm(tmp_path / "llm"), tiny.make_clip(tmp_path / "clip")
+    model, processor = build_lvlm(ModelConfig(llm=str(llm), vision_tower="clip", clip=str(clip)))
+    plain = Loaded(kind="merged", folder=tmp_path, model=model, processor=processor, image_aspect_ratio="pad")
+    found = about_model(plain, "clip")
+    assert (found["tower"]["kind"], found["tower"]["attached"]) == ("clip", [])
+    assert len({about[key] for about in (tove["tower"], found["tower"], tove, found) for key in ["fingerprint"]}) == 4
+    before = found["tower"]["fingerprint"]
+    with torch.no_grad():
+        model.get_output_embeddings().weight[0, 0] += 1
+    after = about_model(plain, "clip")
+    assert after["tower"]["fingerprint"] == before
+    assert after["fingerprint"] != found["fingerprint"]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ from .task import LIKELIHOOD, Item
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UPLOAD = "upload.json"
+RANKED = {"ranked_by": "log-likelihood, summed over the answer's tokens and </s>"}
+"""In place of a decoding where choices are ranked."""
 _PATIENCE = 1800.0
 
 
@@ -120,7 +122,7 @@ def _plan(bench: Bench, settings: Settings, store: Store, loaded: Loaded, absent
         "model": model["fingerprint"],
         "tower": model["tower"]["fingerprint"],
         "image_aspect_ratio": model["image_aspect_ratio"],
-        "decoding": None if bench.task.form == LIKELIHOOD else settings.decoding.about(),
+        "decoding": RANKED if bench.task.form == LIKELIHOOD else settings.decoding.about(),
         "dtype": dtype,
     }
     answered = store.prepare(identity)
@@ -161,9 +163,15 @@ def _ask_share(
     progress(0, len(items))
     with Shard(settings.output, rank, plan["launch"], plan["model"]["id"]) as shard:
         said = generate.answers(loaded, items, settings.images, settings.decoding, settings.batch_size, problems)
-        for number, (item, text, metadata) in enumerate(said, start=1):
-            shard.write(item, text, metadata)
-            progress(number, len(items))
+        try:
+            for number, (item, text, metadata) in enumerate(said, start=1):
+                shard.write(item, text, metadata)
+                progress(number, len(items))
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{settings.device} has too little memory for --batch-size {settings.batch_size}; with a smaller one "
+                "the same command goes on"
+            ) from error
         shard.finish(problems)
 
 
@@ -214,5 +222,5 @@ def _made_by(settings: Settings, loaded: Loaded, plan: dict[str, Any], started: 
         "batch_size": settings.batch_size,
         "num_resumed": plan["num_resumed"],
         "seconds": round(time.monotonic() - started, 1),
-        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated(loaded.model.device) if on_gpu else None,
     }

@@ -18,13 +18,13 @@ from ..sources import ChecksumError, fetch, from_record, verify
 from .card import write_card
 from .clip import load_clip
 from .configuration import ToVEVisionConfig
+from .parts import SOURCES_FILE
 
 if TYPE_CHECKING:
     from .modeling import ToVEVisionModel
 
 logger = logging.getLogger(__name__)
 
-SOURCES_FILE = "sources.json"
 FUSION = "tove_fusion."
 _FORMAT = 1
 
