@@ -123,6 +123,15 @@ def test_shards_come_with_their_index(served):
         hub.needed(served.repositories["owner/shards"], None, True, "o/n", lambda name: folder / name)
 
 
+def test_what_is_in_the_cache_serves_when_the_hub_does_not_answer(served, monkeypatch):
+    folder = fetch(WeightSource(pretrained=REPO))
+    online(monkeypatch, "http://127.0.0.1:9")
+    for revision in (None, COMMIT):
+        assert fetch(WeightSource(pretrained=REPO, revision=revision)) == folder
+    with pytest.raises(MissingWeightsError, match=r"no network to http://127.0.0.1:9\?\): `owner/other` is not in the"):
+        fetch(WeightSource(pretrained="owner/other"))
+
+
 def test_what_the_hub_refuses_is_said(served):
     served.gated.add(REPO)
     with pytest.raises(MissingWeightsError, match=r"gated: accept its terms at http.*owner/name and give a token"):
@@ -163,6 +172,10 @@ def test_mirror(mirror, revision):
 def test_mirror_with_another_revision_is_refused(mirror):
     with pytest.raises(UserError, match=rf"at revision `v2`, and the mirror has it at revision `v1` \({COMMIT[:12]}\)"):
         fetch(WeightSource(pretrained=REPO, revision="v2"))
+    checksum = storage.fingerprint(mirror / REPO / "model.safetensors")
+    compared = WeightSource(pretrained=REPO, revision="v2", sha256=checksum)  # says more than a revision
+    assert fetch(compared) == mirror / REPO
+    assert status(compared).state == "present"
     (mirror / REPO / hub.RECORD).unlink()
     assert fetch(WeightSource(pretrained=REPO)) == mirror / REPO
     with pytest.raises(UserError, match="the mirror has it at one it has no record of"):

@@ -34,7 +34,7 @@ class WeightSource:
     pretrained: str | None
     """Hub id, folder, file, `package:NAME/FILE` or `shipped:NAME`; `none` for random weights."""
     revision: str | None = None
-    """Branch, tag or commit on the hub."""
+    """Branch, tag or commit on the hub. A mirror folder with another one is refused, unless a `sha256` is given."""
     file: str | None = None
     """Name of the weight file in the repository or folder, where it has no standard name or another one is wanted; or
     a pattern of standard names, such as `open_clip_*`, where several libraries' weights lie side by side."""
@@ -154,7 +154,7 @@ def _found(source: WeightSource, from_hub, weights: bool) -> Path:
         raise ConfigError("`pretrained` is none: there are no weights to look for")
     text = resolve_source(source.pretrained)
     if is_hub_id(text):
-        place = from_hub(text, source.revision, source.file, weights)
+        place = from_hub(text, source.revision, source.file, weights, compared=source.sha256 is not None)
     else:
         place = packages.locate(text) if text.startswith(packages.PREFIX) else Path(text)
         if source.file is not None and place.is_file():

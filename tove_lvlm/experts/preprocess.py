@@ -18,20 +18,23 @@ class Preprocessing(NamedTuple):
     std: tuple[float, ...]
 
 
-def prepare(pixels_B3HW: torch.Tensor, given: Preprocessing, wanted: Preprocessing) -> torch.Tensor:
+def prepare(
+    pixels_B3HW: torch.Tensor, given: Preprocessing, wanted: Preprocessing, mode: str = "bilinear"
+) -> torch.Tensor:
     """Pixels as `wanted` asks.
 
     Args:
         pixels_B3HW: Normalised as `given` says.
         given: Size, mean and std of the pixels.
         wanted: Size, mean and std to produce.
+        mode: As for `resized`.
 
     Returns:
         (B, 3, size, size) in the dtype of the input; the input itself when nothing differs.
     """
     if given == wanted:
         return pixels_B3HW
-    return normalised(resized(picture(pixels_B3HW, given), wanted.size), wanted).to(pixels_B3HW.dtype)
+    return normalised(resized(picture(pixels_B3HW, given), wanted.size, mode), wanted).to(pixels_B3HW.dtype)
 
 
 def picture(pixels_B3HW: torch.Tensor, given: Preprocessing) -> torch.Tensor:
@@ -45,11 +48,18 @@ def picture(pixels_B3HW: torch.Tensor, given: Preprocessing) -> torch.Tensor:
     return x_B3HW * _channels(given.std, x_B3HW) + _channels(given.mean, x_B3HW)
 
 
-def resized(picture_B3HW: torch.Tensor, size: int) -> torch.Tensor:
-    """A picture of another size, (B, 3, size, size); itself when it has that size."""
+def resized(picture_B3HW: torch.Tensor, size: int, mode: str = "bilinear") -> torch.Tensor:
+    """A picture of another size, (B, 3, size, size); itself when it has that size.
+
+    Args:
+        picture_B3HW: RGB, 0 to 1.
+        size: Side in pixels.
+        mode: `bilinear`, or `bicubic`, which stays within 0 to 1 as Pillow's does.
+    """
     if picture_B3HW.shape[-2:] == (size, size):
         return picture_B3HW
-    return F.interpolate(picture_B3HW, size=size, mode="bilinear", align_corners=False, antialias=True)
+    x_B3HW = F.interpolate(picture_B3HW, size=size, mode=mode, align_corners=False, antialias=True)
+    return x_B3HW.clamp(0, 1) if mode == "bicubic" else x_B3HW
 
 
 def normalised(picture_B3HW: torch.Tensor, wanted: Preprocessing) -> torch.Tensor:
