@@ -22,6 +22,7 @@ from tove_lvlm.cli import app
 from tove_lvlm.config import UserError
 from tove_lvlm.hub import MIRROR_VARIABLE, RECORD
 from tove_lvlm.storage import load_tensors
+from tove_lvlm.tower.configuration_yaml import read_tower_yaml
 from tove_lvlm.tower.parts import statuses
 
 
@@ -167,6 +168,28 @@ def test_killed_in_the_middle_it_goes_on_with_the_rest(served, tower, tmp_path):
     first, second = served.downloads("resnet.pth")
     assert (first, second) == ("bytes=0-", f"bytes={20_000}-")
     assert not list(to.rglob("*.part"))
+
+
+def test_of_the_papers_tower_one_format_of_each_repository_is_wanted(served, tmp_path):
+    """Repositories as they are published: several libraries' weights side by side, or many networks' in one."""
+    names = [
+        "config.json",
+        "model.safetensors",
+        "open_clip_model.safetensors",
+        "pytorch_model.bin",
+        "flax_model.msgpack",
+    ]
+    names += ["DexiNed_BIPED_10.pth", "scannet.pt", "ControlNetHED.pth", "README.md"]
+    path = Path(__file__).parent.parent / "projects" / "towers" / "clip_l336_five_experts.yaml"
+    parts = read_tower_yaml(path).parts
+    for source in parts.values():
+        served.repositories[source.pretrained] = {name: name.encode() * 100 for name in names}
+    report = json.loads(run(path, "--to", tmp_path, "--dry-run", "--json").stdout)
+    wanted = {
+        row["parts"][0]: {file["name"] for file in row["files"]} - {"config.json"} for row in report["repositories"]
+    }
+    own = {"normals": "scannet.pt", "edges": "DexiNed_BIPED_10.pth", "eva02_clip": "open_clip_model.safetensors"}
+    assert wanted == {part: {own.get(part, "model.safetensors")} for part in parts}
 
 
 # ---- refusals ----
