@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 from tove_lvlm import hub, storage
 from tove_lvlm.config import UserError
-from tove_lvlm.sources import WeightSource, fetch, recorded, status
+from tove_lvlm.sources import ChecksumError, WeightSource, fetch, recorded, status, verify
 from tove_lvlm.storage import MissingWeightsError
 
 REPO = "owner/name"
@@ -180,6 +180,20 @@ def test_mirror_with_another_revision_is_refused(mirror):
     assert fetch(WeightSource(pretrained=REPO)) == mirror / REPO
     with pytest.raises(UserError, match="the mirror has it at one it has no record of"):
         fetch(WeightSource(pretrained=REPO, revision="v1"))
+
+
+def test_mirror_that_was_copied_with_errors(mirror):
+    file, record = mirror / REPO / "model.safetensors", mirror / REPO / hub.RECORD
+    known = json.loads(record.read_text())
+    known["files"]["model.safetensors"]["sha256"] = storage.fingerprint(file)
+    record.write_text(json.dumps(known))
+    source = WeightSource(pretrained=REPO)
+    assert status(source).state == "present"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert status(source, checksum=False).state == "present"
+    assert status(source).state == "wrong checksum"
+    with pytest.raises(ChecksumError, match=f"expected {known['files'][file.name]['sha256']}"):
+        verify(source, fetch(source))
 
 
 def test_mirror_that_is_not_complete(mirror, monkeypatch):

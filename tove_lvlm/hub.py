@@ -135,6 +135,15 @@ def read_record(folder: Path) -> dict:
     return storage.load_json(file) if file.is_file() else {}
 
 
+def recorded_sha256(file: Path) -> str | None:
+    """What the mirror's record says of a file in it; None for any other file, and where the hub stated nothing."""
+    for folder in file.parents:
+        known = read_record(folder).get("files", {}).get(file.relative_to(folder).as_posix())
+        if known is not None:
+            return known["sha256"]
+    return None
+
+
 def cached(repo: str, revision: str | None = None, file: str | None = None) -> Path | None:
     """The repository's folder in the hub's cache, or None when it has nothing of it that we use."""
     from huggingface_hub import try_to_load_from_cache
