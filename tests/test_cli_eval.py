@@ -75,6 +75,12 @@ def test_list_says_what_is_there(tove, tmp_path):
     assert {row["task"] for row in json.loads(out)} >= {"pope", "vsr", "vqav2", "gqa", "textvqa", "vizwiz", "nocaps"}
 
 
+def test_deepspeeds_launcher_may_put_its_own_flag_first(tove, tmp_path):
+    code, out, _ = tove("--local_rank=1", "eval", "--list", "--data", tmp_path)
+    assert code == 0
+    assert "pope: missing." in out
+
+
 def test_two_records_side_by_side(tove, oracle, tmp_path):
     for name, convention in (("a", "official"), ("b", "official"), ("c", "lmms-eval")):
         tove("eval", *oracle, "--convention", convention, "--output", tmp_path / name)
@@ -118,3 +124,27 @@ def test_scoring_answers_loads_nothing_heavy(oracle):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "mean_f1" in done.stdout, done.stderr
     assert not set(done.stdout.split()) & {"torch", "transformers", "deepspeed", "timm"}
+
+
+def test_what_is_wrong_is_printed_and_fatal_when_strict(tove, tmp_path):
+    rows = [
+        {"question_id": n, "image": f"{n}.jpg", "text": f"Is there a thing {n}?", "label": label}
+        for n, label in enumerate(("yes", "no", "perhaps"), start=1)
+    ]
+    labels = write_lines(tmp_path / "coco_pope_random.json", rows)
+    said = [{"question_id": 1, "text": "yes"}, {"question_id": 1, "text": "no"}, {"question_id": 9, "text": "no"}]
+    answers = write_lines(tmp_path / "answers.jsonl", said)
+    answers.write_text(answers.read_text() + '{"question_id": 2, "te')
+    code, out, _ = tove("eval", "pope", "--answers", answers, "--labels", labels)
+    assert code == 0
+    assert out.splitlines()[-5:] == [
+        "problem: 1 x label neither yes nor no: coco_pope_random.json:3",
+        "problem: 1 x unreadable line: answers.jsonl:4",
+        "problem: 1 x duplicate answer: random/1",
+        "problem: 1 x answer to an unknown question: 9",
+        "problem: 1 x missing answer: random/2",
+    ]
+    code, out, err = tove("eval", "pope", "--answers", answers, "--labels", labels, "--strict")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: refused because of --strict: 1 x label neither yes nor no")
+    assert len(err.strip().splitlines()) == 1

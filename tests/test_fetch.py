@@ -21,8 +21,9 @@ from tove_lvlm import build_tower, mirror
 from tove_lvlm.cli import app
 from tove_lvlm.config import UserError
 from tove_lvlm.hub import MIRROR_VARIABLE, RECORD
-
-LARGE = "cnn/model.safetensors"
+from tove_lvlm.storage import load_tensors
+from tove_lvlm.tower.configuration_yaml import read_tower_yaml
+from tove_lvlm.tower.parts import statuses
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +31,15 @@ def parts(tmp_path_factory) -> Path:
     """A tiny tower's folder; its CNN is published as a `.pth`."""
     folder = tmp_path_factory.mktemp("parts")
     tiny.make_tower_yaml(folder, ["depth", "cnn"])
-    torch.save(__import__("safetensors.torch").torch.load_file(folder / LARGE), folder / "cnn" / "resnet.pth")
-    (folder / LARGE).unlink()
+    torch.save(load_tensors(folder / "cnn"), folder / "cnn" / "resnet.pth")
+    (folder / "cnn" / "model.safetensors").unlink()
     return folder
 
 
 @pytest.fixture
-def served(parts, monkeypatch):
-    """Its CLIP and CNN on a hub; depth stays a folder."""
+def served(parts, tmp_path, monkeypatch):
+    """Its CLIP and CNN on a hub; depth stays a folder. The hub's cache is empty."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     files = {part: {p.name: p.read_bytes() for p in (parts / part).iterdir()} for part in ("clip", "cnn")}
     with FakeHub({"owner/clip": files["clip"], "owner/cnn": files["cnn"]}) as fake:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -113,6 +115,22 @@ def test_a_tower_goes_to_a_machine_without_network(served, parts, tower, tmp_pat
     built.save_pretrained(tmp_path / "light", light=True)
     again = build_tower(tmp_path / "light")
     assert torch.equal(again(tiny.pixels()).last_hidden_state, built(tiny.pixels()).last_hidden_state)
+    assert {part: found.state for part, found in statuses(tmp_path / "light").items()} == dict.fromkeys(
+        ("clip", "depth", "cnn"), "present"
+    )
+
+
+def test_what_a_light_tower_refers_to(served, tower, tmp_path):
+    run(tower, "--to", tmp_path / "mirror")
+    built = build_tower(tower)  # from the hub's cache
+    built.detach("cnn")
+    built.save_pretrained(tmp_path / "light", light=True)
+    report = json.loads(run(tmp_path / "light", "--to", tmp_path / "other", "--json").stdout)
+    assert {row["repo"]: row["revision"] for row in report["repositories"]} == {"owner/clip": COMMIT}
+    with pytest.raises(UserError, match="are for a tower's YAML"):
+        run(tmp_path / "light", "--to", tmp_path / "other", "--options", "detached=[]")
+    with pytest.raises(UserError, match="is no light tower"):
+        run(tmp_path / "mirror", "--to", tmp_path / "other")
 
 
 def test_the_table_names_parts_sizes_and_where_the_rest_is(served, tower, tmp_path, monkeypatch):
@@ -150,6 +168,28 @@ def test_killed_in_the_middle_it_goes_on_with_the_rest(served, tower, tmp_path):
     first, second = served.downloads("resnet.pth")
     assert (first, second) == ("bytes=0-", f"bytes={20_000}-")
     assert not list(to.rglob("*.part"))
+
+
+def test_of_the_papers_tower_one_format_of_each_repository_is_wanted(served, tmp_path):
+    """Repositories as they are published: several libraries' weights side by side, or many networks' in one."""
+    names = [
+        "config.json",
+        "model.safetensors",
+        "open_clip_model.safetensors",
+        "pytorch_model.bin",
+        "flax_model.msgpack",
+    ]
+    names += ["DexiNed_BIPED_10.pth", "scannet.pt", "ControlNetHED.pth", "README.md"]
+    path = Path(__file__).parent.parent / "projects" / "towers" / "clip_l336_five_experts.yaml"
+    parts = read_tower_yaml(path).parts
+    for source in parts.values():
+        served.repositories[source.pretrained] = {name: name.encode() * 100 for name in names}
+    report = json.loads(run(path, "--to", tmp_path, "--dry-run", "--json").stdout)
+    wanted = {
+        row["parts"][0]: {file["name"] for file in row["files"]} - {"config.json"} for row in report["repositories"]
+    }
+    own = {"normals": "scannet.pt", "edges": "DexiNed_BIPED_10.pth", "eva02_clip": "open_clip_model.safetensors"}
+    assert wanted == {part: {own.get(part, "model.safetensors")} for part in parts}
 
 
 # ---- refusals ----
@@ -210,6 +250,9 @@ def test_no_network_and_a_full_disk(served, tower, tmp_path, monkeypatch):
 def test_a_disk_that_fills_says_how_to_go_on(served, tower, tmp_path, monkeypatch):
     import errno
 
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"^`owner/clip`: .*/file.*: Not a directory|File exists"):
+        run(tower, "--to", tmp_path / "file")
     monkeypatch.setattr(mirror.download, "download", _full(errno.ENOSPC))
     with pytest.raises(UserError, match="no space left on the disk.*; the same command goes on from here"):
         run(tower, "--to", tmp_path / "mirror")

@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 from tove_lvlm import hub, storage
 from tove_lvlm.config import UserError
-from tove_lvlm.sources import WeightSource, fetch, recorded, status
+from tove_lvlm.sources import ChecksumError, WeightSource, fetch, recorded, status, verify
 from tove_lvlm.storage import MissingWeightsError
 
 REPO = "owner/name"
@@ -123,6 +123,15 @@ def test_shards_come_with_their_index(served):
         hub.needed(served.repositories["owner/shards"], None, True, "o/n", lambda name: folder / name)
 
 
+def test_what_is_in_the_cache_serves_when_the_hub_does_not_answer(served, monkeypatch):
+    folder = fetch(WeightSource(pretrained=REPO))
+    online(monkeypatch, "http://127.0.0.1:9")
+    for revision in (None, COMMIT):
+        assert fetch(WeightSource(pretrained=REPO, revision=revision)) == folder
+    with pytest.raises(MissingWeightsError, match=r"no network to http://127.0.0.1:9\?\): `owner/other` is not in the"):
+        fetch(WeightSource(pretrained="owner/other"))
+
+
 def test_what_the_hub_refuses_is_said(served):
     served.gated.add(REPO)
     with pytest.raises(MissingWeightsError, match=r"gated: accept its terms at http.*owner/name and give a token"):
@@ -163,10 +172,28 @@ def test_mirror(mirror, revision):
 def test_mirror_with_another_revision_is_refused(mirror):
     with pytest.raises(UserError, match=rf"at revision `v2`, and the mirror has it at revision `v1` \({COMMIT[:12]}\)"):
         fetch(WeightSource(pretrained=REPO, revision="v2"))
+    checksum = storage.fingerprint(mirror / REPO / "model.safetensors")
+    compared = WeightSource(pretrained=REPO, revision="v2", sha256=checksum)  # says more than a revision
+    assert fetch(compared) == mirror / REPO
+    assert status(compared).state == "present"
     (mirror / REPO / hub.RECORD).unlink()
     assert fetch(WeightSource(pretrained=REPO)) == mirror / REPO
     with pytest.raises(UserError, match="the mirror has it at one it has no record of"):
         fetch(WeightSource(pretrained=REPO, revision="v1"))
+
+
+def test_mirror_that_was_copied_with_errors(mirror):
+    file, record = mirror / REPO / "model.safetensors", mirror / REPO / hub.RECORD
+    known = json.loads(record.read_text())
+    known["files"]["model.safetensors"]["sha256"] = storage.fingerprint(file)
+    record.write_text(json.dumps(known))
+    source = WeightSource(pretrained=REPO)
+    assert status(source).state == "present"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert status(source, checksum=False).state == "present"
+    assert status(source).state == "wrong checksum"
+    with pytest.raises(ChecksumError, match=f"expected {known['files'][file.name]['sha256']}"):
+        verify(source, fetch(source))
 
 
 def test_mirror_that_is_not_complete(mirror, monkeypatch):

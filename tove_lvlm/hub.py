@@ -24,7 +24,9 @@ CONFIG_FILES = ("config.json", "open_clip_config.json", "preprocessor_config.jso
 DEFAULT_REVISION = "main"
 
 
-def fetch(repo: str, revision: str | None = None, file: str | None = None, weights: bool = True) -> Path:
+def fetch(
+    repo: str, revision: str | None = None, file: str | None = None, weights: bool = True, compared: bool = False
+) -> Path:
     """The folder with a repository's files; downloaded where that is needed and allowed.
 
     Args:
@@ -32,6 +34,7 @@ def fetch(repo: str, revision: str | None = None, file: str | None = None, weigh
         revision: Branch, tag or commit.
         file: Name of the weights in the repository, or a pattern of standard names; any of these when left out.
         weights: Whether the weights are wanted, or only the configuration.
+        compared: Whether a checksum will be compared, so that the mirror may hold any revision.
 
     Raises:
         MissingWeightsError: It is nowhere to be had; says why, and what to do.
@@ -39,7 +42,8 @@ def fetch(repo: str, revision: str | None = None, file: str | None = None, weigh
     """
     from huggingface_hub import constants
 
-    for folder in (mirrored(repo, revision), cached(repo, revision, file) if is_commit(revision) else None):
+    mirror = mirrored(repo, None if compared else revision)
+    for folder in (mirror, cached(repo, revision, file) if is_commit(revision) else None):
         if folder is not None and _problem(folder, file, weights) is None:
             return folder
     if constants.is_offline_mode():
@@ -52,7 +56,7 @@ def fetch(repo: str, revision: str | None = None, file: str | None = None, weigh
         except Exception as error:  # the hub's client raises its own, httpx's and OSError
             reason, cause = explained(repo, revision, error), error
     try:
-        return local(repo, revision, file, weights)
+        return local(repo, revision, file, weights, compared)
     except MissingWeightsError as error:
         raise MissingWeightsError(
             f"`{repo}` is no file or folder here and cannot be had from the hub ({reason}): {error}; give a folder, or "
@@ -60,7 +64,9 @@ def fetch(repo: str, revision: str | None = None, file: str | None = None, weigh
         ) from cause
 
 
-def local(repo: str, revision: str | None = None, file: str | None = None, weights: bool = True) -> Path:
+def local(
+    repo: str, revision: str | None = None, file: str | None = None, weights: bool = True, compared: bool = False
+) -> Path:
     """As `fetch`, from what is on this machine alone.
 
     Raises:
@@ -70,7 +76,7 @@ def local(repo: str, revision: str | None = None, file: str | None = None, weigh
     from huggingface_hub import constants
 
     problems = []
-    for folder in (mirrored(repo, revision), cached(repo, revision, file)):
+    for folder in (mirrored(repo, None if compared else revision), cached(repo, revision, file)):
         problem = _problem(folder, file, weights) if folder is not None else None
         if folder is not None and problem is None:
             return folder
@@ -127,6 +133,15 @@ def read_record(folder: Path) -> dict:
     """What a mirrored repository's folder says of itself; empty when it says nothing."""
     file = folder / RECORD
     return storage.load_json(file) if file.is_file() else {}
+
+
+def recorded_sha256(file: Path) -> str | None:
+    """What the mirror's record says of a file in it; None for any other file, and where the hub stated nothing."""
+    for folder in file.parents:
+        known = read_record(folder).get("files", {}).get(file.relative_to(folder).as_posix())
+        if known is not None:
+            return known["sha256"]
+    return None
 
 
 def cached(repo: str, revision: str | None = None, file: str | None = None) -> Path | None:
@@ -229,7 +244,7 @@ def needed(names: Collection[str], file: str | None, weights: bool, repo: str, g
 def _download(repo: str, revision: str | None, file: str | None, weights: bool) -> Path:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-    names = HfApi().list_repo_files(repo, revision=revision)
+    names = [entry.rfilename for entry in HfApi().model_info(repo, revision=revision).siblings]
     wanted = needed(names, file, weights, repo, lambda name: Path(hf_hub_download(repo, name, revision=revision)))
     folder = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
     problem = _problem(folder, file, weights)
@@ -252,5 +267,7 @@ def explained(repo: str, revision: str | None, error: Exception) -> str:
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
         return f"{constants.ENDPOINT} answered {error.response.status_code}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left on the disk: {error.filename or constants.HF_HUB_CACHE}"
+        return "no space left on the disk"
+    if isinstance(error, OSError) and error.filename is not None:  # of a file here: no permission, no folder
+        return f"{error.filename}: {error.strerror}"
     return f"{type(error).__name__}; no network to {constants.ENDPOINT}?"

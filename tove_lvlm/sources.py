@@ -34,7 +34,7 @@ class WeightSource:
     pretrained: str | None
     """Hub id, folder, file, `package:NAME/FILE` or `shipped:NAME`; `none` for random weights."""
     revision: str | None = None
-    """Branch, tag or commit on the hub."""
+    """Branch, tag or commit on the hub. A mirror folder with another one is refused, unless a `sha256` is given."""
     file: str | None = None
     """Name of the weight file in the repository or folder, where it has no standard name or another one is wanted; or
     a pattern of standard names, such as `open_clip_*`, where several libraries' weights lie side by side."""
@@ -154,7 +154,7 @@ def _found(source: WeightSource, from_hub, weights: bool) -> Path:
         raise ConfigError("`pretrained` is none: there are no weights to look for")
     text = resolve_source(source.pretrained)
     if is_hub_id(text):
-        place = from_hub(text, source.revision, source.file, weights)
+        place = from_hub(text, source.revision, source.file, weights, compared=source.sha256 is not None)
     else:
         place = packages.locate(text) if text.startswith(packages.PREFIX) else Path(text)
         if source.file is not None and place.is_file():
@@ -165,7 +165,7 @@ def _found(source: WeightSource, from_hub, weights: bool) -> Path:
 
 
 def verify(source: WeightSource, path: Path) -> str:
-    """Fingerprint of weights, after comparing it with what the source says.
+    """Fingerprint of weights, after comparing it with what the source says, or else the mirror that they lie in.
 
     Args:
         source: Its `sha256` may be left out.
@@ -175,10 +175,17 @@ def verify(source: WeightSource, path: Path) -> str:
         ChecksumError: Another fingerprint; names both.
         MissingWeightsError: There are no weights.
     """
-    found = storage.fingerprint(path)
-    if source.sha256 is not None and found != source.sha256:
-        raise ChecksumError(f"weights `{path}` have the sha256 {found}, expected {source.sha256}")
+    found, expected = storage.fingerprint(path), _expected_sha256(source, path)
+    if expected not in (None, found):
+        raise ChecksumError(f"weights `{path}` have the sha256 {found}, expected {expected}")
     return found
+
+
+def _expected_sha256(source: WeightSource, path: Path) -> str | None:
+    files = storage.weight_files(path)
+    if source.sha256 is not None or len(files) != 1:
+        return source.sha256
+    return hub.recorded_sha256(files[0])
 
 
 def status(source: WeightSource, checksum: bool = True) -> WeightStatus:
@@ -186,7 +193,8 @@ def status(source: WeightSource, checksum: bool = True) -> WeightStatus:
 
     Args:
         source: One part's.
-        checksum: Whether a `sha256` that is given is compared, for which all bytes are read.
+        checksum: Whether a `sha256` that is known (given, or recorded by the mirror) is compared, for which all bytes
+            are read.
 
     Raises:
         UserError: The source itself does not fit, or the mirror holds another revision.
@@ -211,7 +219,7 @@ def status(source: WeightSource, checksum: bool = True) -> WeightStatus:
     except WeightsError as error:
         return WeightStatus(state="partial", problem=str(error), **known)
     try:
-        if checksum and source.sha256 is not None:
+        if checksum and _expected_sha256(source, path) is not None:
             verify(source, path)
     except ChecksumError as error:
         return WeightStatus(state="wrong checksum", problem=str(error), **known)

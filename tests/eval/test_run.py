@@ -1,5 +1,7 @@
 """From files to a record: limits, prompts, answers that exist, and all that can be wrong with them."""
 
+import json
+
 import pytest
 from eval_files import shared, write_json, write_lines
 
@@ -104,3 +106,17 @@ def test_unknown_names_list_the_nearest(labels):
         read_bench("popes", [labels])
     with pytest.raises(UserError, match="task `pope` has no convention `lmms`; did you mean `lmms-eval`"):
         read_bench("pope", [labels], "lmms")
+
+
+def test_answers_to_a_test_split_become_the_file_for_the_server(tmp_path):
+    asked = [{"question_id": n, "image": "a.jpg", "text": "what?"} for n in (1, 2)]
+    labels = write_lines(tmp_path / "test.jsonl", asked)
+    answers = answered(tmp_path, [(1, "A dog.")])
+    with pytest.raises(UserError, match="2 of 2 questions have no labels"):
+        score_answers(read_bench("vqav2", [labels]), answers)
+    record = score_answers(read_bench("vqav2", [labels]), answers, output=tmp_path / "out")
+    assert (record["metrics"], record["answers"]["upload"]) == ({}, "upload.json")
+    assert json.loads((tmp_path / "out" / "upload.json").read_text()) == [
+        {"question_id": 1, "answer": "dog"},
+        {"question_id": 2, "answer": ""},
+    ]

@@ -38,7 +38,7 @@ def test_a_network_is_built_once_for_its_shape_and_not_at_all_when_the_fields_sa
     ("architecture", "size", "message"),
     [
         ("vit_tiny_patch16_224", 40, "`image_size` 40 is not a multiple of the patch size 16 .*nearest: 32 or 48"),
-        ("vit_tiny_patch16_224", 8, "cannot give a grid for `image_size` 8"),
+        ("vit_tiny_patch16_224", 8, "`image_size` 8 is not a multiple of the patch size 16 of .*nearest: 16 or 32"),
     ],
 )
 def test_sizes_that_do_not_fit(architecture, size, message):

@@ -7,18 +7,23 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import mini_lvlm
+import numpy as np
 import pytest
 import yaml
+from eval_files import shared
 from PIL import Image
 
-from tove_lvlm.config import ConfigError, UserError
+from tove_lvlm.config import UserError
+from tove_lvlm.data.images import read_image, to_pixels
 from tove_lvlm.eval.problems import Problems
 from tove_lvlm.eval.tasks.pope import Pope
-from tove_lvlm.eval.tasks.vsr import Vsr
-from tove_lvlm.hosts.lmms_eval import TASKS
-from tove_lvlm.hosts.lmms_eval.decoding import Decoding, read_decoding
+from tove_lvlm.eval.tasks.vsr import Vsr, VsrLikelihood
+from tove_lvlm.hosts.lmms_eval import TASKS, vsr
+from tove_lvlm.hosts.lmms_eval.decoding import Wanted, read_wanted
 from tove_lvlm.hosts.lmms_eval.requests import Asked
-from tove_lvlm.lvlm.chat import Chat
+from tove_lvlm.lvlm.batching import Decoding
+from tove_lvlm.lvlm.chat import Chat, answer
+from tove_lvlm.lvlm.likelihood import log_likelihoods
 from tove_lvlm.world.benchmark_files import EVAL
 from tove_lvlm.world.benchmarks import write_benchmarks
 
@@ -38,7 +43,7 @@ def chat(checkpoint):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "data"
-    write_benchmarks(folder, 6)
+    write_benchmarks(folder, 4)
     return folder
 
 
@@ -69,7 +74,7 @@ def task_manager(tmp_path_factory, root):
     world = {
         "include": str(TASKS / "vsr/vsr.yaml"),
         "task": WORLD,
-        "lmms_eval_specific_kwargs": {"default": {"prompt": "Is it true that {question}"}},
+        "lmms_eval_specific_kwargs": {"default": {"prompt": "{question} Is there a blue cone?"}},
     }
     for config in (pope, world):
         (folder / f"{config['task']}.yaml").write_text(yaml.safe_dump(config))
@@ -83,7 +88,7 @@ def run(monkeypatch, tmp_path, root, checkpoint, task_manager):
     monkeypatch.setenv("LMMS_EVAL_DATASETS_CACHE", str(tmp_path / "cache"))
     from lmms_eval import evaluator
 
-    def run(model: str, task: str, batch_size: int = 1):
+    def run(model: str, task: str, batch_size: int = 1, **more_arguments):
         more = ",device_map=cpu" if model == "llava_hf" else ""  # its own default is none that transformers 5 takes
         results = evaluator.simple_evaluate(
             model=model,
@@ -93,16 +98,18 @@ def run(monkeypatch, tmp_path, root, checkpoint, task_manager):
             device="cpu",
             batch_size=batch_size,
             bootstrap_iters=0,
+            **more_arguments,
         )
         metrics = {name.removesuffix(",none"): value for name, value in results["results"][task].items()}
         samples = sorted(results["samples"][task], key=lambda sample: sample["doc_id"])
-        return metrics, [sample["filtered_resps"][0] for sample in samples]
+        answers = [sample["filtered_resps"] for sample in samples]
+        return metrics, [given[0] if len(given) == 1 else given for given in answers]
 
     return run
 
 
 def pope_items(root):
-    labels = sorted((root / EVAL / "pope/coco").glob("*.json"))
+    labels = sorted((root / EVAL / "pope/coco").glob("*.json"))[:2]
     Pope.prompt, kept = "{question}", Pope.prompt
     try:
         return Pope().read(labels, Problems())
@@ -110,12 +117,14 @@ def pope_items(root):
         Pope.prompt = kept
 
 
-@pytest.mark.parametrize(("model", "batch_size"), [("tove_llava", 5), ("llava_hf", 1)])
-def test_pope_answers_are_our_chats_and_scores_our_scorers(run, root, chat, model, batch_size):
+@pytest.mark.parametrize(
+    ("model", "batch_size", "simple"), [("tove_llava", 5, False), ("llava_hf", 1, False), ("llava_hf", 1, True)]
+)
+def test_pope_answers_are_our_chats_and_scores_our_scorers(run, root, chat, model, batch_size, simple):
     items = pope_items(root)
     images = [root / EVAL / "pope/val2014" / item.image for item in items]
     expected = chat.ask_many(images, [item.text for item in items], max_new_tokens=128)
-    metrics, answers = run(model, POPE, batch_size)
+    metrics, answers = run(model, POPE, batch_size, force_simple=simple)
     assert [text.strip() for text in answers] == expected
     assert {"yes", "no"} <= set(expected)
     ours = Pope().score(items, dict(zip([i.question_id for i in items], answers, strict=True)), "lmms-eval", Problems())
@@ -133,14 +142,50 @@ def test_vsr_in_words_scores_as_ours(run, root, chat):
     check_vsr(metrics, items, answers)
     metrics, answers = run("tove_llava", WORLD, 4)  # in words that the miniature knows
     check_vsr(metrics, items, answers)
+    assert 0 < metrics["vsr_accuracy"] < 1
 
 
-def check_vsr(metrics, items, answers):
-    ours = Vsr().score(items, dict(zip([i.question_id for i in items], answers, strict=True)), "official", Problems())
+def test_vsr_by_likelihood_scores_as_ours(run, root, chat):
+    items = VsrLikelihood().read([root / EVAL / "vsr/zeroshot/test.jsonl"], Problems())
+    images = [read_image(root / EVAL / "vsr/images" / item.image) for item in items]
+    pixels = [to_pixels(image, chat.processor.image_processor, "pad") for image in images]
+    choices = [item.choices for item in items]
+    ours = log_likelihoods(chat.model, chat.processor, [item.text for item in items], choices, pixels)
+    metrics, losses = run("tove_llava", "tove_vsr_likelihood", 4)
+    np.testing.assert_allclose([[-vsr.loss_of(one) for one in pair] for pair in losses], ours, atol=1e-4)
+    answers = [item.choices[int(np.argmax(values))] for item, values in zip(items, ours, strict=True)]
+    check_vsr(metrics, items, answers, VsrLikelihood)
+    assert len(set(answers)) == 2
+
+
+def check_vsr(metrics, items, answers, task=Vsr):
+    ours = task().score(items, dict(zip([i.question_id for i in items], answers, strict=True)), "official", Problems())
     for name in ("accuracy", "f1", "precision", "recall"):
         assert metrics[f"vsr_{name}"] == pytest.approx(ours.metrics[name], abs=1e-12)
     for category, group in ours.groups.items():
         assert metrics[f"vsr_{category.lower()}"] == pytest.approx(group["accuracy"], abs=1e-12)
+
+
+@pytest.mark.parametrize("form", [Vsr, VsrLikelihood])
+def test_all_seven_categories_score_as_ours_on_the_official_split(form):
+    """1222 made-up answers, some of which say nothing."""
+    path = shared("vsr/zeroshot/test.jsonl")
+    docs = [json.loads(line) for line in path.read_text().splitlines()]
+    items = form().read([path], Problems())
+    if form is Vsr:
+        answers = [("Yes.", "no", "I cannot say", "yes", "No")[i % 5] for i in range(len(docs))]
+        metrics = [vsr.read_words(doc, [text]) for doc, text in zip(docs, answers, strict=True)]
+        assert [vsr.question(doc) for doc in docs] == [item.text for item in items]
+    else:
+        answers = [("True", "False", "False")[i % 3] for i in range(len(docs))]
+        kinds = {"True": [(1.0, True), (2.0, False)], "False": ["(2.0, False)", "(1.0, True)"]}
+        losses = [kinds[text] for text in answers]
+        metrics = [vsr.read_losses(doc, pair) for doc, pair in zip(docs, losses, strict=True)]
+        assert [vsr.question_likelihood(doc) for doc in docs] == [item.text for item in items]
+    found = {name: [one[name] for one in metrics if name in one] for name in set().union(*metrics)}
+    kinds = {"vsr_f1": vsr.f1, "vsr_precision": vsr.precision, "vsr_recall": vsr.recall}
+    assert len(found) == 11
+    check_vsr({name: kinds.get(name, vsr.accuracy)(values) for name, values in found.items()}, items, answers, form)
 
 
 def test_vsr_without_its_files_says_where_they_belong(task_manager, monkeypatch, tmp_path):
@@ -221,36 +266,86 @@ def test_questions_without_an_image_are_asked_without_one(visuals):
 
 
 def test_generation_arguments(caplog):
-    given = {"until": ["\n\n"], "temperature": 0, "top_p": 1.0, "num_beams": 1, "do_sample": False, "min_p": 0.1}
-    assert read_decoding(given | {"max_new_tokens": 7}) == Decoding(max_new_tokens=7)
+    given = {"until": ["\n\n"], "temperature": 0, "top_p": 0, "num_beams": 1, "do_sample": False, "min_p": 0.1}
+    assert read_wanted(given | {"max_new_tokens": 7}) == Wanted(decoding=Decoding(max_new_tokens=7))
     assert given["until"] == ["\n\n"]
     assert caplog.text.count("`min_p` means nothing") == 1
-    assert read_decoding({"until": None}) == Decoding()
-    assert read_decoding({"until": "\n", "temperature": 0.5, "top_p": 0.9}).top_p == 0.9
-    assert Decoding(until=("\n", "Q:")).cut(" a Q: b\nc") == "a"
+    assert read_wanted({"until": None, "top_p": None}) == Wanted(decoding=Decoding(max_new_tokens=1024))
+    drawn = read_wanted({"until": "\n", "temperature": 0.5, "top_p": 0.9, "num_beams": 2})
+    assert drawn.decoding == Decoding(max_new_tokens=1024, temperature=0.5, top_p=0.9, num_beams=2)
+    assert Wanted(decoding=Decoding(), until=("\n", "Q:")).cut(" a Q: b\nc") == "a"
     for broken in ({"until": 3}, {"max_new_tokens": "x"}, {"temperature": -1}, {"num_beams": 0}):
-        with pytest.raises(ConfigError, match=next(iter(broken))):
-            read_decoding(broken)
+        with pytest.raises(UserError, match=next(iter(broken))):
+            read_wanted(broken)
 
 
-def test_several_rounds(checkpoint, chat, root):
+# ---- requests, one kind after the other ----
+
+ASKED = "Is there a red sphere?"
+
+
+@pytest.fixture(scope="module")
+def pictures(root) -> list[Path]:
+    return sorted((root / "val2014").iterdir())[:3]
+
+
+@pytest.fixture
+def model(chat, checkpoint, pictures, monkeypatch):
+    """`tove_llava` as the evaluator leaves it before its first request; each document is a picture's path."""
+    from tove_lvlm.hosts.lmms_eval import model
+
+    monkeypatch.setattr(
+        model,
+        "load_model",
+        lambda _: SimpleNamespace(model=chat.model, processor=chat.processor, image_aspect_ratio="pad"),
+    )
+    made = create(f"pretrained={checkpoint}", batch_size="4", device="cpu")
+    made.task_dict = {"t": {"test": pictures}}
+    return made
+
+
+def request(context: str, second, *between, doc_id: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(args=(context, second, lambda path: [Image.open(path)], *between, doc_id, "t", "test"))
+
+
+def test_every_request_is_answered_in_its_own_way_and_place(model, chat, pictures):
+    told = []
+    model.set_cache_hook(SimpleNamespace(add_partial=lambda *what: told.append(what)))
+    ways = [{"max_new_tokens": 5}, {"num_beams": 2, "max_new_tokens": 5}, {"until": "e", "max_new_tokens": 5}]
+    wanted = [(f"{'What ' * k}color is the sphere?", ways[k % 3], k % 3) for k in range(6)]
+    answers = model.generate_until([request(text, way, doc_id=i) for text, way, i in wanted])
+    for (text, way, i), said in zip(wanted, answers, strict=True):
+        decoding = Decoding(max_new_tokens=5, num_beams=way.get("num_beams", 1))
+        (expected,) = answer(chat.model, chat.processor, [pictures[i]], [text], decoding=decoding)
+        assert said == (expected.split("e")[0] if "until" in way else expected)
+    assert sorted(what[2] for what in told) == sorted(answers)
+    assert {what[0] for what in told} == {"generate_until"}
+
+
+def test_losses_and_what_greedy_decoding_says(model, chat, pictures):
+    greedy = chat.ask_many(pictures, [ASKED] * 3)
+    requests = [request(ASKED, f" {text}", doc_id=i) for i, text in enumerate(greedy)]
+    requests += [request(ASKED, lambda path: "cone", doc_id=i) for i in range(3)]
+    found = model.loglikelihood(requests)
+    assert [is_greedy for _, is_greedy in found] == [True] * 3 + [False] * 3
+    pixels = [to_pixels(Image.open(path).convert("RGB"), chat.processor.image_processor, "pad") for path in pictures]
+    choices = [[text, "cone"] for text in greedy]
+    ours = log_likelihoods(chat.model, chat.processor, [ASKED] * 3, choices, pixels)
+    np.testing.assert_allclose(np.reshape([-loss for loss, _ in found], (2, 3)).T, ours, atol=1e-4)
+
+
+def test_several_rounds(model, chat, pictures):
     """`doc_to_text` sees the answers so far, asks again, and says when it has had enough."""
-    model = create(f"pretrained={checkpoint}", batch_size="4", device="cpu")
-    pictures = sorted((root / "val2014").iterdir())[:3]
-    model.task_dict = {"t": {"test": pictures}}
     seen = []
 
-    def next_round(doc, previous_output, round_idx, previous_round_info):
-        seen.append((doc, len(previous_output), round_idx, previous_round_info))
-        finished = round_idx == 2 or doc == pictures[1]
-        return [Image.open(doc)], "Is there a red sphere?", finished, previous_output, round_idx
+    def next_round(path, previous_output, round_idx, previous_round_info):
+        seen.append((path, len(previous_output), round_idx, previous_round_info))
+        finished = round_idx == 2 or path == pictures[1]
+        return [Image.open(path)], ASKED, finished, previous_output, round_idx
 
-    requests = [
-        SimpleNamespace(args=("What color is the sphere?", {}, lambda d: [Image.open(d)], next_round, i, "t", "test"))
-        for i in range(3)
-    ]
-    answers = model.generate_until_multi_round(requests)
+    first = "What color is the sphere?"
+    answers = model.generate_until_multi_round([request(first, {}, next_round, doc_id=i) for i in range(3)])
     assert [len(rounds) for rounds in answers] == [2, 1, 2]
-    assert [rounds[0] for rounds in answers] == chat.ask_many(pictures, ["What color is the sphere?"] * 3)
-    assert answers[2][1] == chat.ask(pictures[2], "Is there a red sphere?")
+    assert [rounds[0] for rounds in answers] == chat.ask_many(pictures, [first] * 3)
+    assert answers[2][1] == chat.ask(pictures[2], ASKED)
     assert (pictures[0], 2, 2, 1) in seen

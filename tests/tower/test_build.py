@@ -16,7 +16,8 @@ from tove_lvlm import ToVEVisionModel, build_tower
 from tove_lvlm.config import ConfigError
 from tove_lvlm.storage import WeightsError, fingerprint, load_tensors, save_tensors
 from tove_lvlm.tower.build import tower_config_from_yaml
-from tove_lvlm.tower.configuration_yaml import read_tower_yaml, statuses
+from tove_lvlm.tower.configuration_yaml import read_tower_yaml
+from tove_lvlm.tower.parts import statuses
 
 
 @pytest.fixture

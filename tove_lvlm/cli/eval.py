@@ -11,7 +11,29 @@ import typer
 from ..config import UserError
 from .app import JsonFlag, app, choose_device, console
 
+
+def _option(annotation, help_text: str, panel: str | None = None, flag: str | None = None, **more):
+    return Annotated[annotation, typer.Option(*([flag] if flag else []), help=help_text, rich_help_panel=panel, **more)]
+
+
 _DATA, _ASK, _OTHER = "Data", "Asking a model", "Instead of a task"
+Data = _option(Path, "Root with `playground`, or an official site's files.", _DATA)
+Labels = _option(list[Path] | None, "Label files: a b c.", _DATA)
+Images = _option(Path | None, "Image folder.", _DATA)
+Limit = _option(int | None, "Only so many questions.", _DATA, min=1)
+Prompt = _option(str | None, "Instead of the task's: text with {question}.", _ASK)
+BatchSize = _option(int, "Questions at a time.", _ASK, min=1)
+MaxNewTokens = _option(int | None, "Else the task's.", _ASK, min=1)
+Temperature = _option(float, "0: greedy.", _ASK, min=0.0)
+TopP = _option(float, "With a temperature.", _ASK)
+NumBeams = _option(int, "Beam search.", _ASK, min=1)
+Seed = _option(int, "With a temperature, or of --miniature.", _ASK, min=0)
+Dtype = _option(str | None, "float32, bfloat16 or float16; else the checkpoint's.", _ASK)
+Device = _option(str | None, "Else CUDA when there is one.", _ASK)
+ListTasks = _option(bool, "What is found of each benchmark below --data.", _OTHER, "--list")
+Miniature = _option(Path | None, "Write the miniature world's benchmarks to here.", _OTHER)
+Scenes = _option(int, "Of --miniature.", _OTHER, min=1)
+Force = _option(bool, "Of compare: compare all the same.", _OTHER, "--force")
 
 
 @app.command(name="eval")
@@ -24,33 +46,23 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Folder for answers and record.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse broken data instead of counting it.")] = False,
     as_json: JsonFlag = False,
-    data: Annotated[
-        Path, typer.Option(help="Root with `playground`, or an official site's files.", rich_help_panel=_DATA)
-    ] = Path("."),
-    labels: Annotated[list[Path] | None, typer.Option(help="Label files: a b c.", rich_help_panel=_DATA)] = None,
-    images: Annotated[Path | None, typer.Option(help="Image folder.", rich_help_panel=_DATA)] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many questions.", min=1, rich_help_panel=_DATA)] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="Instead of the task's: text with {question}.", rich_help_panel=_ASK)
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Questions at a time.", min=1, rich_help_panel=_ASK)] = 16,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Else the task's.", min=1, rich_help_panel=_ASK)] = None,
-    temperature: Annotated[float, typer.Option(help="0: greedy.", min=0.0, rich_help_panel=_ASK)] = 0.0,
-    top_p: Annotated[float, typer.Option(help="With a temperature.", rich_help_panel=_ASK)] = 1.0,
-    num_beams: Annotated[int, typer.Option(min=1, rich_help_panel=_ASK)] = 1,
-    seed: Annotated[int, typer.Option(help="With a temperature.", rich_help_panel=_ASK)] = 0,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; else the checkpoint's.", rich_help_panel=_ASK)
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Else CUDA when there is one.", rich_help_panel=_ASK)] = None,
-    list_tasks: Annotated[
-        bool, typer.Option("--list", help="What is found of each benchmark below --data.", rich_help_panel=_OTHER)
-    ] = False,
-    miniature: Annotated[
-        Path | None, typer.Option(help="Write the miniature world's benchmarks to here.", rich_help_panel=_OTHER)
-    ] = None,
-    scenes: Annotated[int, typer.Option(help="Of --miniature.", min=1, rich_help_panel=_OTHER)] = 300,
-    force: Annotated[bool, typer.Option("--force", help="Of compare.", rich_help_panel=_OTHER)] = False,
+    data: Data = Path("."),
+    labels: Labels = None,
+    images: Images = None,
+    limit: Limit = None,
+    prompt: Prompt = None,
+    batch_size: BatchSize = 16,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    num_beams: NumBeams = 1,
+    seed: Seed = 0,
+    dtype: Dtype = None,
+    device: Device = None,
+    list_tasks: ListTasks = False,
+    miniature: Miniature = None,
+    scenes: Scenes = 300,
+    force: Force = False,
 ) -> None:
     """Score a benchmark as its official script does: a model, or answers that exist.
 
@@ -68,24 +80,27 @@ def evaluate(
         return _write_miniature(miniature, scenes, seed)
     if task == "compare":
         return _compare(further or [], force, as_json)
+    _check(task, answers, model, bool(further and not labels), limit)
+    files = [*(labels or []), *map(Path, further or [])]
+    if model is None:
+        return _show(_score(task, answers, files, data, convention, prompt, output, strict), as_json)
+    decoding = {"temperature": temperature, "top_p": top_p, "num_beams": num_beams, "seed": seed}
+    asked = {"batch_size": batch_size, "dtype": dtype, "strict": strict, "output": output, "model": model}
+    read = {"convention": convention, "prompt": prompt, "limit": limit}
+    with _quiet_ranks(), contextlib.redirect_stdout(sys.stderr):  # stdout may be somebody's JSON
+        result = _ask(task, files, images, data, read, asked, decoding, max_new_tokens, device)
+    return _show(result, as_json)
+
+
+def _check(task: str | None, answers: Path | None, model: Path | None, stray: bool, limit: int | None) -> None:
     if task is None:
         raise UserError("name a task (`tove eval --list` shows them), or give --list, --miniature DIR or `compare A B`")
-    if further and not labels:
-        raise UserError(f"unexpected `{' '.join(further)}`; label files are given as --labels a b c")
+    if stray:
+        raise UserError("one task at a time; label files are given as --labels a b c")
     if (answers is None) == (model is None):
         raise UserError("give either --model FOLDER or --answers FILE")
-    label_files = [*(labels or []), *map(Path, further or [])]
-    if answers is not None:
-        if limit is not None:
-            raise UserError("--limit goes with --model; an answers file is scored as a whole")
-        result = _score(task, answers, label_files, data, convention, prompt, output, strict)
-    else:
-        decoding = {"temperature": temperature, "top_p": top_p, "num_beams": num_beams, "seed": seed}
-        asked = {"batch_size": batch_size, "dtype": dtype, "strict": strict, "output": output, "model": model}
-        read = {"convention": convention, "prompt": prompt, "limit": limit}
-        with _quiet_ranks(), contextlib.redirect_stdout(sys.stderr):  # stdout may be somebody's JSON
-            result = _ask(task, label_files, images, data, read, asked, decoding, max_new_tokens, device)
-    _show(result, as_json)
+    if answers is not None and limit is not None:
+        raise UserError("--limit goes with --model; an answers file is scored as a whole")
 
 
 def _list(data: Path, as_json: bool) -> None:
@@ -128,15 +143,13 @@ def _score(
     output: Path | None,
     strict: bool,
 ) -> dict:
-    from ..eval import record
-    from ..eval.find import find
+    from ..eval.find import asked_prompt, find
     from ..eval.run import read_bench, score_answers, task_class
 
-    labels = labels or list(find(task_class(task), data, images=False).labels)
-    result = score_answers(read_bench(task, labels, convention, prompt), answers, strict)
-    if output is not None:
-        record.save(output, result)
-    return result
+    if not labels:
+        labels = list(find(task_class(task), data, images=False).labels)
+        prompt = prompt or asked_prompt(task, data)
+    return score_answers(read_bench(task, labels, convention, prompt), answers, strict, output)
 
 
 def _ask(

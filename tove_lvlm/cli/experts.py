@@ -101,7 +101,7 @@ def _print(rows: list[dict[str, Any]], setting: dict[str, Any] | None, details: 
         out.print("`tove experts NAME` shows all that one declares; NAME may also be timm/NAME or open_clip/NAME/TAG.")
     for row in rows:
         if row["needs"] and not details:
-            out.print(f"{row['name']} needs a library that is not installed: {row['needs']}", markup=False)
+            out.print(f"{row['name']}: {row['needs']}", markup=False)
     if setting is not None:
         console.print(times_line(setting), markup=False, soft_wrap=True)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def fetch(
-    tower: Annotated[Path, typer.Argument(help="A tower's YAML.")],
+    tower: Annotated[Path, typer.Argument(help="A tower's YAML, or the folder of a light one.")],
     to: Annotated[Path, typer.Option(help="The mirror folder; it may hold a part already, or other towers' weights.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be downloaded.")] = False,
     options: Options = None,
@@ -33,12 +33,12 @@ def fetch(
     from huggingface_hub import constants
 
     from .. import mirror
-    from ..tower.configuration_yaml import read_tower_yaml
+    from ..tower.parts import read_parts
 
     if constants.is_offline_mode():
         raise UserError("HF_HUB_OFFLINE is set, so nothing can be downloaded; unset it for this command")
-    config = read_tower_yaml(tower, [*(options or []), *(further or [])])
-    repositories = mirror.plan(config.parts, to)
+    parts = read_parts(tower, [*(options or []), *(further or [])])
+    repositories = mirror.plan(parts, to)
     mirror.check_space(repositories, to)
     states = _states(repositories, to)
     refused: list[str] = []
@@ -46,7 +46,7 @@ def fetch(
         with _progress(repositories) as progress:
             fetched, refused = mirror.fill(repositories, to, progress)
         states = {name: _after(name, state, fetched, refused) for name, state in states.items()}
-    report = {"to": str(to), "repositories": _rows(repositories, states), "elsewhere": _elsewhere(config.parts)}
+    report = {"to": str(to), "repositories": _rows(repositories, states), "elsewhere": _elsewhere(parts)}
     if as_json:
         print(json.dumps(report | {"refused": refused}))
     else:

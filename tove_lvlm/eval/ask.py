@@ -17,15 +17,14 @@ from .. import dist, provenance
 from ..config import UserError
 from ..lvlm.batching import Decoding
 from ..lvlm.loading import TOWER, Loaded, load_model, locate
-from ..storage import fingerprint, save_json
+from ..storage import fingerprint
 from . import generate, record
 from .problems import Problems
-from .run import Bench
+from .run import Bench, conclude
 from .store import ANSWERS, Shard, Store
-from .task import LIKELIHOOD, Item
+from .task import LIKELIHOOD
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-UPLOAD = "upload.json"
 RANKED = {"ranked_by": "log-likelihood, summed over the answer's tokens and </s>"}
 """In place of a decoding where choices are ranked."""
 _PATIENCE = 1800.0
@@ -177,19 +176,9 @@ def _ask_share(
 
 def _finish(bench: Bench, settings: Settings, store: Store, made_by: dict[str, Any]) -> dict[str, Any]:
     rows = store.finish()
-    asked: list[Item] = bench.items
-    texts = {item.question_id: rows[item.question_id]["text"] for item in asked if item.question_id in rows}
-    score = bench.score(texts) if bench.is_labelled else None
-    if settings.strict:
-        bench.problems.refuse()
+    texts = {item.question_id: rows[item.question_id]["text"] for item in bench.items if item.question_id in rows}
     answers = {"file": ANSWERS, "sha256": record.sha256(settings.output / ANSWERS), "n": len(texts)}
-    upload = bench.task.upload(asked, texts)
-    if upload is not None:
-        save_json(settings.output / UPLOAD, upload)
-        answers["upload"] = UPLOAD
-    result = record.score_record(bench, score, answers=answers, made_by=made_by)
-    record.save(settings.output, result)
-    return result
+    return conclude(bench, texts, answers, strict=settings.strict, output=settings.output, made_by=made_by)
 
 
 def about_model(loaded: Loaded, name: str) -> dict[str, Any]:

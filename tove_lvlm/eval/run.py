@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..config import UserError
 from ..registry import nearest
+from ..storage import save_json
 from . import (
     record,
     tasks,  # noqa: F401  fills TASKS
@@ -13,6 +15,8 @@ from . import (
 from .answers import Answer, match, read_answers
 from .problems import Problems
 from .task import TASKS, Item, Score, Task
+
+UPLOAD = "upload.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +112,14 @@ def _ask_otherwise(task: Task, prompt: str, labels: Sequence[Path], usual: Seque
     return items
 
 
-def score_answers(bench: Bench, answers_file: Path, strict: bool = False) -> dict:
+def score_answers(bench: Bench, answers_file: Path, strict: bool = False, output: Path | None = None) -> dict[str, Any]:
     """Score an answers file.
 
     Args:
         bench: What was asked.
         answers_file: In any of the forms that `read_answers` takes.
-        strict: Refuse whatever is wrong instead of counting it.
+        strict: As for `conclude`.
+        output: As for `conclude`.
 
     Returns:
         The score record.
@@ -124,15 +129,50 @@ def score_answers(bench: Bench, answers_file: Path, strict: bool = False) -> dic
     """
     given = read_answers(answers_file, bench.problems)
     texts = match(bench.items, given, bench.problems)
-    score = bench.score(texts)
+    answers = {"file": answers_file.name, "sha256": record.sha256(answers_file), "n": len(given)}
+    known = _asked_as_told(bench.items, given)
+    return conclude(bench, texts, answers, strict=strict, output=output, prompt_known=known)
+
+
+def conclude(
+    bench: Bench,
+    texts: Mapping[str, str],
+    answers: Mapping[str, Any],
+    *,
+    strict: bool,
+    output: Path | None,
+    prompt_known: bool = True,
+    made_by: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Score answers and write down what is known of them.
+
+    Args:
+        bench: What was asked.
+        texts: Question id -> answer.
+        answers: What the record says of the file that they are in.
+        strict: Refuse whatever is wrong instead of counting it.
+        output: Folder for the record and, where a test server takes one, the upload file; none writes nothing. Without
+            public labels only a folder makes sense.
+        prompt_known: As in `record.score_record`.
+        made_by: As there.
+
+    Returns:
+        The score record.
+
+    Raises:
+        UserError: There is nothing to score with and nowhere to write, or something is wrong and `strict`.
+    """
+    score = bench.score(texts) if bench.is_labelled or output is None else None
     if strict:
         bench.problems.refuse()
-    return record.score_record(
-        bench,
-        score,
-        prompt_known=_asked_as_told(bench.items, given),
-        answers={"file": answers_file.name, "sha256": record.sha256(answers_file), "n": len(given)},
-    )
+    upload = None if output is None else bench.task.upload(bench.items, texts)
+    if output is not None and upload is not None:
+        save_json(output / UPLOAD, upload)
+        answers = {**answers, "upload": UPLOAD}
+    result = record.score_record(bench, score, answers=answers, prompt_known=prompt_known, made_by=made_by)
+    if output is not None:
+        record.save(output, result)
+    return result
 
 
 def _asked_as_told(items: Sequence[Item], answers: Sequence[Answer]) -> bool:

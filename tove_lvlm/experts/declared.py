@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..config import UserError, parse
+from ..config import ConfigError, UserError, parse
 from ..licenses import commercial_use
 from ..sources import WEIGHT_KEYS, WeightSource
 from .catalogue import FOLDER, catalogue, expanded
@@ -120,6 +120,17 @@ def declare(given: str | Mapping[str, Any], where: str = "expert") -> Declaratio
     except ImportError as error:
         network, problem = None, str(error)
     return declaration_of(fields, weights, network, about=about, problem=problem)
+
+
+def _listed(name: str) -> Declaration:
+    """As `declare`, and a network that this version of its library cannot build does not spoil the list."""
+    try:
+        return declare(name, "catalogue")
+    except ConfigError as error:
+        entry = expanded(name, "catalogue")
+        own = {key: value for key, value in entry.items() if key not in WEIGHT_KEYS}
+        fields, weights = parse_expert(own, "catalogue"), _weights(entry, "catalogue")
+        return declaration_of(fields, weights, None, about=catalogue()[name]["about"], problem=str(error))
 
 
 def declaration_of(
@@ -245,5 +256,5 @@ def find_declarations(names: list[str], kind: str | None = None) -> list[Declara
     """
     if kind not in (None, "embedding", "low_level"):
         raise UserError(f"--kind is `{kind}`; valid: embedding | low_level")
-    found = [declare(name) for name in names or catalogue()]
+    found = [declare(name) for name in names] if names else [_listed(name) for name in catalogue()]
     return [item for item in found if kind is None or (item.network and item.network.kind == kind)]

@@ -39,8 +39,8 @@ class HED(Expert):
     @classmethod
     def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:
         size = fields["image_size"]
-        if size % cls.patch_size:
-            return super().shape_of({**fields, "channels": None})  # says which sizes fit
+        if fields["channels"] is not None or size % cls.patch_size:
+            return super().shape_of(fields)  # as stated; else it says which sizes fit
         return (1, size, size) if fields["output"] == "map" else (_WIDTHS[-1], size // 16, size // 16)
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:

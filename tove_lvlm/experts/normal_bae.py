@@ -44,12 +44,12 @@ class NormalBae(Expert):
     @classmethod
     def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:
         size = fields["image_size"]
-        if size % cls.patch_size:
-            return super().shape_of({**fields, "channels": None})  # says which sizes fit
+        if fields["channels"] is not None or size % cls.patch_size:
+            return super().shape_of(fields)  # as stated; else it says which sizes fit
         return (3, size, size) if fields["output"] == "map" else (_EIGHTH_CHANNELS, size // 8, size // 8)
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
-        """Unit normals (B, 3, H, W) at full resolution, x left, y down and z to the camera; or (B, 512, H/8, W/8).
+        """Unit normals (B, 3, H, W), x to the left, y up, z to the camera; or features (B, 512, H/8, W/8).
 
         The features are those that the decoder's first normals are read from; its per-pixel layers are not run.
         """
@@ -61,7 +61,7 @@ class NormalBae(Expert):
         return decoder(grids)[0][-1][:, :3]  # the fourth channel is how sure it is
 
     def picture(self, grid_BCHW: torch.Tensor) -> torch.Tensor:
-        """Normals as colours, as its own detector paints them."""
+        """Normals as colours, as its own detector paints them: red to the left, green up, blue to the camera."""
         return normals_picture(grid_BCHW)
 
     def adapt_weights(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -5,9 +5,9 @@ the image, and the field of view of the fields (60 degrees by default). A relati
 up to scale and shift; it is brought to [0, 1] over the image and then to depth z = 1 / (f + (1 - f) d), where 1 / f is
 how many times farther the farthest point is (`depth_range`). A map in metres is taken as it is (`inverse: false`).
 
-Each pixel (u, v) is lifted to the point P = z ((u - cu) / focal, (v - cv) / focal, 1). The normal is the normalised
-cross product of P's differences along v and u, so that it looks at the camera: x right, y down, z away from the camera,
-hence z < 0 on every visible surface. NormalBae's axes are the same but for the sign of x and z (tested).
+Each pixel (u, v) is lifted to the point P = z ((u - cu) / focal, (v - cv) / focal, 1), and the normal is the normalised
+cross product of P's differences along u and v. Its axes are NormalBae's: x to the left, y up, z to the camera, so that
+(0, 0, 1) is a wall seen from the front.
 
 Shapes: B images, H W pixels.
 """
@@ -38,22 +38,21 @@ class NormalsFromDepth(Expert):
             raise ConfigError(
                 f"expert `{fields['name']}`: `depth` gives a map of {self.depth.spec.channels} channels; expected 1"
             )
-        self.library, self.patch_size = self.depth.library, self.depth.patch_size
+        self.patch_size = self.depth.patch_size
 
     @classmethod
     def architecture_of(cls, fields: Mapping[str, Any]) -> str:
         return f"normals of {fields['depth'].get('family')}"
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
-        """Unit normals (B, 3, H, W): x right, y down, z away from the camera."""
+        """Unit normals (B, 3, H, W): x to the left, y up, z to the camera."""
         map_B1HW = self.depth(pixels_B3HW).float()
         z_B1HW = _depth_of(map_B1HW, self.fields["depth_range"]) if self.fields["inverse"] else map_B1HW
         return normals_of(z_B1HW, self.fields["field_of_view"]).to(pixels_B3HW.dtype)
 
     def picture(self, grid_BCHW: torch.Tensor) -> torch.Tensor:
-        """Normals as colours: x, y, z from -1..1 to red, green, blue; what faces the camera is bluish."""
-        facing_BCHW = grid_BCHW.float() * torch.tensor([1.0, -1.0, -1.0], device=grid_BCHW.device).view(1, 3, 1, 1)
-        return normals_picture(facing_BCHW)
+        """Normals as colours: red to the left, green up, blue to the camera."""
+        return normals_picture(grid_BCHW)
 
     def use_attention(self, implementation: str | None) -> None:
         """As `Expert.use_attention`, of the depth expert."""
@@ -69,7 +68,7 @@ class NormalsFromDepth(Expert):
 
 
 def normals_of(z_B1HW: torch.Tensor, field_of_view: float) -> torch.Tensor:
-    """Unit normals of a depth map, (B, 3, H, W).
+    """Unit normals of a depth map, (B, 3, H, W): x to the left, y up, z to the camera.
 
     Args:
         z_B1HW: Depth along the camera's axis, above 0, in any unit.
@@ -83,7 +82,7 @@ def normals_of(z_B1HW: torch.Tensor, field_of_view: float) -> torch.Tensor:
     points_B3HW = torch.cat([x_B1HW, y_B1HW, z_B1HW], dim=1)
     along_u_B3HW = _difference(points_B3HW, dim=3)
     along_v_B3HW = _difference(points_B3HW, dim=2)
-    return F.normalize(torch.linalg.cross(along_v_B3HW, along_u_B3HW, dim=1), dim=1, eps=1e-12)
+    return F.normalize(torch.linalg.cross(along_u_B3HW, along_v_B3HW, dim=1), dim=1, eps=1e-12)
 
 
 def normals_picture(normals_B3HW: torch.Tensor) -> torch.Tensor:

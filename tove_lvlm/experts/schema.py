@@ -301,7 +301,7 @@ def complete_fields(entry: Mapping[str, Any], source: str | None, where: str) ->
             entry = {**_stated_by_open_clip(storage.load_json(folder / "open_clip_config.json")), **entry}
         elif (folder / "config.json").is_file():
             config = storage.load_json(folder / "config.json")
-            if entry["family"] == "transformers":
+            if entry["family"] in ("transformers", "depth"):
                 stated = _stated_by_transformers(config, folder / "preprocessor_config.json")
             else:
                 stated = _stated_fields(entry["family"], config)
@@ -337,9 +337,10 @@ def _stated_by_transformers(config: Mapping[str, Any], preprocessor: Path) -> di
     vision = config.get("vision_config", config)
     beside = ("architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
     found: dict[str, Any] = {"architecture": {key: value for key, value in vision.items() if key not in beside}}
-    if isinstance(vision.get("image_size"), int):
-        found["image_size"] = vision["image_size"]
     processing = storage.load_json(preprocessor) if preprocessor.is_file() else {}
+    size = vision.get("image_size") or (processing.get("size") or {}).get("height")  # a depth estimator's is there
+    if isinstance(size, int):
+        found["image_size"] = size
     for key, stated in (("mean", "image_mean"), ("std", "image_std")):
         if stated in processing:
             found[key] = list(processing[stated])

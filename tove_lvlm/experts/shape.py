@@ -31,6 +31,7 @@ def measure_shape(family: "type[Expert]", fields: Mapping[str, Any]) -> tuple[in
 def _measured(family: "type[Expert]", fields_json: str) -> tuple[int, int, int]:
     fields = json.loads(fields_json)
     size, what = fields["image_size"], f"{family.library}'s `{family.architecture_of(fields)}`"
+    expert = None
     try:
         with torch.device("meta"), torch.no_grad():
             # A shape in the fields keeps the network from asking for it while it is built.
@@ -39,6 +40,7 @@ def _measured(family: "type[Expert]", fields_json: str) -> tuple[int, int, int]:
     except (ImportError, ConfigError):
         raise
     except Exception as error:  # each library has its own
+        _check_patch(expert, size, what)
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ConfigError(
             f"expert `{fields['name']}`: {what} cannot give a grid for `image_size` {size}: {reason}"
@@ -48,10 +50,14 @@ def _measured(family: "type[Expert]", fields_json: str) -> tuple[int, int, int]:
             f"expert `{fields['name']}`: {what} gives {shape} for `image_size` {size}; expected (1, C, h, w) with a "
             "grid of at least 1 x 1"
         )
-    if expert.patch_size is not None and size % expert.patch_size:
+    _check_patch(expert, size, what)
+    return shape[1:]
+
+
+def _check_patch(expert: "Expert | None", size: int, what: str) -> None:
+    if expert is not None and expert.patch_size is not None and size % expert.patch_size:
         lower = max(1, size // expert.patch_size) * expert.patch_size
         raise ConfigError(
-            f"expert `{fields['name']}`: `image_size` {size} is not a multiple of the patch size {expert.patch_size} "
-            f"of {what}; nearest: {lower} or {lower + expert.patch_size}"
+            f"expert `{expert.fields['name']}`: `image_size` {size} is not a multiple of the patch size "
+            f"{expert.patch_size} of {what}; nearest: {lower} or {lower + expert.patch_size}"
         )
-    return shape[1:]

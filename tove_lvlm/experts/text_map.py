@@ -33,8 +33,8 @@ class TextMap(Expert):
     @classmethod
     def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:
         size = fields["image_size"]
-        if size % cls.patch_size:
-            return super().shape_of({**fields, "channels": None})  # says which sizes fit
+        if fields["channels"] is not None or size % cls.patch_size:
+            return super().shape_of(fields)  # as stated; else it says which sizes fit
         return (1, size, size) if fields["output"] == "map" else (NECK, size // 4, size // 4)
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:

@@ -20,8 +20,9 @@ def answer(
     batch_size: int = 16,
     max_new_tokens: int = 64,
     image_aspect_ratio: str = "pad",
+    decoding: Decoding | None = None,
 ) -> list[str]:
-    """Answer each question about its image, greedily until `</s>`.
+    """Answer each question about its image, until `</s>`.
 
     Args:
         model: A LLaVA model, inside peft or not.
@@ -31,6 +32,7 @@ def answer(
         batch_size: Questions that are answered together; the answers are those of batch size 1.
         max_new_tokens: Longest answer.
         image_aspect_ratio: As in training.
+        decoding: How; none is greedy with `max_new_tokens`.
 
     Raises:
         ValueError: Not one image for each question.
@@ -41,7 +43,7 @@ def answer(
     model.eval()
     rows = [encode_question(processor, model, q, image is not None) for q, image in zip(questions, images, strict=True)]
     pixels_of = PixelReader(processor.image_processor, image_aspect_ratio, apply_exif=True)
-    decoding = Decoding(max_new_tokens=max_new_tokens)
+    decoding = decoding or Decoding(max_new_tokens=max_new_tokens)
     answers = [""] * len(rows)
     for chunk in length_sorted([len(row) for row in rows], batch_size):
         pixels = [pixels_of(images[i]) for i in chunk if images[i] is not None]

@@ -7,6 +7,7 @@ columns, V vocabulary.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -27,7 +28,14 @@ def encode_answer(
     return ids, expand_image_tokens(encoded.labels, encoded.input_ids, IGNORE_INDEX, count)
 
 
-@torch.inference_mode()
+class Weighed(NamedTuple):
+    """What a model thinks of one answer."""
+
+    log_likelihood: float
+    greedy: bool
+    """Whether it is what greedy decoding says: each of its tokens is the likeliest one."""
+
+
 def log_likelihoods(
     model: nn.Module,
     processor,
@@ -47,6 +55,19 @@ def log_likelihoods(
     Returns:
         For each question one float for each of its answers; those of batch size 1 up to rounding.
     """
+    weighed = weigh(model, processor, questions, answers, pixels)
+    return [[one.log_likelihood for one in choices] for choices in weighed]
+
+
+@torch.inference_mode()
+def weigh(
+    model: nn.Module,
+    processor,
+    questions: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    pixels: Sequence[torch.Tensor | None],
+) -> list[list[Weighed]]:
+    """As `log_likelihoods`, with whether greedy decoding would give the answer."""
     rows, repeated = [], []
     for question, choices, pixels_3HW in zip(questions, answers, pixels, strict=True):
         for answer in choices:
@@ -63,5 +84,7 @@ def log_likelihoods(
     told_RK = labels_RK != IGNORE_INDEX
     log_p_RKV = logits_RKV[:, :-1].float().log_softmax(-1)
     log_p_RK = log_p_RKV.gather(-1, labels_RK.where(told_RK, 0)[..., None])[..., 0]
-    sums = iter(log_p_RK.where(told_RK, 0.0).sum(1).tolist())
-    return [[next(sums) for _ in choices] for choices in answers]
+    sums_R = log_p_RK.where(told_RK, 0.0).sum(1)
+    greedy_R = ((log_p_RKV.argmax(-1) == labels_RK) | ~told_RK).all(1)
+    weighed = map(Weighed, sums_R.tolist(), greedy_R.tolist())
+    return [[next(weighed) for _ in choices] for choices in answers]

@@ -99,6 +99,14 @@ def _index(folder: Path) -> Path | None:
     return index if index.is_file() and not (folder / _SINGLE).is_file() else None
 
 
+def _renew_card(folder: Path) -> None:
+    """The card that came along speaks of other experts."""
+    from ..tower.card import write_card
+    from ..tower.checkpoint import SOURCES_FILE
+
+    write_card(folder, SOURCES_FILE)
+
+
 # ---- writing ----
 
 
@@ -194,6 +202,8 @@ def _write(
         _edit_json(source / MODEL_FILE, target, lambda about: about["model"].update(detached=detached))
     if (source / CONFIG).is_file():
         _edit_json(source / CONFIG, target, lambda config: vision_block(config, source).update(detached=detached))
+    if kind == TOWER:
+        _renew_card(target)
     if not has_adapter(kind, source):
         return [kind]
     (target / ADAPTER).mkdir()

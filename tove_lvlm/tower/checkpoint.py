@@ -15,15 +15,16 @@ import torch
 from .. import storage
 from ..experts import Expert, build_expert
 from ..sources import ChecksumError, fetch, from_record, verify
+from .card import write_card
 from .clip import load_clip
 from .configuration import ToVEVisionConfig
+from .parts import SOURCES_FILE
 
 if TYPE_CHECKING:
     from .modeling import ToVEVisionModel
 
 logger = logging.getLogger(__name__)
 
-SOURCES_FILE = "sources.json"
 FUSION = "tove_fusion."
 _FORMAT = 1
 
@@ -99,6 +100,7 @@ def save(
         ToVEImageProcessor.for_tower(model.config).save_pretrained(folder)
         form = "light" if light else "whole"
         storage.save_json(Path(folder) / SOURCES_FILE, {"format": _FORMAT, "form": form, **model.sources})
+        write_card(folder, SOURCES_FILE)
 
 
 def _parts(model: "ToVEVisionModel") -> list[tuple[str, Mapping[str, Any] | None]]:

@@ -24,7 +24,7 @@ from ..config import ConfigError, parse, read_yaml
 from ..experts.catalogue import expanded
 from ..experts.schema import EXPERT_FIELDS, complete_fields, fields_of
 from ..registry import nearest
-from ..sources import WEIGHT_KEYS, WeightSource, WeightStatus, resolve_source, status
+from ..sources import WEIGHT_KEYS, WeightSource, resolve_source
 from ..storage import MissingWeightsError
 
 FUSION_KINDS = ("gated", "concat")
@@ -157,20 +157,6 @@ def read_tower_yaml(path: str | Path, options: Sequence[str] = ()) -> TowerConfi
     experts = [_expert(entry, index, path) for index, entry in enumerate(raw.experts)]
     check_names([expert.name for expert in experts], raw.detached, str(path))
     return TowerConfig(clip=clip, experts=experts, fusion=raw.fusion, detached=raw.detached)
-
-
-def statuses(path: str | Path, options: Sequence[str] = (), checksum: bool = True) -> dict[str, WeightStatus]:
-    """What of a tower's weights is on this machine, for `clip` and each expert that is not detached.
-
-    Args:
-        path: As for `read_tower_yaml`.
-        options: As for `read_tower_yaml`.
-        checksum: Whether files are compared with the `sha256` that the YAML gives, for which all bytes are read.
-
-    Raises:
-        UserError: The YAML does not fit, or the mirror holds another revision.
-    """
-    return {part: status(source, checksum) for part, source in read_tower_yaml(path, options).parts.items()}
 
 
 def check_names(names: Sequence[str], detached: Sequence[str], where: str) -> None:

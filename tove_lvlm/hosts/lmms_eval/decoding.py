@@ -7,33 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...config import ConfigError
+from ...lvlm.batching import Decoding
 
 logger = logging.getLogger(__name__)
 
+_LONGEST = 1024
 _FEWSHOT_DELIMITER = "\n\n"
+_NUMBERS = ("max_new_tokens", "temperature", "top_p", "num_beams")
 # What some tasks set for single models, or what says nothing that the others do not.
-_OF_OTHERS = {"image_aspect_ratio", "image_sizes", "use_cache", "do_sample"}
+_OF_OTHERS = {"image_aspect_ratio", "image_sizes", "use_cache", "do_sample", "until"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoding:
+class Wanted:
     """How one group of requests is answered."""
 
-    max_new_tokens: int = 1024
-    """Longest answer; the default is that of lmms-eval's LLaVA models."""
-    temperature: float = 0.0
-    """0 is greedy."""
-    top_p: float | None = None
-    """Of sampling; None keeps every token."""
-    num_beams: int = 1
+    decoding: Decoding
+    """Without a word of the task, greedy and as long as lmms-eval's LLaVA models answer."""
     until: tuple[str, ...] = ()
     """The answer ends before the first of these."""
-
-    def __post_init__(self) -> None:
-        for name, low in (("max_new_tokens", 1), ("temperature", 0), ("num_beams", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < low:
-                raise ConfigError(f"generation argument `{name}` is {value!r}; expected a number of at least {low}")
 
     def cut(self, text: str) -> str:
         """The answer without its stop text and what follows."""
@@ -42,7 +34,7 @@ class Decoding:
         return text.strip()
 
 
-def read_decoding(given: Mapping[str, Any]) -> Decoding:
+def read_wanted(given: Mapping[str, Any]) -> Wanted:
     r"""Read a task's `generation_kwargs`.
 
     lmms-eval adds `until: ["\n\n"]`, the delimiter of few-shot examples, to every task that names none. It would cut
@@ -52,21 +44,22 @@ def read_decoding(given: Mapping[str, Any]) -> Decoding:
         given: Not changed. An argument that means nothing here is named once in the log.
 
     Raises:
-        ConfigError: A value is out of range or of the wrong type.
+        UserError: A value is out of range or of the wrong type.
     """
-    given = dict(given)
-    until = given.pop("until", None) or []
-    if not isinstance(until, str | list | tuple) or not all(isinstance(stop, str) for stop in until):
-        raise ConfigError(f"generation argument `until` is {until!r}; expected a text or a list of texts")
+    until = given.get("until") or []
     stops = [until] if isinstance(until, str) else until
-    known = {name: given[name] for name in ("max_new_tokens", "temperature", "top_p", "num_beams") if name in given}
-    if known.get("temperature") is None or given.get("do_sample") is False:
-        known["temperature"] = 0.0
-    if not known["temperature"]:
-        known["top_p"] = None  # tasks write 0 or 1, which say nothing of greedy answers
-    for name in sorted(set(given) - set(known) - _OF_OTHERS):
+    if not isinstance(stops, list | tuple) or not all(isinstance(stop, str) for stop in stops):
+        raise ConfigError(f"generation argument `until` is {until!r}; expected a text or a list of texts")
+    known = {name: given[name] for name in _NUMBERS if given.get(name) is not None}
+    for name, value in known.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"generation argument `{name}` is {value!r}; expected a number")
+    if given.get("do_sample") is False or not known.get("temperature"):
+        known = {name: value for name, value in known.items() if name not in ("temperature", "top_p")}
+    for name in sorted(set(given) - {*_NUMBERS, *_OF_OTHERS}):
         _tell(name)
-    return Decoding(until=tuple(stop for stop in stops if stop and stop != _FEWSHOT_DELIMITER), **known)
+    decoding = Decoding(**({"max_new_tokens": _LONGEST} | known))
+    return Wanted(decoding=decoding, until=tuple(stop for stop in stops if stop and stop != _FEWSHOT_DELIMITER))
 
 
 @functools.cache  # once for each name

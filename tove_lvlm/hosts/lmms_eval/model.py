@@ -9,10 +9,12 @@ from tqdm import tqdm
 
 from ... import dist
 from ...config import ConfigError
+from ...lvlm.batching import PixelReader, length_sorted
 from ...lvlm.chat import answer
+from ...lvlm.likelihood import weigh
 from ...lvlm.loading import load_model
 from ...registry import nearest, require
-from .decoding import Decoding
+from .decoding import Wanted
 from .requests import Asked, Document, by_decoding
 
 _BATCHES_AT_ONCE = 8
@@ -108,14 +110,39 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):
         return answers
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Not offered yet."""
-        raise NotImplementedError("tove_llava does not compare likelihoods yet; choose a task that generates")
+        """Weigh the answers of `(context, answer or doc_to_target, doc_to_visual, doc_id, task, split)` requests.
+
+        Returns:
+            For each request the *negative* log-likelihood of the whole answer, `</s>` included, and whether greedy
+            decoding gives it. lmms-eval's LLaVA models return a loss too: its multiple choice takes the smallest.
+
+        Raises:
+            UserError: As for `generate_until`.
+        """
+        weighed = [(0.0, False)] * len(requests)
+        pixels_of = PixelReader(self.processor.image_processor, self.image_aspect_ratio)
+        with self._progress(len(requests)) as bar:
+            for indices in length_sorted([len(request.args[0]) for request in requests], self.batch_size):
+                asked = [self._asked(*requests[i].args) for i in indices]
+                answers = [self._continuation(*requests[i].args) for i in indices]
+                pictures = [one.picture() for one in asked]
+                pixels = [None if picture is None else pixels_of(picture) for picture in pictures]
+                contexts, choices = [one.context for one in asked], [[text.strip()] for text in answers]
+                found = weigh(self._model, self.processor, contexts, choices, pixels)
+                for i, text, (one,) in zip(indices, answers, found, strict=True):
+                    weighed[i] = (-one.log_likelihood, one.greedy)
+                    self.cache_hook.add_partial("loglikelihood", (requests[i].args[0], text), weighed[i])
+                bar.update(len(indices))
+        return weighed
+
+    def _continuation(self, _: str, answer: Any, __: Any, doc_id: int, task: str, split: str) -> str:
+        return answer if isinstance(answer, str) else str(answer(Document(self.task_dict, doc_id, task, split).fields))
 
     def _asked(self, context: str, _: Any, doc_to_visual: Any, doc_id: int, task: str, split: str) -> Asked:
         document = Document(self.task_dict, doc_id, task, split)
         return document.ask(context, doc_to_visual(document.fields))
 
-    def _rounds(self, requests: Sequence[Any], how: Decoding) -> list[list[str]]:
+    def _rounds(self, requests: Sequence[Any], how: Wanted) -> list[list[str]]:
         kept: list[list[str]] = [[] for _ in requests]
         info: list[Any] = [None] * len(requests)
         documents = [Document(self.task_dict, *request.args[4:]) for request in requests]
@@ -139,15 +166,15 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):
                     going[i] = documents[i].ask(context, visuals)
         return kept
 
-    def _answer(self, asked: Sequence[Asked], how: Decoding) -> list[str]:
+    def _answer(self, asked: Sequence[Asked], how: Wanted) -> list[str]:
         texts = answer(
             self._model,
             self.processor,
             [one.picture() for one in asked],
             [one.context for one in asked],
             batch_size=self.batch_size,
-            max_new_tokens=how.max_new_tokens,
             image_aspect_ratio=self.image_aspect_ratio,
+            decoding=how.decoding,
         )
         return [how.cut(text) for text in texts]
 

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from ...config import UserError
-from .decoding import Decoding, read_decoding
+from .decoding import Wanted, read_wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +56,9 @@ class Document:
         return Asked(context=context, where=self.where, visuals=visuals)
 
 
-def by_decoding(requests: Sequence[Any]) -> dict[Decoding, list[int]]:
+def by_decoding(requests: Sequence[Any]) -> dict[Wanted, list[int]]:
     """Indices of the requests (their second argument says how to generate), grouped and longest context first."""
-    groups: dict[Decoding, list[int]] = {}
+    groups: dict[Wanted, list[int]] = {}
     for index, request in enumerate(requests):
-        groups.setdefault(read_decoding(request.args[1]), []).append(index)
+        groups.setdefault(read_wanted(request.args[1]), []).append(index)
     return {how: sorted(found, key=lambda i: -len(requests[i].args[0])) for how, found in groups.items()}

@@ -66,10 +66,21 @@ def read_words(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Said
     return _ingredients(doc, binary.yes_or_no(results[0]))
 
 
-def read_losses(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Said]:
-    """Metrics' ingredients from the losses of "True" and "False": in lmms-eval the smaller one is the answer."""
-    (loss_true, _), (loss_false, _) = results
+def read_losses(doc: Mapping[str, Any], results: Sequence[tuple[float, bool] | str]) -> dict[str, Said]:
+    """Metrics' ingredients from the losses of "True" and "False": in lmms-eval the smaller one is the answer.
+
+    Args:
+        doc: A row of VSR.
+        results: (loss, greedy) of each. lmms-eval 0.7.3 hands them on as text, which its own multiple choice does not
+            survive.
+    """
+    loss_true, loss_false = map(loss_of, results)
     return _ingredients(doc, loss_true < loss_false)
+
+
+def loss_of(result: tuple[float, bool] | str) -> float:
+    """The loss in what a model's `loglikelihood` gave, or in its text."""
+    return float(result.strip("()").split(",")[0]) if isinstance(result, str) else float(result[0])
 
 
 def accuracy(items: Sequence[Said]) -> float:

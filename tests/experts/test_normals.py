@@ -1,0 +1,117 @@
+"""Surface normals: of known surfaces by hand, and NormalBae against the library's own network."""
+
+import math
+import types
+
+import pytest
+import torch
+from lively import lively
+
+from tove_lvlm.config import ConfigError
+from tove_lvlm.experts import build_expert, describe, normal_bae
+from tove_lvlm.experts.normals_from_depth import normals_of, normals_picture
+from tove_lvlm.storage import WeightsError
+
+DENSE = {"family": "dense_vit", "width": 24, "depth": 1, "heads": 2, "patch_size": 4, "channels": 1}
+COMPUTED = {"name": "normals", "family": "normals_from_depth", "image_size": 16, "depth": DENSE}
+
+
+@pytest.mark.parametrize("facing", [(0.0, 0.0, 1.0), (0.4, 0.0, 1.0), (-0.3, 0.5, 1.0)])
+@pytest.mark.parametrize("field_of_view", [60.0, 90.0])
+def test_normal_of_a_plane(facing, field_of_view):
+    """A plane through (0, 0, 5): its depth along each pixel's ray, and one normal everywhere, the border included."""
+    wanted = torch.tensor(facing, dtype=torch.float64)
+    wanted /= wanted.norm()
+    size = 12
+    focal = size / 2 / math.tan(math.radians(field_of_view) / 2)
+    centred = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) / focal
+    # In the axes left, up, to the camera a ray is (-u, -v, -1); the plane's point on it has ray . n * z = (0,0,-5) . n.
+    rays = torch.stack([-centred.expand(size, size), -centred[:, None].expand(size, size), -torch.ones(size, size)])
+    z_HW = -5 * wanted[2] / (rays.double() * wanted.view(3, 1, 1)).sum(0)
+    normals = normals_of(z_HW[None, None], field_of_view)
+    torch.testing.assert_close(normals, wanted.view(1, 3, 1, 1).expand(1, 3, size, size), atol=1e-9, rtol=0)
+
+
+def test_colours():
+    normals = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]).T.view(1, 3, 1, 3)
+    assert normals_picture(normals)[0, 0].tolist() == [[128, 128, 255], [255, 128, 128], [128, 0, 128]]
+
+
+@torch.no_grad()
+def test_computed_from_a_depth_expert_with_its_weights(tmp_path):
+    torch.manual_seed(0)
+    depth = build_expert({"name": "depth", **DENSE, "image_size": 16})
+    torch.save(depth.state_dict(), tmp_path / "depth.pth")
+    expert = build_expert(COMPUTED)
+    expert.load_weights(tmp_path / "depth.pth")
+    pixels = torch.randn(2, 3, 16, 16)
+    normals, map_B1HW = expert(pixels), depth(pixels)
+    assert tuple(normals.shape) == (2, *[expert.spec.channels, *expert.spec.grid]) == (2, 3, 16, 16)
+    torch.testing.assert_close(normals.norm(dim=1), torch.ones(2, 16, 16))
+    # By hand: an inverse depth, the nearest point at 1 and the farthest at 4.
+    low, high = map_B1HW.amin((2, 3), keepdim=True), map_B1HW.amax((2, 3), keepdim=True)
+    z_B1HW = 1 / (0.25 + 0.75 * (map_B1HW - low) / (high - low))
+    torch.testing.assert_close(normals, normals_of(z_B1HW, 60.0))
+    assert expert.to(torch.bfloat16)(pixels.bfloat16()).dtype == torch.bfloat16
+    assert expert.has_weights
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match=r"do not fit DenseViT"):
+        expert.load_weights(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"field_of_view": 180.0}, "`field_of_view` must be between 0 and 180"),
+        ({"depth_range": 1.0}, "`depth_range` above 1"),
+        ({"depth": {**DENSE, "channels": 3}}, "3 channels; expected 1"),
+        ({"depth": {"family": "dense"}}, "did you mean `dense_vit`"),
+        ({"output": "features"}, "valid: map"),
+    ],
+)
+def test_refusals(change, message):
+    with pytest.raises(ConfigError, match=message):
+        build_expert({**COMPUTED, **change})
+
+
+@pytest.fixture(scope="module")
+def bae():
+    """(the library's network, built as its own detector does, and ours)."""
+    expert = build_expert({"name": "normals", "family": "normal_bae", "image_size": 64})
+    nnet = type(expert.network)
+    settings = types.SimpleNamespace(mode="client", sampling_ratio=0.4, importance_ratio=0.7, architecture="BN")
+    return lively(nnet(settings), scale=0.03), expert
+
+
+@torch.no_grad()
+def test_normal_bae_is_the_librarys_network(bae, tmp_path):
+    network, expert = bae
+    file = tmp_path / "scannet.pt"
+    torch.save({"model": {f"module.{key}": tensor for key, tensor in network.state_dict().items()}}, file)
+    expert.load_weights(file)
+    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = network(pixels)[0][-1][:, :3]
+    normals = expert(pixels)
+    assert torch.equal(normals, expected)
+    torch.testing.assert_close(normals.norm(dim=1), torch.ones(1, 64, 64))
+    assert normals.std() > 0.05
+    features = build_expert({"name": "normals", "family": "normal_bae", "image_size": 64, "output": "features"})
+    features.network = expert.network
+    grid = features(pixels)
+    assert tuple(grid.shape[1:]) == (features.spec.channels, *features.spec.grid) == (512, 8, 8)
+    first = torch.nn.functional.normalize(network.decoder.out_conv_res8(grid)[:, :3], dim=1)
+    torch.testing.assert_close(first, network(pixels)[0][0][:, :3])
+    state = network.state_dict()
+    state.pop("decoder.conv2.bias")
+    torch.save({"model": state}, file)
+    with pytest.raises(WeightsError, match=r"1 missing \(network\.decoder\.conv2\.bias"):
+        expert.load_weights(file)
+
+
+def test_normal_bae_without_its_package_and_odd_sizes(monkeypatch):
+    fields = {"name": "normals", "family": "normal_bae", "image_size": 64}
+    with pytest.raises(ConfigError, match="`image_size` 100 is not a multiple of the patch size 32"):
+        describe({**fields, "image_size": 100})
+    monkeypatch.setattr(normal_bae.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"tove-lvlm\[normals\]"):
+        build_expert(fields)

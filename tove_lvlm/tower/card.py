@@ -1,0 +1,179 @@
+"""The README.md of a saved tower, a model card: its parts, where they came from, what their licences allow. Our choice.
+
+It is made from what lies in the folder (config.json, sources.json), and only takes the place of a card that was made
+here: a README without the mark is its user's and stays.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import storage
+from ..experts import describe
+from ..experts.libraries import code_license
+from ..licenses import NO, UNKNOWN, YES, commercial_use, license_of
+from ..sources import is_hub_id
+from .configuration import ToVEVisionConfig
+
+CARD_FILE = "README.md"
+MARK = "<!-- Written by tove_lvlm each time the tower is saved. Remove this line to keep a text of your own. -->"
+_SENTENCES = {
+    YES: "The licences stated for code and weights of every part allow commercial use.",
+    NO: "Commercial use is FORBIDDEN by the licence of",
+    UNKNOWN: "Whether commercial use is allowed is UNKNOWN, because of the licence of",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A line of the card: CLIP or an expert."""
+
+    name: str
+    network: str
+    """Library and architecture."""
+    gives: str
+    source: Mapping[str, Any]
+    """As in sources.json."""
+    code_license: str | None
+    detached: bool = False
+
+    @property
+    def commercial(self) -> str:
+        """`yes`, `no` or `unknown`, of code and weights."""
+        return commercial_use([self.code_license, *self._weights_license()])
+
+    def reasons(self, answer: str) -> list[str]:
+        """What of this part makes the answer what it is."""
+        named = {"code": [self.code_license], "weights": self._weights_license()}
+        return [
+            f"`{self.name}` ({what}: {license_of(license).id})"
+            for what, licenses in named.items()
+            for license in licenses
+            if license_of(license).commercial == answer
+        ]
+
+    def _weights_license(self) -> list[str | None]:
+        return [self.source.get("license")] if self.source.get("source") else []
+
+
+def write_card(folder: str | os.PathLike, sources_file: str) -> None:
+    """Write the card of a saved tower, unless a README of somebody's own is there.
+
+    Args:
+        folder: With config.json.
+        sources_file: Name of the file that says where the frozen parts came from.
+    """
+    path = Path(folder) / CARD_FILE
+    if path.is_file() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        return
+    known = Path(folder) / sources_file
+    sources = storage.load_json(known) if known.is_file() else {}
+    text = card(ToVEVisionConfig(**storage.load_json(Path(folder) / "config.json")), sources)
+    with storage.atomic_file(path) as writing:
+        writing.write_text(text, encoding="utf-8")
+
+
+def card(config: ToVEVisionConfig, sources: Mapping[str, Any]) -> str:
+    """The text.
+
+    Args:
+        config: Of the tower.
+        sources: Content of sources.json; empty where nothing is known.
+    """
+    parts = _parts(config, sources)
+    held = [part for part in parts if not part.detached]
+    rows = "\n".join(_row(part) for part in parts)
+    light = " Only the fusion is in this folder; the frozen parts are read from where the table says."
+    fused = "concatenated to" if config.fusion_settings.kind == "concat" else "fused into"
+    names = ", ".join(config.attached_names) or "none"
+    return f"""---
+{yaml.safe_dump(_front(held), sort_keys=False).strip()}
+---
+{MARK}
+
+# A ToVE vision tower
+
+CLIP with the features of {len(config.attached_names)} frozen vision experts ({names}) {fused} its tokens.
+An image of {config.image_size} x {config.image_size} pixels gives {config.num_tokens} tokens of width \
+{config.hidden_size}.{light if sources.get("form") == "light" else ""}
+
+    from tove_lvlm import ToVEVisionModel
+    tower = ToVEVisionModel.from_pretrained(folder)
+
+**{_verdict(held)}**
+
+| part | network | gives | weights | sha256 | licence of weights | licence of code | commercial use |
+|---|---|---|---|---|---|---|---|
+{rows}
+
+Licences are as the tower's YAML or the catalogue states them; this is no legal advice.
+"""
+
+
+def _front(parts: list[Part]) -> dict[str, Any]:
+    """The YAML block that the hub reads."""
+    licenses = {license_of(name).id for part in parts for name in part._weights_license()}
+    origins = [str(part.source.get("source")) for part in parts if part.source.get("source")]
+    bases = list(dict.fromkeys(origin for origin in origins if is_hub_id(origin)))
+    front = {"library_name": "tove_lvlm", "pipeline_tag": "image-feature-extraction"}
+    front["tags"] = ["tove", "vision-tower", "mixture-of-experts", "llava"]
+    front["license"] = licenses.pop() if len(licenses) == 1 and licenses != {"unknown"} else "other"
+    return front | ({"base_model": bases} if bases else {})
+
+
+def _parts(config: ToVEVisionConfig, sources: Mapping[str, Any]) -> list[Part]:
+    known, about = sources.get("experts", {}), config.clip_config
+    origin = sources.get("clip") or {}
+    clip = Part(
+        name="clip",
+        network=f"transformers: CLIP, {about['num_hidden_layers']} layers, patch {config.patch_size}",
+        gives=f"{about['hidden_size']} x {config.side}x{config.side}",
+        source=origin,
+        code_license=origin.get("code_license") or code_license("transformers"),
+    )
+    return [clip, *(_expert(entry, config, known.get(entry["name"]) or {}) for entry in config.experts)]
+
+
+def _expert(entry: Mapping[str, Any], config: ToVEVisionConfig, origin: Mapping[str, Any]) -> Part:
+    spec = describe(entry)
+    return Part(
+        name=spec.name,
+        network=f"{spec.library}: {spec.architecture}",
+        gives=f"{spec.channels} x {spec.grid[0]}x{spec.grid[1]} ({spec.output})",
+        source=origin,
+        code_license=origin.get("code_license") or code_license(spec.library),
+        detached=spec.name in config.detached,
+    )
+
+
+def _row(part: Part) -> str:
+    origin = part.source
+    name = f"{part.name} (detached)" if part.detached else part.name
+    sha256 = f"`{origin['sha256'][:16]}...`" if origin.get("sha256") else "-"
+    weights_license = (origin.get("license") or "not stated") if origin.get("source") else "-"
+    cells = [name, part.network, part.gives, _place(origin), sha256, weights_license]
+    cells += [part.code_license or "not known", part.commercial]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _place(origin: Mapping[str, Any]) -> str:
+    """Where the weights came from; of a path on the machine that wrote it only the last name."""
+    source = origin.get("source")
+    if not source:
+        return "none"
+    if os.path.isabs(source):
+        return f"a local copy (`{Path(source).name}`)"
+    file = f"/{origin['file']}" if origin.get("file") else ""
+    revision = f" at `{origin['revision']}`" if origin.get("revision") else ""
+    return f"`{source}{file}`{revision}"
+
+
+def _verdict(parts: list[Part]) -> str:
+    answers = {part.commercial for part in parts}
+    answer = next((answer for answer in (NO, UNKNOWN) if answer in answers), YES)
+    reasons = [reason for part in parts for reason in part.reasons(answer)]
+    return f"{_SENTENCES[answer]} {', '.join(reasons)}." if answer != YES else _SENTENCES[YES]
