@@ -18,14 +18,15 @@ from tove_lvlm.sources import WEIGHT_KEYS
 from tove_lvlm.tower.configuration_yaml import read_tower_yaml
 from tove_lvlm.tower.image_processing import ToVEImageProcessor
 
-# Millions of parameters, as the authors publish them (MiDaS counts two heads of DPT that depth does not use).
+# Millions of parameters, as the authors publish them (344, 123, 24.8, 97.5, 335.3, -, 72, 35) less a unit of the depth
+# networks that is never run.
 SIZES = {
-    "dpt_large": 343,
-    "dpt_hybrid_midas": 122.4,
-    "depth_anything_v2_s": 24.8,
-    "depth_anything_v2_b": 97.5,
-    "depth_anything_v2_l": 335.3,
-    "normals_from_depth": 24.8,
+    "dpt_large": 341.8,
+    "dpt_hybrid_midas": 121.2,
+    "depth_anything_v2_s": 24.7,
+    "depth_anything_v2_b": 97.2,
+    "depth_anything_v2_l": 334.1,
+    "normals_from_depth": 24.7,
     "normal_bae": 72.4,
     "dexined": 35.2,
     "hed": 14.7,
