@@ -81,10 +81,10 @@ def test_detached_experts_are_listed_and_not_summed(tiny_tower_yaml):
 
 
 def test_times_of_every_part_and_of_the_whole(tiny_tower_yaml):
-    report = tower_inventory(tiny_tower_yaml, measure=Setting(device="cpu", dtype="float32", batch_size=2))
+    report = tower_inventory(tiny_tower_yaml, measure=Setting(device="cpu", dtype="float32", batch_size=2, repeats=1))
     assert all(row["ms"] > 0 for row in report["parts"])
     assert report["total"]["ms"] > 0
-    assert report["measured"] == {"device": "cpu", "dtype": "float32", "batch_size": 2}
+    assert report["measured"] == {"device": "cpu", "dtype": "float32", "batch_size": 2, "repeats": 1}
 
 
 def test_the_command_prints_what_is_missing_and_how_to_get_it(folder, tove):
