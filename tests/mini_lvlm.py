@@ -1,6 +1,7 @@
 """The shipped miniature as an untrained LVLM whose answers depend on the image. For the tests of hosts and harnesses.
 
 Its language model knows the world's words, so it answers the world's questions with yes, no, colours and shapes.
+Shapes: V vocabulary, D width.
 """
 
 import json
@@ -22,6 +23,12 @@ def make_checkpoint(folder: Path) -> Path:
     model, processor = build_lvlm(ModelConfig(llm=str(llm), tower=str(tower)))
     with torch.no_grad():
         model.model.multi_modal_projector.linear_2.weight *= 3  # so that pictures are on the scale of words
+        # Of itself it says no to nearly everything: let a random direction decide.
+        yes, no = (processor.tokenizer.convert_tokens_to_ids(f"\u2581{word}") for word in ("yes", "no"))
+        head_VD = model.lm_head.weight
+        middle_D = (head_VD[yes] + head_VD[no]) / 2
+        step_D = torch.randn(middle_D.shape, generator=torch.Generator().manual_seed(1)) * middle_D.std()
+        head_VD[yes], head_VD[no] = middle_D + step_D, middle_D - step_D
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     (folder / MODEL_FILE).write_text(json.dumps({"image_aspect_ratio": "pad"}))

@@ -75,6 +75,12 @@ def test_list_says_what_is_there(tove, tmp_path):
     assert {row["task"] for row in json.loads(out)} >= {"pope", "vsr", "vqav2", "gqa", "textvqa", "vizwiz", "nocaps"}
 
 
+def test_deepspeeds_launcher_may_put_its_own_flag_first(tove, tmp_path):
+    code, out, _ = tove("--local_rank=1", "eval", "--list", "--data", tmp_path)
+    assert code == 0
+    assert "pope: missing." in out
+
+
 def test_two_records_side_by_side(tove, oracle, tmp_path):
     for name, convention in (("a", "official"), ("b", "official"), ("c", "lmms-eval")):
         tove("eval", *oracle, "--convention", convention, "--output", tmp_path / name)

@@ -14,7 +14,9 @@ PACKAGES = ("tove-lvlm", "torch", "transformers", "tokenizers", "timm", "open_cl
 
 
 def commit() -> str:
-    """Commit of the checkout, with `+` when it has changes; `unknown` outside git."""
+    """Commit of this package's checkout, with `+` when it has changes; `unknown` where it is installed elsewhere."""
+    if not (ROOT / ".git").exists():  # a virtual environment may lie in somebody else's repository
+        return "unknown"
     try:
         git = ["git", "-C", str(ROOT)]
         head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout

@@ -22,7 +22,7 @@ from tove_lvlm.hosts.lmms_eval import TASKS, vsr
 from tove_lvlm.hosts.lmms_eval.decoding import Wanted, read_wanted
 from tove_lvlm.hosts.lmms_eval.requests import Asked
 from tove_lvlm.lvlm.batching import Decoding
-from tove_lvlm.lvlm.chat import Chat
+from tove_lvlm.lvlm.chat import Chat, answer
 from tove_lvlm.lvlm.likelihood import log_likelihoods
 from tove_lvlm.world.benchmark_files import EVAL
 from tove_lvlm.world.benchmarks import write_benchmarks
@@ -43,7 +43,7 @@ def chat(checkpoint):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world") / "data"
-    write_benchmarks(folder, 6)
+    write_benchmarks(folder, 4)
     return folder
 
 
@@ -109,7 +109,7 @@ def run(monkeypatch, tmp_path, root, checkpoint, task_manager):
 
 
 def pope_items(root):
-    labels = sorted((root / EVAL / "pope/coco").glob("*.json"))
+    labels = sorted((root / EVAL / "pope/coco").glob("*.json"))[:2]
     Pope.prompt, kept = "{question}", Pope.prompt
     try:
         return Pope().read(labels, Problems())
@@ -279,24 +279,73 @@ def test_generation_arguments(caplog):
             read_wanted(broken)
 
 
-def test_several_rounds(checkpoint, chat, root):
+# ---- requests, one kind after the other ----
+
+ASKED = "Is there a red sphere?"
+
+
+@pytest.fixture(scope="module")
+def pictures(root) -> list[Path]:
+    return sorted((root / "val2014").iterdir())[:3]
+
+
+@pytest.fixture
+def model(chat, checkpoint, pictures, monkeypatch):
+    """`tove_llava` as the evaluator leaves it before its first request; each document is a picture's path."""
+    from tove_lvlm.hosts.lmms_eval import model
+
+    monkeypatch.setattr(
+        model,
+        "load_model",
+        lambda _: SimpleNamespace(model=chat.model, processor=chat.processor, image_aspect_ratio="pad"),
+    )
+    made = create(f"pretrained={checkpoint}", batch_size="4", device="cpu")
+    made.task_dict = {"t": {"test": pictures}}
+    return made
+
+
+def request(context: str, second, *between, doc_id: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(args=(context, second, lambda path: [Image.open(path)], *between, doc_id, "t", "test"))
+
+
+def test_every_request_is_answered_in_its_own_way_and_place(model, chat, pictures):
+    told = []
+    model.set_cache_hook(SimpleNamespace(add_partial=lambda *what: told.append(what)))
+    ways = [{"max_new_tokens": 5}, {"num_beams": 2, "max_new_tokens": 5}, {"until": "e", "max_new_tokens": 5}]
+    wanted = [(f"{'What ' * k}color is the sphere?", ways[k % 3], k % 3) for k in range(6)]
+    answers = model.generate_until([request(text, way, doc_id=i) for text, way, i in wanted])
+    for (text, way, i), said in zip(wanted, answers, strict=True):
+        decoding = Decoding(max_new_tokens=5, num_beams=way.get("num_beams", 1))
+        (expected,) = answer(chat.model, chat.processor, [pictures[i]], [text], decoding=decoding)
+        assert said == (expected.split("e")[0] if "until" in way else expected)
+    assert sorted(what[2] for what in told) == sorted(answers)
+    assert {what[0] for what in told} == {"generate_until"}
+
+
+def test_losses_and_what_greedy_decoding_says(model, chat, pictures):
+    greedy = chat.ask_many(pictures, [ASKED] * 3)
+    requests = [request(ASKED, f" {text}", doc_id=i) for i, text in enumerate(greedy)]
+    requests += [request(ASKED, lambda path: "cone", doc_id=i) for i in range(3)]
+    found = model.loglikelihood(requests)
+    assert [is_greedy for _, is_greedy in found] == [True] * 3 + [False] * 3
+    pixels = [to_pixels(Image.open(path).convert("RGB"), chat.processor.image_processor, "pad") for path in pictures]
+    choices = [[text, "cone"] for text in greedy]
+    ours = log_likelihoods(chat.model, chat.processor, [ASKED] * 3, choices, pixels)
+    np.testing.assert_allclose(np.reshape([-loss for loss, _ in found], (2, 3)).T, ours, atol=1e-4)
+
+
+def test_several_rounds(model, chat, pictures):
     """`doc_to_text` sees the answers so far, asks again, and says when it has had enough."""
-    model = create(f"pretrained={checkpoint}", batch_size="4", device="cpu")
-    pictures = sorted((root / "val2014").iterdir())[:3]
-    model.task_dict = {"t": {"test": pictures}}
     seen = []
 
-    def next_round(doc, previous_output, round_idx, previous_round_info):
-        seen.append((doc, len(previous_output), round_idx, previous_round_info))
-        finished = round_idx == 2 or doc == pictures[1]
-        return [Image.open(doc)], "Is there a red sphere?", finished, previous_output, round_idx
+    def next_round(path, previous_output, round_idx, previous_round_info):
+        seen.append((path, len(previous_output), round_idx, previous_round_info))
+        finished = round_idx == 2 or path == pictures[1]
+        return [Image.open(path)], ASKED, finished, previous_output, round_idx
 
-    requests = [
-        SimpleNamespace(args=("What color is the sphere?", {}, lambda d: [Image.open(d)], next_round, i, "t", "test"))
-        for i in range(3)
-    ]
-    answers = model.generate_until_multi_round(requests)
+    first = "What color is the sphere?"
+    answers = model.generate_until_multi_round([request(first, {}, next_round, doc_id=i) for i in range(3)])
     assert [len(rounds) for rounds in answers] == [2, 1, 2]
-    assert [rounds[0] for rounds in answers] == chat.ask_many(pictures, ["What color is the sphere?"] * 3)
-    assert answers[2][1] == chat.ask(pictures[2], "Is there a red sphere?")
+    assert [rounds[0] for rounds in answers] == chat.ask_many(pictures, [first] * 3)
+    assert answers[2][1] == chat.ask(pictures[2], ASKED)
     assert (pictures[0], 2, 2, 1) in seen

@@ -54,6 +54,7 @@ def test_weights_that_are_missing_random_or_cut_short(folder, monkeypatch, tmp_p
         by_name = {entry["name"]: entry for entry in tower["experts"]}
         by_name["shapes"].update(tiny.EXPERTS["shapes"], pretrained="nobody/has-this", license="cc-by-nc-4.0")
         by_name["cnn"].update(tiny.EXPERTS["cnn"], pretrained="none")
+        tower["experts"].append("sobel")
 
     report = tower_inventory(rewrite(folder, change))
     rows = {row["name"]: row for row in report["parts"]}
@@ -64,6 +65,7 @@ def test_weights_that_are_missing_random_or_cut_short(folder, monkeypatch, tmp_p
         "normals": "present",
         "shapes": "missing",
         "cnn": "random",
+        "sobel": "none needed",
     }
     assert report["missing"] == ["depth", "shapes"]
     assert "nobody/has-this" in rows["shapes"]["weights"]["problem"]

@@ -24,6 +24,11 @@ Options = Annotated[list[str] | None, typer.Option("--options", help="Overrides:
 FurtherOptions = Annotated[list[str] | None, typer.Argument(hidden=True)]
 
 
+@app.callback()
+def launched(local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0) -> None:
+    """DeepSpeed's launcher passes `--local_rank` before the command's own arguments; the environment has it too."""
+
+
 def choose_device(asked: str | None) -> str:
     """The device that `--device` names; without it this rank's GPU, or the CPU.
 

@@ -143,10 +143,12 @@ def _score(
     output: Path | None,
     strict: bool,
 ) -> dict:
-    from ..eval.find import find
+    from ..eval.find import asked_prompt, find
     from ..eval.run import read_bench, score_answers, task_class
 
-    labels = labels or list(find(task_class(task), data, images=False).labels)
+    if not labels:
+        labels = list(find(task_class(task), data, images=False).labels)
+        prompt = prompt or asked_prompt(task, data)
     return score_answers(read_bench(task, labels, convention, prompt), answers, strict, output)
 
 

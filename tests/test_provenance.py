@@ -1,0 +1,28 @@
+"""Where a number comes from."""
+
+import re
+import subprocess
+import sys
+
+from tove_lvlm import provenance
+
+
+def test_versions_are_those_of_installed_packages():
+    found = provenance.versions(("torch", "no-such-package"))
+    assert list(found) == ["python", "torch"]
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_commit_is_gits_and_marks_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert provenance.commit() == "unknown"
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run([*git, *command], check=True)
+    assert re.fullmatch(r"[0-9a-f]{7,}", provenance.commit())
+    (tmp_path / "new").touch()
+    assert provenance.commit().endswith("+")
+
+
+def test_hardware_of_a_cpu_has_its_cores():
+    assert re.search(r".+, \d+ cores$", provenance.hardware())
