@@ -132,6 +132,6 @@ def test_sizes_that_do_not_fit_and_other_models_are_refused():
         describe({**fields, "image_size": 384})
     with pytest.raises(ConfigError, match="no depth estimator `clip_vision_model`"):
         describe({**fields, "architecture": {"model_type": "clip_vision_model"}})
-    glpn = {"model_type": "glpn", "hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}
+    glpn = {"model_type": "glpn", "hidden_sizes": [8, 8, 40, 8], "depths": [1, 1, 1, 1]}
     with pytest.raises(ConfigError, match="`glpn` is no depth estimator of the kind of DPT"):
         describe({**fields, "architecture": glpn})
