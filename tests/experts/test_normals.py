@@ -2,14 +2,18 @@
 
 import math
 import types
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from lively import lively
+from skimage import data
 
 from tove_lvlm.config import ConfigError
 from tove_lvlm.experts import build_expert, describe, normal_bae
-from tove_lvlm.experts.normals_from_depth import normals_of, normals_picture
+from tove_lvlm.experts.normals_from_depth import depth_of, normals_of, normals_picture
 from tove_lvlm.storage import WeightsError
 
 DENSE = {"family": "dense_vit", "width": 24, "depth": 1, "heads": 2, "patch_size": 4, "channels": 1}
@@ -30,6 +34,19 @@ def test_normal_of_a_plane(facing, field_of_view):
     z_HW = -5 * wanted[2] / (rays.double() * wanted.view(3, 1, 1)).sum(0)
     normals = normals_of(z_HW[None, None], field_of_view)
     torch.testing.assert_close(normals, wanted.view(1, 3, 1, 1).expand(1, 3, size, size), atol=1e-9, rtol=0)
+
+
+def test_of_a_photographed_room_the_floor_looks_up_and_the_wall_at_the_camera():
+    """Middlebury's measured disparity, an inverse depth with a few holes, as a relative estimator would give it."""
+    disparity = np.load(Path(data.data_dir) / "motorcycle_disp.npz")["arr_0"]
+    disparity = np.where(np.isfinite(disparity) & (disparity > 0), disparity, np.nan)
+    disparity = torch.from_numpy(np.nan_to_num(disparity, nan=np.nanmedian(disparity))).float()[None, None]
+    square = F.interpolate(disparity[..., 120:620], size=224, mode="bilinear", antialias=True)
+    normals = normals_of(depth_of(square, 4.0), 60.0)
+    floor, wall = normals[0, :, -35:].mean((1, 2)), normals[0, :, 40:90, 15:75].mean((1, 2))
+    assert floor[1] > 0.85, floor
+    assert wall[2] > 0.4, wall
+    assert wall[1].abs() < 0.25, wall
 
 
 def test_colours():

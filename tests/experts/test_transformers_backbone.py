@@ -8,14 +8,22 @@ from transformers import (
     CLIPModel,
     CLIPVisionConfig,
     CLIPVisionModel,
+    Dinov2Config,
+    Dinov2Model,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     SamVisionConfig,
     SamVisionModel,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
     SiglipConfig,
     SiglipModel,
     SiglipVisionConfig,
     SiglipVisionModel,
+    ViTConfig,
+    ViTModel,
 )
 
 from tove_lvlm.config import ConfigError
@@ -28,11 +36,14 @@ MLP = {"intermediate_size": 48}
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 MODELS = {
     "clip": lambda: CLIPVisionModel(CLIPVisionConfig(**SIZES, **MLP)),
+    "dinov2_plain": lambda: Dinov2Model(Dinov2Config(**SIZES)),
     "dinov2": lambda: Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**SIZES, num_register_tokens=3)),
+    "dinov3": lambda: DINOv3ViTModel(DINOv3ViTConfig(**SIZES, **MLP, num_register_tokens=2)),
+    "vit": lambda: ViTModel(ViTConfig(**SIZES, **MLP), add_pooling_layer=False),
     "siglip": lambda: SiglipVisionModel(SiglipVisionConfig(**SIZES, **MLP)),
     "sam": lambda: SamVisionModel(SamVisionConfig(**SIZES, output_channels=12, window_size=2)),
 }
-PREFIX_TOKENS = {"clip": 1, "dinov2": 4, "siglip": 0}
+PREFIX_TOKENS = {"clip": 1, "dinov2_plain": 1, "dinov2": 4, "dinov3": 3, "vit": 1, "siglip": 0}
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -62,6 +73,68 @@ def test_grid_is_the_librarys_own_forward(kind, tmp_path):
     assert grid.shape == (2, expert.spec.channels, 4, 4)
     assert torch.equal(grid, expected)
     assert not any(parameter.requires_grad for parameter in expert.parameters())
+
+
+@pytest.mark.parametrize("kind", PREFIX_TOKENS)
+def test_another_image_size_is_the_librarys_own_resampling(kind, tmp_path):
+    model = lively(MODELS[kind]())
+    model.save_pretrained(tmp_path)
+    larger = torch.randn(1, 3, 24, 24)
+    options = {"interpolate_pos_encoding": True} if kind in ("clip", "vit", "siglip") else {}
+    with torch.no_grad():
+        grid = expert_of(tmp_path, image_size=24)(larger)
+        expected = model(larger, **options).last_hidden_state[:, PREFIX_TOKENS[kind] :]
+    assert grid.shape == (1, 24, 6, 6)
+    assert torch.equal(grid.flatten(2).transpose(1, 2), expected)
+
+
+def test_sams_positions_are_resampled_when_they_are_read(tmp_path):
+    model = lively(SamVisionModel(SamVisionConfig(**SIZES, output_channels=12, window_size=0)))
+    with torch.no_grad():
+        encoder = model.vision_encoder
+        encoder.pos_embed.copy_(torch.arange(4.0)[None, :, None, None].expand_as(encoder.pos_embed))
+        for layer in encoder.layers:
+            layer.attn.rel_pos_h.copy_(torch.arange(7.0)[:, None].expand_as(layer.attn.rel_pos_h))
+    model.save_pretrained(tmp_path)
+    expert = expert_of(tmp_path, image_size=32)
+    large = expert.backbone.vision_encoder
+    assert expert.spec.grid == (8, 8)
+    rows_8 = large.pos_embed[0, :, 0, 0]
+    assert rows_8.mean().item() == pytest.approx(1.5, abs=1e-4)
+    assert (rows_8.diff() > 0).all()
+    torch.testing.assert_close(large.pos_embed[0, :, 3, 5], rows_8)
+    attention = encoder.layers[0].attn
+    own = attention.get_rel_pos(8, 8, attention.rel_pos_h)  # what SAM itself makes of the table for another size
+    wide = large.layers[0].attn
+    torch.testing.assert_close(wide.get_rel_pos(8, 8, wide.rel_pos_h), own)
+    assert torch.isfinite(expert(torch.randn(1, 3, 32, 32))).all()
+
+
+@pytest.mark.parametrize("size", [16, 24])
+def test_siglip_2_of_any_image_size(size, tmp_path):
+    """Its NaFlex encoder takes patches; they are cut as its own image processor cuts them."""
+    from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
+
+    sizes = {key: value for key, value in SIZES.items() if key != "image_size"}
+    model = lively(Siglip2VisionModel(Siglip2VisionConfig(**sizes, **MLP, num_patches=16)))
+    model.save_pretrained(tmp_path)
+    pixels_3HW, side = torch.randn(3, size, size), size // 4
+    flat_NP = torch.as_tensor(convert_image_to_patches(pixels_3HW.numpy(), 4))
+    with torch.no_grad():
+        expected = model(
+            flat_NP[None], pixel_attention_mask=torch.ones(1, side * side), spatial_shapes=torch.tensor([[side, side]])
+        ).last_hidden_state
+        grid = expert_of(tmp_path, image_size=size)(pixels_3HW[None])
+    assert grid.shape == (1, 24, side, side)
+    torch.testing.assert_close(grid.flatten(2).transpose(1, 2), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_size_that_it_was_trained_at_need_not_be_a_multiple_of_the_patch(tmp_path):
+    odd = SIZES | {"image_size": 18}
+    lively(SiglipVisionModel(SiglipVisionConfig(**odd, **MLP))).save_pretrained(tmp_path)
+    assert expert_of(tmp_path).spec.grid == (4, 4)
+    with pytest.raises(ConfigError, match="`image_size` 22 is not a multiple of the patch size 4 .* nearest: 20 or 24"):
+        expert_of(tmp_path, image_size=22)
 
 
 def test_earlier_layer(tmp_path):

@@ -12,6 +12,11 @@ from ..config import ConfigError
 from .base import EXPERTS, Expert
 from .transformers_backbone import renamed
 
+# The first fusion layer has nothing to add to, so that its first residual unit is never called. Intel's DPT files lack
+# it and Depth Anything's hold it; here it does not exist.
+_FIRST_UNIT = "neck.fusion_stage.layers.0.residual_layer1"
+_NEVER_RUN = (f"{_FIRST_UNIT}.", "dpt.pooler.")
+
 
 @EXPERTS.register("depth")
 class DepthEstimator(Expert):
@@ -65,12 +70,14 @@ class DepthEstimator(Expert):
     def adapt_weights(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Keys are those of transformers' `...ForDepthEstimation`; what earlier versions of it named is renamed by it.
 
-        A pooler, which the estimator has no use for and some files hold, is left out.
+        What is never run, and some files hold and some do not, is left out.
         """
-        own = self.network.state_dict()
-        tensors = {key: tensor for key, tensor in tensors.items() if ".pooler." not in key or key in own}
-        if tensors.keys() != own.keys():
-            tensors = renamed(self.network, tensors)
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(_NEVER_RUN)}
+        if tensors.keys() != self.network.state_dict().keys():
+            # transformers renames what is complete for its own network, which has the unit that is never run.
+            like = self.network.neck.fusion_stage.layers[1].residual_layer1.state_dict()
+            tensors = renamed(self.network, {**tensors, **{f"{_FIRST_UNIT}.{key}": one for key, one in like.items()}})
+            tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(_NEVER_RUN)}
         return {f"network.{key}": tensor for key, tensor in tensors.items()}
 
 
@@ -80,9 +87,14 @@ def _create(fields: Mapping[str, Any]) -> torch.nn.Module:
     known = dict(fields["architecture"])
     kind = known.pop("model_type", None)
     try:
-        return AutoModelForDepthEstimation.from_config(AutoConfig.for_model(kind, **known))
+        network = AutoModelForDepthEstimation.from_config(AutoConfig.for_model(kind, **known))
     except ValueError as error:
         raise ConfigError(
             f"expert `{fields['name']}`: transformers has no depth estimator `{kind}` of these sizes; give the config "
             f"of one, such as `model_type: dpt` or `depth_anything` ({str(error).splitlines()[0][:120]})"
         ) from error
+    fusion = getattr(getattr(network, "neck", None), "fusion_stage", None)
+    if not hasattr(fusion, "layers"):
+        raise ConfigError(f"expert `{fields['name']}`: `{kind}` is no depth estimator of the kind of DPT")
+    fusion.layers[0].residual_layer1 = None
+    return network

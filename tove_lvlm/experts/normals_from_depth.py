@@ -47,7 +47,7 @@ class NormalsFromDepth(Expert):
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         """Unit normals (B, 3, H, W): x to the left, y up, z to the camera."""
         map_B1HW = self.depth(pixels_B3HW).float()
-        z_B1HW = _depth_of(map_B1HW, self.fields["depth_range"]) if self.fields["inverse"] else map_B1HW
+        z_B1HW = depth_of(map_B1HW, self.fields["depth_range"]) if self.fields["inverse"] else map_B1HW
         return normals_of(z_B1HW, self.fields["field_of_view"]).to(pixels_B3HW.dtype)
 
     def picture(self, grid_BCHW: torch.Tensor) -> torch.Tensor:
@@ -91,7 +91,13 @@ def normals_picture(normals_B3HW: torch.Tensor) -> torch.Tensor:
     return coloured_B3HW.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def _depth_of(map_B1HW: torch.Tensor, depth_range: float) -> torch.Tensor:
+def depth_of(map_B1HW: torch.Tensor, depth_range: float) -> torch.Tensor:
+    """Depth of an inverse depth without scale and shift, the nearest point of an image at 1.
+
+    Args:
+        map_B1HW: Near is large.
+        depth_range: Where the farthest point of an image is.
+    """
     low, high = map_B1HW.amin((2, 3), keepdim=True), map_B1HW.amax((2, 3), keepdim=True)
     nearness_B1HW = (map_B1HW - low) / (high - low).clamp(min=1e-6)
     return 1 / (1 / depth_range + (1 - 1 / depth_range) * nearness_B1HW)

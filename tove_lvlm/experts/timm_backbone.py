@@ -17,6 +17,8 @@ from .base import EXPERTS, Expert
 
 HEAD_KEYS = ("head.", "fc.", "classifier.", "head_dist.", "head_drop.", "attn_pool.", "fc_norm.", "pre_logits.")
 """Tensors of a classifier, which a file with whole-model weights may hold and the expert does not use."""
+_NORM_IN_HEAD = ("timm.models.hiera", "timm.models.hieradet_sam2")
+"""Networks whose final norm belongs to their head: they refuse to be asked for it."""
 
 
 @EXPERTS.register("timm")
@@ -83,7 +85,10 @@ def _create(fields: Mapping[str, Any]) -> nn.Module:
     name, args = fields["architecture"], dict(fields["model_args"])
     cfg = _pretrained_cfg(name, f"expert `{fields['name']}`: ")
     if cfg is not None and cfg.fixed_input_size and fields["image_size"] != cfg.input_size[-1]:
-        args.setdefault("img_size", fields["image_size"])
+        with torch.device("meta"):
+            patch_embed = getattr(timm.create_model(name, pretrained=False, num_classes=0, **args), "patch_embed", None)
+        if getattr(patch_embed, "strict_img_size", True):  # SAM resamples its positions itself, image by image
+            args.setdefault("img_size", fields["image_size"])
     backbone = timm.create_model(name, pretrained=False, num_classes=0, **args)
     if not hasattr(backbone, "forward_intermediates"):
         raise ConfigError(f"expert `{fields['name']}`: timm's `{name}` gives no feature grid; choose another")
@@ -117,13 +122,18 @@ def patch_size_of(backbone: nn.Module, image_size: int) -> int | None:
     own = (getattr(backbone, "default_cfg", None) or {}).get("input_size")
     if own is not None and own[-1] == image_size:
         return None
-    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    patch_embed = getattr(backbone, "patch_embed", None)
+    # One with a `grid_size` cuts; the others (PVT's) are convolutions that overlap.
+    patch = getattr(patch_embed, "patch_size", None) if hasattr(patch_embed, "grid_size") else None
     return max(patch) if isinstance(patch, tuple | list) else patch
 
 
 def timm_features(backbone: nn.Module, pixels_B3HW: torch.Tensor, out_index: int) -> torch.Tensor:
     """(B, C, h, w) for every kind of network; timm drops prefix tokens and applies the final norm itself."""
-    indices = 1 if out_index == -1 else [out_index]
     return backbone.forward_intermediates(
-        pixels_B3HW, indices=indices, norm=True, output_fmt="NCHW", intermediates_only=True
+        pixels_B3HW,
+        indices=1 if out_index == -1 else [out_index],
+        norm=type(backbone).__module__ not in _NORM_IN_HEAD,
+        output_fmt="NCHW",
+        intermediates_only=True,
     )[-1]

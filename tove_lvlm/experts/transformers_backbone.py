@@ -3,10 +3,12 @@
 Shapes: B images, N tokens, D width, C channels of the grid, h w its sides.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..config import ConfigError
@@ -22,7 +24,11 @@ class TransformersBackbone(Expert):
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
         self.backbone = _create(fields)
-        self.patch_size = getattr(self.backbone.config, "patch_size", None)
+        config = self.backbone.config
+        # The size that a network was trained at need not be a multiple of its patch (SigLIP's 384 is none of 14).
+        if fields["image_size"] != fields["architecture"].get("image_size"):
+            self.patch_size = getattr(config, "patch_size", None)
+        self._options = _size_options(self.backbone, fields["image_size"])
         self.note_meta()
 
     @classmethod
@@ -30,7 +36,7 @@ class TransformersBackbone(Expert):
         return str(fields["architecture"].get("model_type"))
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
-        return _features(self.backbone, pixels_B3HW, self.fields["layer"])
+        return _features(self.backbone, pixels_B3HW, self.fields["layer"], self._options)
 
     def use_attention(self, implementation: str | None) -> None:
         """As `Expert.use_attention`, by transformers' own switch."""
@@ -44,13 +50,16 @@ class TransformersBackbone(Expert):
         renames what earlier versions of it have saved.
         """
         own = self.backbone.state_dict()
-        tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith("position_ids")}
+        unused = ("position_ids", "pooler.dense.weight", "pooler.dense.bias")
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith(unused)}
         first = next(iter(own))
         prefixes = {key.removesuffix(first) for key in tensors if key.endswith(first)}
         prefix = "" if "" in prefixes or not prefixes else min(prefixes, key=lambda found: ("text" in found, found))
         tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         if tensors.keys() != own.keys():
             tensors = renamed(self.backbone, tensors)
+        if self.backbone.config.model_type == "sam_vision_model":
+            tensors = {key: _resampled(tensor, own[key]) if key in own else tensor for key, tensor in tensors.items()}
         return {f"backbone.{key}": tensor for key, tensor in tensors.items()}
 
 
@@ -64,8 +73,11 @@ def renamed(backbone: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, 
     loaded, report = type(backbone).from_pretrained(
         None, config=backbone.config, state_dict=dict(tensors), output_loading_info=True
     )
-    complete = not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    return dict(loaded.state_dict()) if complete else tensors
+    missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]  # taken out of the backbone
+    if missing or report["unexpected_keys"] or report["mismatched_keys"]:
+        return tensors
+    own = backbone.state_dict().keys()
+    return {key: tensor for key, tensor in loaded.state_dict().items() if key in own}
 
 
 def _create(fields: Mapping[str, Any]) -> nn.Module:
@@ -80,15 +92,58 @@ def _create(fields: Mapping[str, Any]) -> nn.Module:
             f"expert `{fields['name']}`: transformers has no model type `{kind}`; give the `model_type` of a vision "
             "encoder, such as clip_vision_model, dinov2, siglip_vision_model or sam_vision_model"
         ) from error
-    return AutoModel.from_config(config)
+    if kind == "sam_vision_model":  # its positions have the size of its image; those of a file are resampled
+        config.image_size = fields["image_size"]
+    backbone = AutoModel.from_config(config)
+    if any(True for _ in getattr(backbone, "pooler", nn.Identity()).parameters()):
+        backbone.pooler = None  # of the class token; published files often lack it
+    return backbone
 
 
-def _features(backbone: nn.Module, pixels_B3HW: torch.Tensor, layer: int | None) -> torch.Tensor:
+def _size_options(backbone: nn.Module, image_size: int) -> dict[str, Any]:
+    """What tells an encoder to resample its positions, where the image is not of its own size."""
+    takes = "interpolate_pos_encoding" in inspect.signature(backbone.forward).parameters
+    own = getattr(backbone.config, "image_size", image_size)
+    return {"interpolate_pos_encoding": True} if takes and own != image_size else {}
+
+
+def _resampled(tensor: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """SAM's positions for another image: its grid (1, h, w, D) bicubic, its relative ones (L, D) as SAM's own code."""
+    if tensor.shape == own.shape or tensor.shape[-1] != own.shape[-1]:
+        return tensor
+    if tensor.ndim == 4 and own.ndim == 4:
+        grid_1Dhw = tensor.float().permute(0, 3, 1, 2)
+        grid_1Dhw = F.interpolate(grid_1Dhw, size=tuple(own.shape[1:3]), mode="bicubic", antialias=True)
+        return grid_1Dhw.permute(0, 2, 3, 1).to(tensor.dtype)
+    if tensor.ndim == 2 and own.ndim == 2:
+        return F.interpolate(tensor.float().T[None], size=len(own), mode="linear")[0].T.to(tensor.dtype)
+    return tensor
+
+
+def _patches(pixels_B3HW: torch.Tensor, patch: int) -> dict[str, torch.Tensor]:
+    """What SigLIP 2's NaFlex encoder takes: every image as a row of flat patches, with the shape of its grid."""
+    num_images, _, height, width = pixels_B3HW.shape
+    flat_BNP = F.pixel_unshuffle(pixels_B3HW, patch).unflatten(1, (3, patch * patch)).flatten(3)
+    flat_BNP = flat_BNP.permute(0, 3, 2, 1).flatten(2)  # colours vary fastest
+    shape = [[height // patch, width // patch]] * num_images
+    return {
+        "pixel_values": flat_BNP,
+        "pixel_attention_mask": None,  # no patch is padding
+        "spatial_shapes": torch.tensor(shape, device="cpu"),  # read as numbers, not computed with
+    }
+
+
+def _features(
+    backbone: nn.Module, pixels_B3HW: torch.Tensor, layer: int | None, options: Mapping[str, Any]
+) -> torch.Tensor:
     """(B, C, h, w) of the last hidden state, or of hidden state `layer`."""
-    output = backbone(pixels_B3HW, output_hidden_states=layer is not None)
+    inputs = {"pixel_values": pixels_B3HW}
+    if backbone.config.model_type == "siglip2_vision_model":
+        inputs = _patches(pixels_B3HW, backbone.config.patch_size)
+    output = backbone(**inputs, **options, output_hidden_states=layer is not None)
     states = output.last_hidden_state if layer is None else output.hidden_states[layer]
-    if states.ndim == 4:  # SAM gives its grid itself
-        return states
+    if states.ndim == 4:  # SAM gives its grid itself, its earlier layers' with the channels last
+        return states if layer is None else states.permute(0, 3, 1, 2)
     patch = backbone.config.patch_size
     height, width = (side // patch for side in pixels_B3HW.shape[-2:])
     tokens_BND = states[:, states.shape[1] - height * width :]  # what comes first is class and register tokens

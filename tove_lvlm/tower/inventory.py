@@ -13,7 +13,7 @@ import torch
 from ..cost import Size, measure_cost, tower_sizes
 from ..experts.declared import Network, count_network, declaration_of, network_of
 from ..licenses import commercial_use
-from ..sources import WEIGHT_KEYS, WeightSource, status
+from ..sources import WEIGHT_KEYS, WeightSource, WeightStatus, status
 from .build import vision_config
 from .configuration import ToVEVisionConfig
 from .configuration_yaml import ClipSection, TowerConfig, read_tower_yaml
@@ -31,6 +31,8 @@ class Setting:
     device: str
     dtype: str
     batch_size: int
+    repeats: int = 5
+    """Timed forwards; the median is taken."""
 
 
 def tower_inventory(
@@ -119,11 +121,15 @@ def _clip_row(config: ToVEVisionConfig, clip: ClipSection, size: Size) -> dict[s
 
 def _status(tower: TowerConfig, name: str, checksum: bool) -> dict[str, Any] | None:
     sections: dict[str, WeightSource] = {"clip": tower.clip, **{item.name: item for item in tower.experts}}
-    return dataclasses.asdict(status(sections[name], checksum)) if name in sections else None
+    if name not in sections:
+        return None
+    needless = any(expert.name == name and not expert.has_weights for expert in tower.experts)
+    found = WeightStatus(state="none needed") if needless else status(sections[name], checksum)
+    return dataclasses.asdict(found)
 
 
 def _is_missing(weights: Mapping[str, Any] | None) -> bool:
-    return weights is not None and weights["state"] not in ("present", "random")
+    return weights is not None and weights["state"] not in ("present", "random", "none needed")
 
 
 def _total(rows: list[dict[str, Any]], ms: float | None) -> dict[str, Any]:
@@ -144,4 +150,4 @@ def _commercial(rows: list[dict[str, Any]]) -> str:
 def _times(config: ToVEVisionConfig, setting: Setting) -> dict[str, float]:
     """Milliseconds per image of each part and of the whole, random weights."""
     tower = ToVEVisionModel(config).to(setting.device, getattr(torch, setting.dtype)).eval()
-    return {name: cost.ms for name, cost in measure_cost(tower, setting.batch_size).items()}
+    return {name: cost.ms for name, cost in measure_cost(tower, setting.batch_size, setting.repeats).items()}

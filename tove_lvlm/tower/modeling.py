@@ -71,21 +71,7 @@ class ToVEVisionModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _no_split_modules = [
-        "CLIPEncoderLayer",
-        "CLIPVisionEmbeddings",
-        "DenseViT",
-        "DepthEstimator",
-        "DexiNed",
-        "HED",
-        "NormalBae",
-        "NormalsFromDepth",
-        "TextMap",
-        "TimmBackbone",
-        "TransformersBackbone",
-        "ToVEFusion",
-        "ConcatFusion",
-    ]
+    _no_split_modules = ["CLIPEncoderLayer", "CLIPVisionEmbeddings", "ToVEFusion", "ConcatFusion"]
 
     def __init__(self, config: ToVEVisionConfig):
         super().__init__(config)
@@ -95,6 +81,9 @@ class ToVEVisionModel(PreTrainedModel):
         entries = {entry["name"]: entry for entry in config.experts}
         self.experts = ExpertHub({name: build_expert(entries[name]) for name in config.attached_names})
         self.tove_fusion = make_fusion(config)
+        # An expert stays whole on one device, those of other packages too: it may use its parameters out of turn.
+        kinds = {type(expert).__name__ for expert in self.experts.values()}
+        self._no_split_modules = [*type(self)._no_split_modules, *sorted(kinds)]
         self._put_aside: dict[str, nn.Module] = {}
         self._attention: str | None = None
         self.sources: dict[str, Any] = {}
