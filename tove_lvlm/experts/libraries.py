@@ -17,7 +17,7 @@ class Library:
 
 
 LIBRARIES = {
-    "controlnet_aux": Library(module="controlnet_aux", extra="experts", license="apache-2.0"),
+    "controlnet_aux": Library(module="controlnet_aux", extra="normals", license="apache-2.0"),
     "kornia": Library(module="kornia", extra="experts", license="apache-2.0"),
     "open_clip": Library(module="open_clip", extra="experts", license="mit"),
     "rapidocr": Library(module="rapidocr", extra="text", license="apache-2.0"),
