@@ -120,6 +120,17 @@ def test_a_tower_goes_to_a_machine_without_network(served, parts, tower, tmp_pat
     )
 
 
+def test_a_networks_architecture_is_asked_of_the_hub_where_the_yaml_leaves_it_out(served, parts, tower, tmp_path):
+    served.repositories["owner/vision"] = served.repositories["owner/clip"]
+    entry = "experts.0={name: other, family: transformers, pretrained: owner/vision, output: features}"
+    given = read_tower_yaml(tower, [entry]).experts[0]
+    assert given.fields["architecture"]["hidden_size"] == tiny.WIDTH
+    assert given.fields["mean"] == tiny.HALF
+    assert served.downloads("model.safetensors") == []
+    with pytest.raises(UserError, match=r"experts\[0\]: `owner/gone` is no file.*404.*; or state `architecture`"):
+        read_tower_yaml(tower, [entry.replace("owner/vision", "owner/gone")])
+
+
 def test_what_a_light_tower_refers_to(served, tower, tmp_path):
     run(tower, "--to", tmp_path / "mirror")
     built = build_tower(tower)  # from the hub's cache

@@ -6,12 +6,10 @@ Shapes: B images, 3 H W pixels.
 """
 
 import contextlib
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -218,24 +216,6 @@ def _cost(module: nn.Module, ms: float, flops: float) -> Cost:
 
 
 # ---- how it is measured ----
-
-
-def hardware_name(device: str) -> str:
-    """What a person calls the device: a GPU's name, or a CPU's with its number of threads that torch uses.
-
-    Args:
-        device: As torch names it.
-    """
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{_cpu_model()}, {torch.get_num_threads()} threads"
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:

@@ -83,10 +83,10 @@ def test_detached_experts_are_listed_and_not_summed(tiny_tower_yaml):
 
 
 def test_times_of_every_part_and_of_the_whole(tiny_tower_yaml):
-    report = tower_inventory(tiny_tower_yaml, measure=Setting(device="cpu", dtype="float32", batch_size=2))
+    report = tower_inventory(tiny_tower_yaml, measure=Setting(device="cpu", dtype="float32", batch_size=2, repeats=1))
     assert all(row["ms"] > 0 for row in report["parts"])
     assert report["total"]["ms"] > 0
-    assert report["measured"] == {"device": "cpu", "dtype": "float32", "batch_size": 2}
+    assert report["measured"] == {"device": "cpu", "dtype": "float32", "batch_size": 2, "repeats": 1}
 
 
 def test_the_command_prints_what_is_missing_and_how_to_get_it(folder, tove):
@@ -118,6 +118,8 @@ SHAPES = {"name": "more", **tiny.EXPERTS["shapes"], "pretrained": "none"}
         ({**SHAPES, "image_size": 18, "model_args": {}}, "`image_size` 18 is not a multiple of the patch size 16"),
         ({**SHAPES, "image_size": 0}, "`image_size` is 0; expected at least 1"),
         ({**SHAPES, "image_size": 8, "model_args": {}}, "`image_size` 8 is not a multiple of the patch size 16"),
+        ({**SHAPES, "channels": 24, "grid": [0, 4]}, "`grid` is [0, 4]; expected height and width, at least 1 each"),
+        ({**SHAPES, "channels": 0, "grid": [4, 4]}, "`channels` is 0; expected at least 1"),
         ({**SHAPES, "std": [0, 1, 1]}, "std above 0"),
         (
             {"name": "d", "family": "dense_vit", **tiny.DENSE, "channels": 1, "image_size": 18, "pretrained": "none"},

@@ -60,13 +60,13 @@ def measured_setting(device: str | None, dtype: str | None, batch_size: int) -> 
         UserError: No such device or dtype.
     """
     from ..config import UserError
-    from ..cost import hardware_name
+    from ..provenance import hardware
 
     place = choose_device(device)
     dtype = dtype or ("bfloat16" if place.startswith("cuda") else "float32")
     if dtype not in DTYPES:
         raise UserError(f"--dtype is `{dtype}`; valid: {' | '.join(DTYPES)}")
-    return {"device": place, "hardware": hardware_name(place), "dtype": dtype, "batch_size": batch_size}
+    return {"device": place, "hardware": hardware(place), "dtype": dtype, "batch_size": batch_size}
 
 
 def _add_times(rows: list[dict[str, Any]], fields: list[dict[str, Any]], setting: dict[str, Any]) -> None:

@@ -54,6 +54,12 @@ class ExpertFields:
             )
         if self.image_size < 1:
             raise ConfigError(f"expert `{self.name}`: `image_size` is {self.image_size}; expected at least 1")
+        if self.channels is not None and self.channels < 1:
+            raise ConfigError(f"expert `{self.name}`: `channels` is {self.channels}; expected at least 1")
+        if self.grid is not None and (len(self.grid) != 2 or min(self.grid) < 1):
+            raise ConfigError(
+                f"expert `{self.name}`: `grid` is {self.grid}; expected height and width, at least 1 each"
+            )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ConfigError(
                 f"expert `{self.name}`: `mean` and `std` need 3 numbers each, std above 0; got {self.mean}, {self.std}"

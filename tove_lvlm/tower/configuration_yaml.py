@@ -8,6 +8,7 @@ fusion: {zero_init: true, expert_dropout: 0.1}
 experts:
   - dinov2_l14_reg                                # of the catalogue (`tove experts`), with its weights
   - timm/convnext_base.clip_laion2b               # any backbone of timm, by name
+  - {name: d, family: transformers, pretrained: facebook/dinov2-base}     # its config.json says the rest
   - {expert: dinov2_l14_reg, name: dino, image_size: 336, pretrained: /my/copy}
   - {name: depth, family: dense_vit, output: map, pretrained: shipped:miniature/depth}
   - {expert: dexined, pretrained: OWNER/NAME, revision: abc123, file: DexiNed.pth, sha256: 0a1b..., license: mit}
@@ -24,7 +25,7 @@ from ..config import ConfigError, parse, read_yaml
 from ..experts.catalogue import expanded
 from ..experts.schema import EXPERT_FIELDS, complete_fields, fields_of
 from ..registry import nearest
-from ..sources import WEIGHT_KEYS, WeightSource, resolve_source
+from ..sources import WEIGHT_KEYS, WeightSource, fetch, is_hub_id, resolve_source
 from ..storage import MissingWeightsError
 
 FUSION_KINDS = ("gated", "concat")
@@ -140,7 +141,7 @@ class _Raw:
 
 
 def read_tower_yaml(path: str | Path, options: Sequence[str] = ()) -> TowerConfig:
-    """Read and check a tower's YAML; weight sources come out resolved, nothing is loaded.
+    """Read and check a tower's YAML; weight sources come out resolved, no weight is loaded.
 
     Args:
         path: The YAML, or `shipped:NAME`.
@@ -190,7 +191,23 @@ def _expert(given: str | Mapping[str, Any], index: int, path: Path) -> ExpertSec
             fields_of(fields["family"])
         except ValueError as error:
             raise ConfigError(f"{path}: `{where}.family`: {error}") from error
-    return ExpertSection(fields=complete_fields(fields, weights["pretrained"], f"{path}: {where}"), **weights)
+    stating = _stating(fields, WeightSource(**weights), f"{path}: {where}")
+    return ExpertSection(fields=complete_fields(fields, stating, f"{path}: {where}"), **weights)
+
+
+def _stating(fields: Mapping[str, Any], weights: WeightSource, where: str) -> str | None:
+    """Where a config.json may state what the entry leaves out. The hub is asked only when it must be: for a network
+    whose architecture is not given.
+    """
+    source, family = weights.pretrained, fields.get("family")
+    if source is None or not is_hub_id(source) or not isinstance(family, str) or "architecture" in fields:
+        return source
+    if "architecture" not in {item.name for item in dataclasses.fields(fields_of(family))}:
+        return source
+    try:
+        return str(fetch(weights, weights=False))
+    except MissingWeightsError as error:
+        raise ConfigError(f"{where}: {error}; or state `architecture`, where only the sizes are needed") from error
 
 
 def _needs_weights(family: Any) -> bool:

@@ -31,6 +31,8 @@ class Setting:
     device: str
     dtype: str
     batch_size: int
+    repeats: int = 5
+    """Timed forwards; the median is taken."""
 
 
 def tower_inventory(
@@ -148,4 +150,4 @@ def _commercial(rows: list[dict[str, Any]]) -> str:
 def _times(config: ToVEVisionConfig, setting: Setting) -> dict[str, float]:
     """Milliseconds per image of each part and of the whole, random weights."""
     tower = ToVEVisionModel(config).to(setting.device, getattr(torch, setting.dtype)).eval()
-    return {name: cost.ms for name, cost in measure_cost(tower, setting.batch_size).items()}
+    return {name: cost.ms for name, cost in measure_cost(tower, setting.batch_size, setting.repeats).items()}

@@ -1,0 +1,160 @@
+"""What a tower takes beside its backbones: its time over the sum of their own forward times, measured in one run.
+
+    python benchmarks/tower_overhead.py                                        # the base-size tower, on this CPU
+    python benchmarks/tower_overhead.py --device cuda --dtype bfloat16 --batch-size 32
+    python benchmarks/tower_overhead.py --device cuda --dtype bfloat16 --batch-size 32 --streams --compile
+
+Random weights. Every round times the whole tower (preparing the experts' pixels, gate, alignment and transfer
+included), and CLIP and each expert alone on pixels that are prepared already, in the same dtype and batch; the next
+round goes the other way round. The ratio is the median over the rounds of whole / sum; the aim is at most 1.05. The
+result goes to benchmarks/results/tower_overhead.json with commit and hardware, one entry for each setting.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tove_lvlm import ToVEVisionModel
+from tove_lvlm.cost import clock_of
+from tove_lvlm.experts.preprocess import Preprocessing, prepare
+from tove_lvlm.provenance import commit, hardware
+from tove_lvlm.storage import load_json, save_json
+from tove_lvlm.tower.build import tower_config_from_yaml
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results" / "tower_overhead.json"
+AIM = 1.05
+
+
+def main() -> int:
+    """Measure and write."""
+    arguments = parse_arguments()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    tower = ToVEVisionModel(tower_config_from_yaml(arguments.tower)).eval()
+    tower = tower.to(arguments.device, getattr(torch, arguments.dtype))
+    pixels_B3HW = make_pixels(tower, arguments.batch_size)
+    entry = measure(tower, pixels_B3HW, arguments)
+    if arguments.streams or arguments.compile:
+        entry["variant"] = vary(tower, pixels_B3HW, arguments)
+    entry = about(arguments) | entry
+    key = f"{Path(arguments.tower).stem} {entry['hardware']} {arguments.dtype} batch {arguments.batch_size}"
+    known = load_json(arguments.output) if arguments.output.is_file() else {}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    save_json(arguments.output, known | {key: entry})
+    print(json.dumps(entry, indent=2))
+    print(f"{key}: ratio {entry['ratio']:.3f} (aim: at most {AIM}); written: {arguments.output}")
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--tower", default=str(ROOT / "projects" / "towers" / "clip_b16_base.yaml"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=9, help="timed rounds, after one to warm up")
+    parser.add_argument("--threads", type=int, default=0, help="of a CPU; torch's own choice when left out")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: of a CPU that others use too")
+    parser.add_argument("--streams", action="store_true", help="also with each expert on its own CUDA stream")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def make_pixels(tower: ToVEVisionModel, batch_size: int) -> torch.Tensor:
+    """Noise as a host would give it."""
+    size, like = tower.config.image_size, next(tower.parameters())
+    return torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0)).to(like)
+
+
+def backbone_calls(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """CLIP and each expert, called as the tower calls them, on what they want to see."""
+    config, given = tower.config, given_of(tower)
+    clip_B3HW = prepare(pixels_B3HW, given, given._replace(size=config.clip_config["image_size"]))
+    calls = {"clip": lambda: tower.clip(clip_B3HW, output_hidden_states=config.select_layer)}
+    for name, expert in tower.experts.items():
+        own_B3HW = prepare(pixels_B3HW, given, expert.spec.preprocessing)
+        calls[name] = lambda expert=expert, own_B3HW=own_B3HW: expert(own_B3HW)
+    return calls
+
+
+def given_of(tower: ToVEVisionModel) -> Preprocessing:
+    """The tower's own input."""
+    config = tower.config
+    return Preprocessing(config.image_size, tuple(config.image_mean), tuple(config.image_std))
+
+
+def cpu_clock() -> float:
+    """Milliseconds that this process has computed, on all its threads."""
+    return time.process_time() * 1e3
+
+
+@torch.no_grad()
+def measure(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds per image of the whole and of each backbone, and the ratio of whole to sum."""
+    calls = {"tower": lambda: tower(pixels_B3HW), **backbone_calls(tower, pixels_B3HW)}
+    clock = cpu_clock if arguments.clock == "cpu" else clock_of(pixels_B3HW.device)
+    rounds, took = arguments.rounds, {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name in sorted(calls, reverse=bool(number % 2)):
+            start = clock()
+            calls[name]()
+            if number:
+                took[name].append((clock() - start) / len(pixels_B3HW))
+    parts = [name for name in calls if name != "tower"]
+    ratios = [took["tower"][number] / sum(took[name][number] for name in parts) for number in range(rounds)]
+    medians = {name: round(statistics.median(times), 3) for name, times in took.items()}
+    return {
+        "ratio": round(statistics.median(ratios), 4),
+        "ratio_of_medians": round(medians["tower"] / sum(medians[name] for name in parts), 4),
+        "ratio_range": [round(min(ratios), 4), round(max(ratios), 4)],
+        "ms_per_image": medians,
+    }
+
+
+@torch.no_grad()
+def vary(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The tower again with streams or compiled, and how far its tokens are from the plain ones."""
+    plain_BND = tower(pixels_B3HW).last_hidden_state.float()
+    if arguments.compile:
+        tower.compile_experts()
+    tower.experts.streams = arguments.streams
+    grids = tower.encode_frozen(pixels_B3HW).grids
+    found_BND = tower(pixels_B3HW).last_hidden_state.float()
+    return {
+        "streams": arguments.streams,
+        "compile": arguments.compile,
+        "largest_difference": (found_BND - plain_BND).abs().max().item(),
+        "finite": all(bool(grid.isfinite().all()) for grid in grids.values()),
+        **measure(tower, pixels_B3HW, arguments),
+    }
+
+
+def about(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How it was made."""
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "commit": commit(),
+        "hardware": hardware(arguments.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "tower": Path(arguments.tower).name,
+        "dtype": arguments.dtype,
+        "clock": arguments.clock,
+        "batch_size": arguments.batch_size,
+        "rounds": arguments.rounds,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
