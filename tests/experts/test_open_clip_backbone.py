@@ -1,6 +1,7 @@
 """The open_clip family: every kind of visual trunk equals open_clip's own, from files as open_clip writes them."""
 
 import json
+import sys
 
 import open_clip
 import pytest
@@ -163,10 +164,24 @@ def test_unknown_names_list_the_nearest(reference, message):
         entry_of(f"open_clip/{reference}")
 
 
+def test_without_the_library_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(ImportError, match=r"`open_clip`, which is not installed: pip install 'tove-lvlm\[experts\]'"):
+        describe({"name": "e", "family": "open_clip", "architecture": "RN101"})
+
+
+@torch.no_grad()
+def test_half_precision_stays_half():
+    expert = build_expert({"name": "e", "family": "open_clip", "architecture": config_of("vit"), "image_size": 32})
+    assert expert.bfloat16()(torch.zeros(1, 3, 32, 32, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
 def test_what_cannot_be_built_is_refused_when_it_is_described():
     entry = {"name": "e", "family": "open_clip", "architecture": config_of("vit")}
     with pytest.raises(ConfigError, match="`image_size` 30 is not a multiple of the patch size 8"):
         describe({**entry, "image_size": 30})
+    with pytest.raises(ConfigError, match="`image_size` 4 .* nearest: 8 or 16"):
+        describe({**entry, "image_size": 4})
     with pytest.raises(ConfigError, match="unexpected keyword argument 'widht'"):
         describe({**entry, "image_size": 32, "model_args": {"widht": 3}})
     with pytest.raises(ConfigError, match="without `embed_dim` and `vision_cfg`"):

@@ -9,6 +9,7 @@ import tiny
 import torch
 from PIL import Image
 
+from tove_lvlm import ToVEImageProcessor, build_tower
 from tove_lvlm.config import ConfigError, UserError
 from tove_lvlm.data.errors import DataError
 from tove_lvlm.lvlm.config import LoraOptions
@@ -19,6 +20,7 @@ from tove_lvlm.surgery.merge.distiller import Distiller
 from tove_lvlm.surgery.merge.images import ImageDataset, collate
 from tove_lvlm.surgery.merge.losses import squared_distance, token_loss, weighted_mean
 from tove_lvlm.surgery.merge.student import add_lora, cut, whole_student
+from tove_lvlm.surgery.merge.writing import plain_processor
 
 
 def tokens(seed: int, batch: int = 2, num: int = 5, width: int = 7) -> torch.Tensor:
@@ -109,6 +111,16 @@ def test_starts_as_clip_and_learns_only_what_is_read(tower):
     assert len(distiller.student.encoder.layers) == 2
     assert not tower.training
     assert not torch.equal(t_clip_BND, t_fuse_BND)
+
+
+def test_a_tower_of_more_pixels_teaches_a_student_of_clips(tiny_tower_yaml):
+    tower = build_tower(tiny_tower_yaml, ["clip.input_size=64"])
+    distiller = Distiller(tower, cut(whole_student(tower, None), tower.config.select_layer), MergeOptions())
+    pixels_B3HW = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(distiller.tokens(pixels_B3HW), distiller.target(pixels_B3HW)[0])
+    written = plain_processor(ToVEImageProcessor.for_tower(tower.config), tower.clip)
+    assert (written.size["shortest_edge"], written.crop_size["height"], written.crop_size["width"]) == (16, 16, 16)
 
 
 def test_teacher_has_no_noise_and_no_dropout(tower):

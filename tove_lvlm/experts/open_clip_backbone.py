@@ -44,7 +44,7 @@ class OpenCLIPBackbone(Expert):
             self.patch_size = patch_size_of(visual, fields["image_size"])
         else:
             self.backbone, features = visual, _features
-            self.patch_size = max(getattr(visual, "patch_size", (32,)))  # a ModifiedResNet halves five times
+            self.patch_size = max(visual.patch_size) if hasattr(visual, "patch_size") else None
         # Called as a module, as in the timm family: what fetches weights hooks the call.
         self.backbone.forward = functools.partial(features, self.backbone, out_index=fields["out_index"])
         self.note_meta()
@@ -52,7 +52,7 @@ class OpenCLIPBackbone(Expert):
     @classmethod
     def architecture_of(cls, fields: Mapping[str, Any]) -> str:
         given = fields["architecture"]
-        return given if isinstance(given, str) else "a model of one's own"
+        return given if isinstance(given, str) else "model_cfg"
 
     @classmethod
     def entry_of(cls, architecture: str) -> dict[str, Any]:
