@@ -10,6 +10,7 @@ from tove_lvlm import demo
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.families import read_questions, score
 from tove_lvlm.world import language
+from tove_lvlm.world.benchmarks import write_benchmarks
 
 CONSOLE = Console(record=True, width=100)
 STEPS = 150
@@ -82,6 +83,20 @@ def test_both_variants_saw_the_same_data_in_the_same_order(shown):
     assert logged["clip"] == logged["tove"]
     runs = [(output / variant / "run.yaml").read_text() for variant in ("clip", "tove")]
     assert runs[0].replace("vision_tower: clip", "vision_tower: tove").replace("/clip", "/tove") == runs[1]
+
+
+def test_tove_eval_finds_the_accuracy_that_the_demo_printed(shown, tove, tmp_path):
+    """The miniature's VQAv2 asks the held-out questions; its pictures are JPEGs, which changes a few answers."""
+    output, results, _ = shown
+    write_benchmarks(tmp_path / "root", 80)
+    settings = ["--data", tmp_path / "root", "--output", tmp_path / "out", "--max-new-tokens", 8, "--batch-size", 128]
+    code, out, err = tove("eval", "vqav2", "--model", output / "tove", *settings, "--device", "cpu", "--json")
+    assert code == 0, err
+    record = json.loads(out)
+    assert record["num_items"] == results["variants"]["tove"]["overall"]["n"]
+    assert record["metrics"]["accuracy"] / 100 == pytest.approx(
+        results["variants"]["tove"]["overall"]["accuracy"], abs=0.03
+    )
 
 
 def test_table_examples_and_places_are_shown(shown):
