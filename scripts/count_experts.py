@@ -14,7 +14,7 @@ from tove_lvlm.config import ConfigError
 from tove_lvlm.experts.catalogue import catalogue, expanded
 from tove_lvlm.experts.declared import SIZES_FILE, count_network, fields_key, shipped_network
 from tove_lvlm.experts.schema import parse_expert
-from tove_lvlm.sources import WEIGHT_KEYS
+from tove_lvlm.weights.sources import WEIGHT_KEYS
 
 
 def main() -> int:

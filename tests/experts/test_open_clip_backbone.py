@@ -13,8 +13,8 @@ from tove_lvlm.config import ConfigError
 from tove_lvlm.experts import build_expert, describe
 from tove_lvlm.experts.catalogue import entry_of
 from tove_lvlm.experts.schema import complete_fields
-from tove_lvlm.sources import WEIGHT_KEYS
 from tove_lvlm.storage import WeightsError
+from tove_lvlm.weights.sources import WEIGHT_KEYS
 
 WEIGHTS = open_clip.constants.HF_SAFE_WEIGHTS_NAME
 TEXT = {"context_length": 4, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}

@@ -13,7 +13,7 @@ from tove_lvlm.config import ConfigError
 from tove_lvlm.experts import build_expert, describe
 from tove_lvlm.experts.catalogue import catalogue
 from tove_lvlm.experts.preprocess import normalised
-from tove_lvlm.sources import WeightSource, fetch
+from tove_lvlm.weights.sources import WeightSource, fetch
 
 SIZE = 256
 ENTRY = {"name": "text", "family": "text_map", "image_size": SIZE}

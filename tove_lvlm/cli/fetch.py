@@ -13,7 +13,7 @@ from ..config import UserError
 from .app import FurtherOptions, JsonFlag, Options, app, console
 
 if TYPE_CHECKING:
-    from ..mirror import MirroredRepository
+    from ..weights.mirror import MirroredRepository
 
 
 @app.command()
@@ -32,8 +32,8 @@ def fetch(
     """
     from huggingface_hub import constants
 
-    from .. import mirror
     from ..tower.parts import read_parts
+    from ..weights import mirror
 
     if constants.is_offline_mode():
         raise UserError("HF_HUB_OFFLINE is set, so nothing can be downloaded; unset it for this command")
@@ -57,7 +57,7 @@ def fetch(
 
 def _states(repositories: Sequence["MirroredRepository"], to: Path) -> dict[str, str]:
     """By size alone; checksums are compared when the folder is filled."""
-    from ..download import size_here
+    from ..weights.download import size_here
 
     states = {}
     for wanted in repositories:
@@ -99,7 +99,7 @@ def _rows(repositories: Sequence["MirroredRepository"], states: dict[str, str]) 
 
 def _elsewhere(parts: dict[str, Any]) -> list[dict[str, Any]]:
     """The parts that are on no hub: what they are read from, and whether it is here."""
-    from ..sources import is_hub_id, portable, status
+    from ..weights.sources import is_hub_id, portable, status
 
     return [
         {"part": part, "pretrained": portable(source.pretrained) or "none", "state": found.state}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import ConfigError, UserError, parse
 from ..licenses import commercial_use, terms_of
-from ..sources import WEIGHT_KEYS, WeightSource
+from ..weights.sources import WEIGHT_KEYS, WeightSource
 from .catalogue import FOLDER, catalogue, expanded
 from .libraries import code_license, install_hint
 from .schema import parse_expert

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import storage
 from ..config import UserError
-from ..sources import resolve_source
+from ..weights.sources import resolve_source
 
 NAME = "tove"
 TOWER_VARIABLE = "TOVE_TOWER"

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaProcessor
 
 from ..config import UserError
-from ..sources import WeightSource, recorded
 from ..storage import (
     MissingWeightsError,
     WeightsError,
@@ -35,6 +34,7 @@ from ..tower.build import build_tower, tower_config_from_yaml
 from ..tower.configuration import ToVEVisionConfig
 from ..tower.image_processing import ToVEImageProcessor
 from ..tower.modeling import ToVEVisionModel
+from ..weights.sources import WeightSource, recorded
 from .build import tove_vision
 from .light import MODEL_FILE
 from .whole import read_llava_config

@@ -7,11 +7,11 @@ import torch
 from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, LlavaConfig, LlavaForConditionalGeneration
 
 from ..config import ConfigError
-from ..sources import resolve_source
 from ..tower.build import tower_config_from_yaml
 from ..tower.configuration import ToVEVisionConfig
 from ..tower.configuration_yaml import check_names
 from ..tower.modeling import ToVEVisionModel
+from ..weights.sources import resolve_source
 from .build import clip_vision, image_token_rows, llava_config, tove_vision
 from .config import ModelConfig
 

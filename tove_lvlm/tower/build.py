@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import storage
 from ..config import ConfigError
-from ..sources import fetch, is_hub_id, recorded, resolve_source, verify
+from ..weights.sources import fetch, is_hub_id, recorded, resolve_source, verify
 from .clip import load_clip, read_architecture, read_normalisation
 from .configuration import ToVEVisionConfig
 from .configuration_yaml import ClipSection, TowerConfig, check_names, read_tower_yaml

@@ -16,7 +16,7 @@ from .. import storage
 from ..experts import describe
 from ..experts.libraries import code_license
 from ..licenses import NO, UNKNOWN, YES, commercial_use, license_of, terms_of
-from ..sources import is_hub_id
+from ..weights.sources import is_hub_id
 from .configuration import ToVEVisionConfig
 
 CARD_FILE = "README.md"

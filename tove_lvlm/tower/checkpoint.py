@@ -14,7 +14,7 @@ import torch
 
 from .. import storage
 from ..experts import Expert, build_expert
-from ..sources import ChecksumError, fetch, from_record, verify
+from ..weights.sources import ChecksumError, fetch, from_record, verify
 from .card import write_card
 from .clip import load_clip
 from .configuration import ToVEVisionConfig

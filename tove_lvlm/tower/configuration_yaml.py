@@ -1,7 +1,7 @@
 """A tower's YAML as typed configuration, checked without importing torch. DESIGN.md sections 2 and 4.
 
 clip:
-  pretrained: openai/clip-vit-large-patch14-336   # sources.py: hub id | folder | file | package:... | none
+  pretrained: openai/clip-vit-large-patch14-336   # weights/sources.py: hub id | folder | file | package:... | none
   architecture: {hidden_size: 1024, ...}          # only where the sizes must be known without the folder
   select_layer: -2
 fusion: {zero_init: true, expert_dropout: 0.1}
@@ -25,8 +25,8 @@ from ..config import ConfigError, parse, read_yaml
 from ..experts.catalogue import expanded
 from ..experts.schema import EXPERT_FIELDS, complete_fields, fields_of
 from ..registry import nearest
-from ..sources import WEIGHT_KEYS, WeightSource, fetch, is_hub_id, resolve_source
 from ..storage import MissingWeightsError
+from ..weights.sources import WEIGHT_KEYS, WeightSource, fetch, is_hub_id, resolve_source
 
 FUSION_KINDS = ("gated", "concat")
 GATE_INPUTS = ("tokens", "shuffled", "constant")

@@ -13,7 +13,7 @@ import torch
 from ..cost import Size, measure_cost, tower_sizes
 from ..experts.declared import Network, count_network, declaration_of, network_of
 from ..licenses import commercial_use, terms_of
-from ..sources import WEIGHT_KEYS, WeightSource, WeightStatus, status
+from ..weights.sources import WEIGHT_KEYS, WeightSource, WeightStatus, status
 from .build import vision_config
 from .configuration import ToVEVisionConfig
 from .configuration_yaml import ClipSection, TowerConfig, read_tower_yaml

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import ConfigError
-from ..sources import WeightSource, WeightStatus, from_record, status
 from ..storage import load_json
+from ..weights.sources import WeightSource, WeightStatus, from_record, status
 from .configuration_yaml import read_tower_yaml
 
 SOURCES_FILE = "sources.json"

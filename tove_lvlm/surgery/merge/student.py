@@ -36,7 +36,7 @@ def whole_student(tower: ToVEVisionModel, source: str | None) -> nn.Module:
         clip = CLIPVisionModel(CLIPVisionConfig(**tower.config.clip_config))
         clip.load_state_dict(tower.clip.state_dict())
         return clip.float()
-    from ...sources import WeightSource, fetch
+    from ...weights.sources import WeightSource, fetch
 
     place = WeightSource(pretrained=source)
     weights, folder = fetch(place), fetch(place, weights=False)

@@ -14,9 +14,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from . import hub, packages, storage
-from .config import ConfigError
-from .storage import MissingWeightsError, PartialWeightsError, WeightsError
+from .. import storage
+from ..config import ConfigError
+from ..storage import MissingWeightsError, PartialWeightsError, WeightsError
+from . import hub, packages
 
 _SHIPPED = "shipped:"
 WEIGHT_KEYS = ("pretrained", "revision", "file", "sha256", "license", "code_license")

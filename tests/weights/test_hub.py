@@ -7,10 +7,11 @@ import torch
 from fake_hub import COMMIT, FakeHub
 from huggingface_hub import constants
 
-from tove_lvlm import hub, storage
+from tove_lvlm import storage
 from tove_lvlm.config import UserError
-from tove_lvlm.sources import ChecksumError, WeightSource, fetch, recorded, status, verify
 from tove_lvlm.storage import MissingWeightsError
+from tove_lvlm.weights import hub
+from tove_lvlm.weights.sources import ChecksumError, WeightSource, fetch, recorded, status, verify
 
 REPO = "owner/name"
 

@@ -7,10 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from tove_lvlm import sources, storage
+from tove_lvlm import storage
 from tove_lvlm.config import ConfigError
-from tove_lvlm.sources import ChecksumError, WeightSource, fetch, from_record, recorded, resolve_source, status, verify
 from tove_lvlm.storage import MissingWeightsError
+from tove_lvlm.weights import sources
+from tove_lvlm.weights.sources import (
+    ChecksumError,
+    WeightSource,
+    fetch,
+    from_record,
+    recorded,
+    resolve_source,
+    status,
+    verify,
+)
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from . import download, hub, storage
-from .config import UserError
+from .. import storage
+from ..config import UserError
+from ..storage import MissingWeightsError
+from . import download, hub
 from .download import RemoteFile
 from .sources import ChecksumError, WeightSource, is_hub_id, verify
-from .storage import MissingWeightsError
 
 Progress = Callable[[RemoteFile, int], None]
 """Called with a file and the bytes of it that are here."""

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from . import storage
-from .config import UserError
-from .registry import nearest
-from .storage import MissingWeightsError, PartialWeightsError
+from .. import storage
+from ..config import UserError
+from ..registry import nearest
+from ..storage import MissingWeightsError, PartialWeightsError
 
 MIRROR_VARIABLE = "TOVE_MIRROR"
 RECORD = ".tove.json"

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import storage
-from .config import UserError
-from .storage import WeightsError
+from .. import storage
+from ..config import UserError
+from ..storage import WeightsError
 
 PART = ".part"
 """Ending of a file that has not arrived whole."""

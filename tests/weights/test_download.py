@@ -7,10 +7,10 @@ import pytest
 from fake_hub import COMMIT, FakeHub
 from huggingface_hub import constants
 
-from tove_lvlm import download as module
 from tove_lvlm.config import UserError
-from tove_lvlm.download import PART, RemoteFile, download, is_here, size_here
 from tove_lvlm.storage import WeightsError
+from tove_lvlm.weights import download as module
+from tove_lvlm.weights.download import PART, RemoteFile, download, is_here, size_here
 
 REPO, NAME = "owner/name", "sub/weights.bin"
 CONTENT = bytes(range(256)) * 40

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from tove_lvlm import packages
 from tove_lvlm.config import ConfigError
 from tove_lvlm.storage import MissingWeightsError
+from tove_lvlm.weights import packages
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ found by its metadata and never imported.
 import importlib.metadata
 from pathlib import Path, PurePosixPath
 
-from .config import ConfigError
-from .registry import nearest
-from .storage import MissingWeightsError
+from ..config import ConfigError
+from ..registry import nearest
+from ..storage import MissingWeightsError
 
 PREFIX = "package:"
 

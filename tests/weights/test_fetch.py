@@ -17,13 +17,14 @@ from fake_hub import COMMIT, FakeHub
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
-from tove_lvlm import build_tower, mirror
+from tove_lvlm import build_tower
 from tove_lvlm.cli import app
 from tove_lvlm.config import UserError
-from tove_lvlm.hub import MIRROR_VARIABLE, RECORD
 from tove_lvlm.storage import load_tensors
 from tove_lvlm.tower.configuration_yaml import read_tower_yaml
 from tove_lvlm.tower.parts import statuses
+from tove_lvlm.weights import mirror
+from tove_lvlm.weights.hub import MIRROR_VARIABLE, RECORD
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ def test_killed_in_the_middle_it_goes_on_with_the_rest(served, tower, tmp_path):
     to = tmp_path / "mirror"
     served.cut["resnet.pth"] = 20_000
     code = (
-        "import sys, os; from tove_lvlm import download\n"
+        "import sys, os; from tove_lvlm.weights import download\n"
         "real = download._stream\n"
         "def dies(file, stream, progress):\n"
         "    try: real(file, stream, progress)\n"
@@ -191,7 +192,7 @@ def test_of_the_papers_tower_one_format_of_each_repository_is_wanted(served, tmp
         "flax_model.msgpack",
     ]
     names += ["DexiNed_BIPED_10.pth", "scannet.pt", "ControlNetHED.pth", "README.md"]
-    path = Path(__file__).parent.parent / "projects" / "towers" / "clip_l336_five_experts.yaml"
+    path = Path(__file__).parents[2] / "projects" / "towers" / "clip_l336_five_experts.yaml"
     parts = read_tower_yaml(path).parts
     for source in parts.values():
         served.repositories[source.pretrained] = {name: name.encode() * 100 for name in names}
