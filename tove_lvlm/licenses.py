@@ -92,3 +92,12 @@ def commercial_use(names: Iterable[str | None]) -> str:
     """
     found = {license_of(name).commercial for name in names}
     return next((answer for answer in (NO, UNKNOWN) if answer in found), YES)
+
+
+def terms_of(names: Iterable[str | None]) -> list[str]:
+    """What these licences say beside yes and no, each once.
+
+    Args:
+        names: Of code and weights.
+    """
+    return list(dict.fromkeys(note for name in names if (note := license_of(name).note)))

@@ -1,6 +1,7 @@
 """Edge experts against kornia's and controlnet_aux's own networks and filters."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import kornia
@@ -50,7 +51,7 @@ def test_dexined_is_kornias(dexined, whole, tmp_path):
     assert expected.std() > 1e-3
     assert torch.equal(expert.picture(edges)[..., 0].float(), (edges[:, 0] * 255).round())
     features = expert_of("dexined", output="features")
-    features.network = expert.network
+    features.load_weights(tmp_path / "DexiNed_BIPED_10.pth")
     grid = features(seen(expert))
     assert tuple(grid.shape[1:]) == (features.spec.channels, *features.spec.grid) == (256, 2, 2)
     sixth = network.up_block_6(grid, [SIZE, SIZE])
@@ -153,3 +154,11 @@ def test_refusals(change, message):
     entry = {"name": "edges", "family": "edge_filter", "filter": "canny", **change}
     with pytest.raises(ConfigError, match=message.replace("|", r"\|")):
         describe({key: value for key, value in entry.items() if value is not ...})
+
+
+@pytest.mark.parametrize("entry", [{"family": "dexined"}, {"family": "edge_filter", "filter": "sobel"}])
+def test_without_kornia_the_extra_is_named(entry, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "kornia"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"tove-lvlm\[experts\]"):
+        expert_of(**entry)

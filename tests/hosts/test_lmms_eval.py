@@ -105,7 +105,10 @@ def run(monkeypatch, tmp_path, root, checkpoint, task_manager):
         answers = [sample["filtered_resps"] for sample in samples]
         return metrics, [given[0] if len(given) == 1 else given for given in answers]
 
-    return run
+    yield run
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # lmms-eval's stays, and a later Trainer would find it
 
 
 def pope_items(root):

@@ -103,3 +103,9 @@ def test_a_tower_without_sources_and_a_light_one(tower, tmp_path):
     assert row(text, "depth")[3] == "none"
     assert ToVEVisionModel.from_pretrained(tmp_path / "bare").sources == {}
     assert json.loads((tmp_path / "bare" / "sources.json").read_text())["form"] == "whole"
+
+
+def test_terms_of_a_licence_are_said(tower, tmp_path):
+    tower.sources["experts"]["depth"] = origin("owner/depth", "dinov3-license")
+    text, _ = saved(tower, tmp_path)
+    assert "allow commercial use. With terms: Meta's DINOv3 licence" in text

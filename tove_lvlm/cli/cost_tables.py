@@ -7,10 +7,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..licenses import NO, YES, license_of
+from ..licenses import NO, YES
 from .app import console
 
-_STYLES = {YES: "", NO: "bold red"}
+_STYLES = {NO: "bold red"}
 _PIPED_WIDTH = 140
 
 
@@ -68,7 +68,7 @@ def detail_table(row: dict[str, Any]) -> Table:
         "memory in bf16": bf16,
         "weights": ", ".join(f"{key} {value}" for key, value in weights.items()) or "none of its own",
         "licences": f"code {row['code_license'] or 'not known'}, weights {row['license'] or 'not stated'}",
-        "commercial use": commercial(row) + "".join(f"; {note}" for note in notes(row)),
+        "commercial use": "; ".join([commercial(row), *row["terms"]]),
     }
     if "ms" in row:
         lines["ms per image"] = number(row["ms"], ".2f")
@@ -97,15 +97,11 @@ def gives(row: dict[str, Any]) -> str:
 
 
 def commercial(row: dict[str, Any]) -> str:
-    """`yes`, `no` or `unknown`, the last two so that they are seen."""
-    style = _STYLES.get(row["commercial"], "yellow")
-    return f"[{style}]{row['commercial']}[/]" if style else row["commercial"]
-
-
-def notes(row: dict[str, Any]) -> list[str]:
-    """What the licences of a row say beside yes and no."""
-    names = [row["code_license"], *([row["license"]] if row["pretrained"] else [])]
-    return list(dict.fromkeys(note for name in names if (note := license_of(name).note)))
+    """`yes`, `no` or `unknown`, the last two so that they are seen; `yes, terms` where a licence says more."""
+    answer, style = row["commercial"], _STYLES.get(row["commercial"], "yellow")
+    if answer == YES:
+        return f"{YES}, terms" if row.get("terms") else YES
+    return f"[{style}]{answer}[/]"
 
 
 def mebibytes(value: int) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..config import ConfigError, UserError, parse
-from ..licenses import commercial_use
+from ..licenses import commercial_use, terms_of
 from ..sources import WEIGHT_KEYS, WeightSource
 from .catalogue import FOLDER, catalogue, expanded
 from .libraries import code_license, install_hint
@@ -81,6 +81,12 @@ class Declaration:
         return commercial_use([self.code_license, *own])
 
     @property
+    def terms(self) -> list[str]:
+        """What its licences say beside yes and no."""
+        own = [self.weights.license] if self.weights.pretrained is not None else []
+        return terms_of([self.code_license, *own])
+
+    @property
     def needs(self) -> str | None:
         """The command that installs its library, where that is not installed."""
         return install_hint(self.network.library) if self.network else self.problem
@@ -92,7 +98,15 @@ class Declaration:
         given = {key: self.fields[key] for key in ("image_size", "mean", "std")}
         weights = dataclasses.asdict(self.weights) | {"code_license": self.code_license}
         weights = {key: weights[key] for key in WEIGHT_KEYS}
-        return {**own, **network, **given, **weights, "commercial": self.commercial, "needs": self.needs}
+        return {
+            **own,
+            **network,
+            **given,
+            **weights,
+            "commercial": self.commercial,
+            "terms": self.terms,
+            "needs": self.needs,
+        }
 
 
 def _fields(schema: type) -> list[str]:

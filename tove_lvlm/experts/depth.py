@@ -28,6 +28,8 @@ class DepthEstimator(Expert):
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
         self.network = _create(fields)
+        if fields["output"] == "features":
+            self.network.head = _Pass(self.network.config.head_in_index)
         self.patch_size = getattr(self.network.config, "patch_size", None)
         self.note_meta()
 
@@ -39,26 +41,10 @@ class DepthEstimator(Expert):
         """The predicted depth (B, 1, H, W), larger is nearer for the relative estimators; or the neck's finest grid.
 
         The features are what the head's first layer reads, at half the map's resolution in DPT and at four sevenths
-        in Depth Anything; the head itself is not run to its end for them.
+        in Depth Anything; an expert that gives them has no head.
         """
-        if self.spec.output == "map":
-            return self.network(pixels_B3HW).predicted_depth[:, None]
-        return self._neck_features(pixels_B3HW)
-
-    def _neck_features(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w): the head is given the neck's grids; a hook takes the one that it would use."""
-        taken: list[torch.Tensor] = []
-        index = self.network.config.head_in_index
-
-        def take(neck: torch.nn.Module, given: tuple, grids: list[torch.Tensor]) -> None:
-            taken.append(grids[index])
-
-        handle = self.network.neck.register_forward_hook(take)
-        try:
-            self.network(pixels_B3HW)
-        finally:
-            handle.remove()
-        return taken[0]
+        output_BCHW = self.network(pixels_B3HW).predicted_depth
+        return output_BCHW[:, None] if self.spec.output == "map" else output_BCHW
 
     def use_attention(self, implementation: str | None) -> None:
         """As `Expert.use_attention`, by transformers' own switch, of the parts that have attention."""
@@ -72,13 +58,18 @@ class DepthEstimator(Expert):
 
         What is never run, and some files hold and some do not, is left out.
         """
-        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(_NEVER_RUN)}
-        if tensors.keys() != self.network.state_dict().keys():
+        kept = self._used(tensors)
+        if kept.keys() != self.network.state_dict().keys():
             # transformers renames what is complete for its own network, which has the unit that is never run.
             like = self.network.neck.fusion_stage.layers[1].residual_layer1.state_dict()
-            tensors = renamed(self.network, {**tensors, **{f"{_FIRST_UNIT}.{key}": one for key, one in like.items()}})
-            tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(_NEVER_RUN)}
-        return {f"network.{key}": tensor for key, tensor in tensors.items()}
+            unit = {f"{_FIRST_UNIT}.{key}": tensor for key, tensor in like.items()}
+            run = {key: tensor for key, tensor in tensors.items() if not key.startswith(_NEVER_RUN)}
+            kept = self._used(renamed(self.network, {**run, **unit}))
+        return {f"network.{key}": tensor for key, tensor in kept.items()}
+
+    def _used(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        unused = _NEVER_RUN if self.spec.output == "map" else (*_NEVER_RUN, "head.")
+        return {key: tensor for key, tensor in tensors.items() if not key.startswith(unused)}
 
 
 def _create(fields: Mapping[str, Any]) -> torch.nn.Module:
@@ -98,3 +89,14 @@ def _create(fields: Mapping[str, Any]) -> torch.nn.Module:
         raise ConfigError(f"expert `{fields['name']}`: `{kind}` is no depth estimator of the kind of DPT")
     fusion.layers[0].residual_layer1 = None
     return network
+
+
+class _Pass(torch.nn.Module):
+    """In place of a head: gives what the head would read."""
+
+    def __init__(self, index: int):
+        super().__init__()
+        self.index = index
+
+    def forward(self, grids: list[torch.Tensor], *patches: int) -> torch.Tensor:
+        return grids[self.index]

@@ -25,6 +25,10 @@ class DexiNed(Expert):
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
         self.network = require("kornia.models.dexined", extra="experts").DexiNed(pretrained=False)
+        if fields["output"] == "features":
+            for level in range(1, 7):
+                setattr(self.network, f"up_block_{level}", _Pass())
+            self.network.block_cat = torch.nn.Identity()
 
     @classmethod
     def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -38,14 +42,8 @@ class DexiNed(Expert):
 
         The network reads BGR; mean and std of the fields are those of RGB.
         """
-        taken: list[torch.Tensor] = []
         if self.spec.output == "features":
-            handle = self.network.dblock_6.register_forward_hook(lambda _, __, grids: taken.append(grids[0]))
-            try:
-                self.network.get_features(pixels_B3HW.flip(1))
-            finally:
-                handle.remove()
-            return taken[0]
+            return self.network.get_features(pixels_B3HW.flip(1))[-1]
         return self.network(pixels_B3HW.flip(1)).sigmoid()
 
     def picture(self, grid_BCHW: torch.Tensor) -> torch.Tensor:
@@ -56,7 +54,16 @@ class DexiNed(Expert):
         """Keys of kornia's published file, or of its `EdgeDetector`, where the network is a part."""
         prefixes = {key.removesuffix("block_1.conv1.weight") for key in tensors if key.endswith("block_1.conv1.weight")}
         prefix = min(prefixes, default="")
-        return {f"network.{key.removeprefix(prefix)}": tensor for key, tensor in tensors.items()}
+        bare = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+        unused = ("up_block_", "block_cat.") if self.spec.output == "features" else ()
+        return {f"network.{key}": tensor for key, tensor in bare.items() if not key.startswith(unused)}
+
+
+class _Pass(torch.nn.Module):
+    """In place of a block that draws a side output: gives what the block would read."""
+
+    def forward(self, grid_BCHW: torch.Tensor, size: list[int]) -> torch.Tensor:
+        return grid_BCHW
 
 
 def probability_picture(map_B1HW: torch.Tensor) -> torch.Tensor:

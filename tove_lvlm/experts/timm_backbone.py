@@ -86,8 +86,9 @@ def _create(fields: Mapping[str, Any]) -> nn.Module:
     cfg = _pretrained_cfg(name, f"expert `{fields['name']}`: ")
     if cfg is not None and cfg.fixed_input_size and fields["image_size"] != cfg.input_size[-1]:
         with torch.device("meta"):
-            patch_embed = getattr(timm.create_model(name, pretrained=False, num_classes=0, **args), "patch_embed", None)
-        if getattr(patch_embed, "strict_img_size", True):  # SAM resamples its positions itself, image by image
+            positions = getattr(timm.create_model(name, pretrained=False, num_classes=0, **args), "pos_embed", None)
+        # SAM's, kept as a grid (1, h, w, D), fit every image: it resamples them itself.
+        if getattr(positions, "ndim", 0) != 4:
             args.setdefault("img_size", fields["image_size"])
     backbone = timm.create_model(name, pretrained=False, num_classes=0, **args)
     if not hasattr(backbone, "forward_intermediates"):

@@ -15,7 +15,7 @@ import yaml
 from .. import storage
 from ..experts import describe
 from ..experts.libraries import code_license
-from ..licenses import NO, UNKNOWN, YES, commercial_use, license_of
+from ..licenses import NO, UNKNOWN, YES, commercial_use, license_of, terms_of
 from ..sources import is_hub_id
 from .configuration import ToVEVisionConfig
 
@@ -44,20 +44,22 @@ class Part:
     @property
     def commercial(self) -> str:
         """`yes`, `no` or `unknown`, of code and weights."""
-        return commercial_use([self.code_license, *self._weights_license()])
+        return commercial_use([self.code_license, *self.weights_license])
+
+    @property
+    def weights_license(self) -> list[str | None]:
+        """Of weights that are read; none for an expert without, or with random ones."""
+        return [self.source.get("license")] if self.source.get("source") else []
 
     def reasons(self, answer: str) -> list[str]:
         """What of this part makes the answer what it is."""
-        named = {"code": [self.code_license], "weights": self._weights_license()}
+        named = {"code": [self.code_license], "weights": self.weights_license}
         return [
             f"`{self.name}` ({what}: {license_of(license).id})"
             for what, licenses in named.items()
             for license in licenses
             if license_of(license).commercial == answer
         ]
-
-    def _weights_license(self) -> list[str | None]:
-        return [self.source.get("license")] if self.source.get("source") else []
 
 
 def write_card(folder: str | os.PathLike, sources_file: str) -> None:
@@ -116,7 +118,7 @@ Licences are as the tower's YAML or the catalogue states them; this is no legal 
 
 def _front(parts: list[Part]) -> dict[str, Any]:
     """The YAML block that the hub reads."""
-    licenses = {license_of(name).id for part in parts for name in part._weights_license()}
+    licenses = {license_of(name).id for part in parts for name in part.weights_license}
     origins = [str(part.source.get("source")) for part in parts if part.source.get("source")]
     bases = list(dict.fromkeys(origin for origin in origins if is_hub_id(origin)))
     front = {"library_name": "tove_lvlm", "pipeline_tag": "image-feature-extraction"}
@@ -176,4 +178,7 @@ def _verdict(parts: list[Part]) -> str:
     answers = {part.commercial for part in parts}
     answer = next((answer for answer in (NO, UNKNOWN) if answer in answers), YES)
     reasons = [reason for part in parts for reason in part.reasons(answer)]
-    return f"{_SENTENCES[answer]} {', '.join(reasons)}." if answer != YES else _SENTENCES[YES]
+    if answer != YES:
+        return f"{_SENTENCES[answer]} {', '.join(reasons)}."
+    terms = terms_of(name for part in parts for name in [part.code_license, *part.weights_license])
+    return " ".join([_SENTENCES[YES], *(f"With terms: {note}." for note in terms)])

@@ -12,7 +12,7 @@ import torch
 
 from ..cost import Size, measure_cost, tower_sizes
 from ..experts.declared import Network, count_network, declaration_of, network_of
-from ..licenses import commercial_use
+from ..licenses import commercial_use, terms_of
 from ..sources import WEIGHT_KEYS, WeightSource, WeightStatus, status
 from .build import vision_config
 from .configuration import ToVEVisionConfig
@@ -93,6 +93,7 @@ def tower_inventory(
 def _clip_row(config: ToVEVisionConfig, clip: ClipSection, size: Size) -> dict[str, Any]:
     weights = {key: getattr(clip, key) for key in WEIGHT_KEYS}
     code = clip.code_license or CLIP_CODE_LICENSE
+    licenses = [code, *([clip.license] if clip.pretrained else [])]
     layers, patch = config.clip_config["num_hidden_layers"], config.patch_size
     network = Network(
         kind="clip",
@@ -113,7 +114,8 @@ def _clip_row(config: ToVEVisionConfig, clip: ClipSection, size: Size) -> dict[s
         "std": config.image_std,
         **weights,
         "code_license": code,
-        "commercial": commercial_use([code, *([clip.license] if clip.pretrained else [])]),
+        "commercial": commercial_use(licenses),
+        "terms": terms_of(licenses),
         "needs": None,
         "detached": False,
     }

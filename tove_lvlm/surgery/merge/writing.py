@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ...config import to_dict
+from ...licenses import commercial_use
 from ...lvlm.build import assemble, clip_vision, make_processor, without_zero3_init
 from ...lvlm.config import ModelConfig
 from ...lvlm.light import MODEL_FILE, about_model, collect_light, save_light
@@ -164,7 +165,10 @@ def swap(loaded: Loaded, clip: nn.Module, select_layer: int) -> tuple[Swapped, t
 
 def model_card(source: Source, report: dict) -> str:
     """README.md of the CLIP folder."""
-    rows = "\n".join(f"| {name} | {license or 'not recorded'} |" for name, license in source.licenses.items())
+    rows = "\n".join(
+        f"| {name} | {license or 'not recorded'} | {commercial_use([license])} |"
+        for name, license in source.licenses.items()
+    )
     figures = ", ".join(f"{key} {report[key]:.4f}" for key in ("loss", "gap", "cosine") if key in report)
     return f"""# A CLIP with experts merged in
 
@@ -177,8 +181,8 @@ layers above are the original CLIP's. Use hidden state {source.select_layer} wit
 Last figures: {figures or "none"} (gap: share of the squared distance from CLIP's tokens to the tower's that is left).
 Source tower: sha256 `{source.fingerprint}` over its tensors. All settings: merge.json.
 
-| part of the tower | license, as its sources state it |
-|---|---|
+| part of the tower | license, as its sources state it | commercial use |
+|---|---|---|
 {rows}
 """
 
