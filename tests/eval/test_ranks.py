@@ -1,4 +1,4 @@
-"""Two real ranks with gloo, one of them killed: nothing that was answered is lost, and the restarted run ends whole."""
+"""Two real ranks with gloo, one of them killed: no answer is lost, and the same command ends the run."""
 
 import json
 import os
@@ -15,14 +15,11 @@ def test_a_killed_rank_loses_no_answers(tove, checkpoint, benchmarks, tmp_path):
     asked = ["pope", "--model", checkpoint, "--data", benchmarks, "--max-new-tokens", "4", "--device", "cpu"]
     out = tmp_path / "out"
     command = [sys.executable, Path(__file__).with_name("two_ranks.py"), tmp_path, "eval", *asked]
+    command = [*map(str, command), "--batch-size", "1", "--output", str(out)]
     log = tmp_path / "log"
     with log.open("wb") as stream:
         agent = subprocess.Popen(
-            [*map(str, command), "--batch-size", "1", "--output", str(out)],
-            env=tiny_lvlm.environment(),
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            command, env=tiny_lvlm.environment(), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             shard = out / "shards" / "00001.jsonl"
@@ -30,10 +27,12 @@ def test_a_killed_rank_loses_no_answers(tove, checkpoint, benchmarks, tmp_path):
                 assert agent.poll() is None, log.read_text()
                 time.sleep(0.01)
             os.kill(int((tmp_path / "pid-1").read_text()), signal.SIGKILL)
-            assert agent.wait(timeout=1200) == 0, log.read_text()
+            assert agent.wait(timeout=1200) != 0
         finally:
             if agent.poll() is None:
                 os.killpg(agent.pid, signal.SIGKILL)
+    done = subprocess.run(command, env=tiny_lvlm.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     record = json.loads((out / "record.json").read_text())
     assert record["world_size"] == 2
     assert 1 <= record["num_resumed"] < record["num_items"]

@@ -1,6 +1,6 @@
 """Runs `tove eval` on two ranks under torchrun's own agent. The ranks are forks, so that torch is imported once.
 
-python two_ranks.py FOLDER ARGUMENT...      FOLDER gets `pid-RANK` of each rank; a rank that dies is restarted once
+python two_ranks.py FOLDER ARGUMENT...      FOLDER gets `pid-RANK` of each rank
 """
 
 import os
@@ -33,7 +33,7 @@ if __name__ == "__main__":
         run_id="two-ranks",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
-        max_restarts=1,
+        max_restarts=0,
         monitor_interval=0.1,
         start_method="fork",
     )
