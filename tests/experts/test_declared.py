@@ -30,7 +30,7 @@ def test_an_entry_of_a_tower_declares_everything(monkeypatch):
     assert (row["license"], row["code_license"], row["commercial"]) == ("cc-by-nc-4.0", "apache-2.0", "no")
     # timm's test_vit: width 64, 6 blocks, MLP ratio 3; 16 x 16 patches, here 2 x 2 of them and a class token.
     block = 4 * 64**2 + 4 * 64 + 2 * 3 * 64**2 + 4 * 64 + 4 * 64
-    positions = 102 * 64  # those of its own 160 pixels, resampled; and the class token
+    positions = 6 * 64  # 2 x 2, the class token and its position
     assert row["parameters"] == pytest.approx(6 * block + (3 * 256 + 1) * 64 + positions + 2 * 64, rel=0.01)
     assert row["bf16_bytes"] == 2 * row["parameters"]
     assert row["float32_bytes"] == 4 * row["parameters"]
