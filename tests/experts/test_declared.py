@@ -13,7 +13,7 @@ from tove_lvlm.experts.catalogue import catalogue
 from tove_lvlm.experts.declared import declare, find_declarations, measure_network
 from tove_lvlm.experts.libraries import LIBRARIES, code_license, install_hint
 from tove_lvlm.experts.schema import parse_expert
-from tove_lvlm.weights.sources import WEIGHT_KEYS
+from tove_lvlm.sources import WEIGHT_KEYS
 
 MOBILE = {"expert": "timm/test_vit.r160_in1k", "name": "small"}
 """timm's model for tests."""
@@ -30,7 +30,7 @@ def test_an_entry_of_a_tower_declares_everything(monkeypatch):
     assert (row["license"], row["code_license"], row["commercial"]) == ("cc-by-nc-4.0", "apache-2.0", "no")
     # timm's test_vit: width 64, 6 blocks, MLP ratio 3; 16 x 16 patches, here 2 x 2 of them and a class token.
     block = 4 * 64**2 + 4 * 64 + 2 * 3 * 64**2 + 4 * 64 + 4 * 64
-    positions = 6 * 64  # of 2 x 2 patches and the class token, and the token itself
+    positions = 6 * 64  # 2 x 2, the class token and its position
     assert row["parameters"] == pytest.approx(6 * block + (3 * 256 + 1) * 64 + positions + 2 * 64, rel=0.01)
     assert row["bf16_bytes"] == 2 * row["parameters"]
     assert row["float32_bytes"] == 4 * row["parameters"]
