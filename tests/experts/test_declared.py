@@ -13,7 +13,7 @@ from tove_lvlm.experts.catalogue import catalogue
 from tove_lvlm.experts.declared import declare, find_declarations, measure_network
 from tove_lvlm.experts.libraries import LIBRARIES, code_license, install_hint
 from tove_lvlm.experts.schema import parse_expert
-from tove_lvlm.sources import WEIGHT_KEYS
+from tove_lvlm.weights.sources import WEIGHT_KEYS
 
 MOBILE = {"expert": "timm/test_vit.r160_in1k", "name": "small"}
 """timm's model for tests."""
