@@ -5,9 +5,9 @@ import shutil
 import pytest
 
 from tove_lvlm.eval import generate
+from tove_lvlm.eval.bench import read_bench, task_class
 from tove_lvlm.eval.find import find
 from tove_lvlm.eval.problems import Problems
-from tove_lvlm.eval.run import read_bench, task_class
 from tove_lvlm.eval.task import Item
 from tove_lvlm.lvlm.batching import Decoding
 from tove_lvlm.lvlm.chat import answer

@@ -7,7 +7,7 @@ from eval_files import write_json, write_lines
 
 from tove_lvlm.config import UserError
 from tove_lvlm.eval import record
-from tove_lvlm.eval.run import read_bench
+from tove_lvlm.eval.bench import read_bench
 from tove_lvlm.eval.task import Item
 
 ROWS = [{"question_id": 1, "image": "a.jpg", "text": "Is there a dog?", "label": "yes"}]

@@ -6,7 +6,8 @@ import pytest
 from eval_files import shared, write_json, write_lines
 
 from tove_lvlm.config import UserError
-from tove_lvlm.eval.run import read_bench, score_answers
+from tove_lvlm.eval.bench import read_bench
+from tove_lvlm.eval.run import score_answers
 
 SPLITS = ("random", "popular", "adversarial")
 

@@ -143,8 +143,9 @@ def _score(
     output: Path | None,
     strict: bool,
 ) -> dict:
+    from ..eval.bench import read_bench, task_class
     from ..eval.find import asked_prompt, find
-    from ..eval.run import read_bench, score_answers, task_class
+    from ..eval.run import score_answers
 
     if not labels:
         labels = list(find(task_class(task), data, images=False).labels)
@@ -166,8 +167,8 @@ def _ask(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from ..eval.bench import read_bench, task_class
     from ..eval.find import asked_prompt, find
-    from ..eval.run import read_bench, task_class
 
     chosen = task_class(task)
     if not labels or images is None:

@@ -19,8 +19,9 @@ from ..lvlm.batching import Decoding
 from ..lvlm.loading import TOWER, Loaded, load_model, locate
 from ..storage import fingerprint
 from . import generate, record
+from .bench import Bench
 from .problems import Problems
-from .run import Bench, conclude
+from .run import conclude
 from .store import ANSWERS, Shard, Store
 from .task import LIKELIHOOD
 

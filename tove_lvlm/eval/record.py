@@ -3,22 +3,20 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import provenance
 from ..config import UserError
 from ..storage import load_json, save_json
+from .bench import Bench
 from .task import Item, Score
-
-if TYPE_CHECKING:
-    from .run import Bench
 
 FORMAT = 1
 FILE_NAME = "record.json"
 
 
 def score_record(
-    bench: "Bench",
+    bench: Bench,
     score: Score | None,
     *,
     answers: Mapping[str, Any],

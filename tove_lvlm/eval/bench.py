@@ -1,0 +1,104 @@
+"""A benchmark that has been read from its label files: what is asked, and how answers will be scored. Our choice."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import UserError
+from ..registry import nearest
+from . import tasks  # noqa: F401  fills TASKS
+from .problems import Problems
+from .task import TASKS, Item, Score, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A benchmark that has been read: what is asked and how answers will be scored."""
+
+    task: Task
+    convention: str
+    labels: tuple[Path, ...]
+    all_items: list[Item]
+    items: list[Item]
+    """Those that are asked: all, or the first `limit`."""
+    limit: int | None
+    problems: Problems
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is something to score with; a test split has no public labels."""
+        return any(item.gold is not None for item in self.items)
+
+    def score(self, texts: Mapping[str, str]) -> Score:
+        """Score answers by question id.
+
+        Raises:
+            UserError: There are no labels, or a program that the scorer needs is missing.
+        """
+        return self.task.score(self.items, texts, self.convention, self.problems)
+
+
+def task_class(name: str) -> type[Task]:
+    """A benchmark by its name on the command line.
+
+    Raises:
+        UserError: There is none; names the nearest.
+    """
+    if name not in TASKS:
+        raise UserError(f"unknown task `{name}`; {nearest(name, TASKS.names())}")
+    return TASKS.get(name)
+
+
+def read_bench(
+    name: str,
+    labels: Sequence[Path],
+    convention: str | None = None,
+    prompt: str | None = None,
+    limit: int | None = None,
+) -> Bench:
+    """Read a benchmark's label files.
+
+    Args:
+        name: The task.
+        labels: Its files.
+        convention: How to score; none takes the task's first.
+        prompt: In place of the task's own.
+        limit: Only the first so many questions.
+
+    Raises:
+        UserError: Unknown task or convention, files that are not the task's, or a prompt that it cannot take.
+    """
+    task = task_class(name)()
+    convention = convention or task.conventions[0]
+    if convention not in task.conventions:
+        raise UserError(f"task `{name}` has no convention `{convention}`; {nearest(convention, task.conventions)}")
+    problems = Problems()
+    items = task.read(labels, problems)
+    if prompt is not None and prompt != task.prompt:
+        items = _ask_otherwise(task, prompt, labels, items)
+    return Bench(
+        task=task,
+        convention=convention,
+        labels=tuple(labels),
+        all_items=items,
+        items=items[:limit],
+        limit=limit,
+        problems=problems,
+    )
+
+
+def _ask_otherwise(task: Task, prompt: str, labels: Sequence[Path], usual: Sequence[Item]) -> list[Item]:
+    """The items with another prompt, which `task` has from now on."""
+    task.prompt = prompt  # type: ignore[misc]  this one object's
+    try:
+        items = task.read(labels, Problems())
+    except (KeyError, IndexError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"--prompt `{prompt}` does not fit {task.name}: it may have {{question}} in it") from error
+    if any(item.text == before.text for item, before in zip(items, usual, strict=True)):
+        raise UserError(
+            f"--prompt has no effect: {', '.join(path.name for path in labels)} bring their own prompts, which are "
+            "asked as they stand; give the official label files instead"
+        )
+    return items
