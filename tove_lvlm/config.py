@@ -73,7 +73,7 @@ def _put(tree: Any, option: str) -> None:
     key, equals, text = option.partition("=")
     if not equals or not key:
         raise ConfigError(f"--options takes `a.b=c`, got `{option}`")
-    value = OmegaConf.from_dotlist([f"value={text}"])["value"]
+    value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # `???` is a value too
     try:
         OmegaConf.update(tree, key, value, merge=True)
     except (OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
