@@ -70,6 +70,13 @@ def test_without_answerable_labels_there_are_no_such_figures(tmp_path):
     assert problems["missing answer"] == ["VizWiz_val_00000000.jpg"]
 
 
+def test_where_all_is_answerable_nothing_is_said_of_the_unanswerable(tmp_path):
+    items = VizWiz().read([write_json(tmp_path / "val.json", [ROWS[0], ROWS[3]])], Problems())
+    score = VizWiz().score(items, ANSWERS, "m4c", Problems())
+    assert score.metrics == {"accuracy": 95.0}
+    assert score.notes == ("every question is answerable: no figures for unanswerable ones",)
+
+
 def test_the_upload_is_what_llavas_converter_writes(tmp_path):
     rows = [
         {"question_id": "q0", "image": "VizWiz_test_00000000.jpg", "text": "What is this?" + ASK},

@@ -72,22 +72,25 @@ class VizWiz(Task):
         """Percents with two decimals: soft accuracy, overall and by answer type, and how well "unanswerable" was told.
 
         `m4c` normalises answers as LLaVA's uploads and lmms-eval do, `official` as the challenge's script does. A
-        missing answer is wrong, and does not say "unanswerable". Without `answerable` labels on every question there
-        are no figures for it.
+        missing answer is wrong, and does not say "unanswerable". Without `answerable` labels on every question, or where
+        all are answerable, there are no figures for it.
         """
         texts = texts_of(items, answers, problems)
         rules = "m4c" if convention == "m4c" else "vqav2"
         values = vqa.soft_accuracies(texts, [item.gold for item in items], rules)
         metrics = {"accuracy": means.accuracy(values, 100.0, 2)}
         answerable = [item.gold.answerable for item in items]
-        if None not in answerable:
+        notes: tuple[str, ...] = ()
+        if all(label is True for label in answerable):
+            notes = ("every question is answerable: no figures for unanswerable ones",)
+        elif None not in answerable:
             said = [vqa.normalize(text or "", rules) != _UNANSWERABLE for text in texts]
             rates = vqa.answerability(said, answerable)
             metrics |= {f"unanswerable_{name}": round(100 * value, 2) for name, value in rates.items()}
         labelled = [
             (f"answer_type/{item.group}", value) for item, value in zip(items, values, strict=True) if item.group
         ]
-        return Score(metrics=metrics, groups=means.by_group(labelled, 100.0, 2), num_items=len(items))
+        return Score(metrics=metrics, groups=means.by_group(labelled, 100.0, 2), num_items=len(items), notes=notes)
 
     def upload(self, items: Sequence[Item], answers: Mapping[str, str]) -> Any:
         """Rows of `image, answer` as LLaVA's converter writes them: normalised as m4c does; '' where missing."""
