@@ -8,7 +8,7 @@ RUN    := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 .PHONY: help demo test lint format miniature clean
 help:
-	@echo "make demo       train ToVE_Vicuna and CLIP-only in the miniature world and compare them (5 minutes, 2 cores)"
+	@echo "make demo       train ToVE_Vicuna and CLIP-only in the miniature world and compare them (6 minutes, 2 cores)"
 	@echo "make test       all tests (CPU, no hub)"
 	@echo "make lint       ruff check and format check;  make format mends them"
 	@echo "make miniature  train the shipped miniature models again (30 minutes, 2 cores)"

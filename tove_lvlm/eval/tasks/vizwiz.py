@@ -72,8 +72,8 @@ class VizWiz(Task):
         """Percents with two decimals: soft accuracy, overall and by answer type, and how well "unanswerable" was told.
 
         `m4c` normalises answers as LLaVA's uploads and lmms-eval do, `official` as the challenge's script does. A
-        missing answer is wrong, and does not say "unanswerable". Without `answerable` labels on every question, or where
-        all are answerable, there are no figures for it.
+        missing answer is wrong, and does not say "unanswerable". Without `answerable` labels on every question, or
+        where all are answerable, there are no figures for it.
         """
         texts = texts_of(items, answers, problems)
         rules = "m4c" if convention == "m4c" else "vqav2"
