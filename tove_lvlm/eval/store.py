@@ -47,7 +47,7 @@ class Shard:
     def write(self, item: Item, text: str, metadata: Mapping[str, Any]) -> None:
         """One answer in LLaVA's form; it outlives a kill of this process."""
         row = {
-            "question_id": _as_number(item.question_id),
+            "question_id": _as_number(item.llava_id or item.question_id),
             "prompt": item.text,
             "text": text,
             "answer_id": text_sha256(f"{self._model_id}\n{item.question_id}\n{item.text}")[:22],
@@ -73,6 +73,7 @@ class Store:
     def __init__(self, folder: Path, items: Sequence[Item]):
         self.folder = folder
         self._order = {item.question_id: number for number, item in enumerate(items)}
+        self._written = {item.llava_id or item.question_id: item.question_id for item in items}
 
     def prepare(self, identity: Mapping[str, Any]) -> set[str]:
         """Gather what is answered already and clear the ranks' files; rank 0 calls this before any rank writes.
@@ -126,7 +127,7 @@ class Store:
         shards = sorted((self.folder / _SHARDS).glob("*.jsonl"))
         for path in (self.folder / ANSWERS, *shards):
             for row in _read_lines(path):
-                rows.setdefault(str(row["question_id"]), row)
+                rows.setdefault(self._written.get(str(row["question_id"]), ""), row)
         known = sorted((key for key in rows if key in self._order), key=self._order.__getitem__)
         rows = {key: rows[key] for key in known}
         with atomic_file(self.folder / ANSWERS) as path:

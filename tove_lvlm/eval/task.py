@@ -33,7 +33,9 @@ class Item:
     group: str = ""
     """Part of the benchmark that is scored by itself (POPE's split, NoCaps' domain); empty when it has none."""
     aliases: tuple[str, ...] = ()
-    """Other ids under which answers files name the question (LLaVA's, where they are not the official ones)."""
+    """Other ids under which answers files name the question."""
+    llava_id: str = ""
+    """LLaVA's id, where it has one of its own: under this an answer is written. One of the aliases."""
     choices: tuple[str, ...] = ()
     """Answers whose likelihoods are compared, in the form `likelihood`."""
 

@@ -1,4 +1,8 @@
+import importlib.util
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from eval_files import shared, write_json, write_lines
@@ -6,6 +10,7 @@ from eval_files import shared, write_json, write_lines
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.answers import Answer, match, read_answers
 from tove_lvlm.eval.problems import Problems
+from tove_lvlm.eval.store import Shard, Store
 from tove_lvlm.eval.tasks.pope import Pope
 
 SPLITS = ("random", "popular", "adversarial")
@@ -77,6 +82,33 @@ def test_llavas_question_file_asks_the_same_under_the_same_names():
         same = labelled[item.question_id]
         assert (item.image, item.text, item.group, item.aliases) == (same.image, same.text, same.group, same.aliases)
         assert item.gold is None
+
+
+def test_llavas_own_script_scores_the_answers_that_a_run_writes(tmp_path):
+    """LLaVA-1.5-13B's answers, written as a run of ours writes them."""
+    (tmp_path / "coco").mkdir()
+    for split in SPLITS:
+        (tmp_path / "coco" / f"coco_pope_{split}.json").symlink_to(shared(f"pope/coco_pope_{split}@e3e3926.json"))
+    questions = shared("llava_eval/pope/llava_pope_test.jsonl")
+    items = Pope().read(sorted((tmp_path / "coco").iterdir()), Problems())
+    texts = match(items, llava_answers(Problems()), Problems())
+    store = Store(tmp_path / "run", items)
+    store.prepare({})
+    with Shard(store.folder, 0, "1", "llava") as shard:
+        for item in reversed(items):
+            shard.write(item, texts[item.question_id], {})
+    assert list(store.gather()) == [item.question_id for item in items]
+    assert store.prepare({}) == {item.question_id for item in items}
+    script = Path(importlib.util.find_spec("llava").origin).parent / "eval" / "eval_pope.py"
+    places = ["--annotation-dir", tmp_path / "coco", "--question-file", questions]
+    done = subprocess.run(
+        [sys.executable, script, *places, "--result-file", store.folder / "answers.jsonl"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    counts = "1182\t31\t1379\t318", "1182\t59\t1441\t318", "1182\t117\t1383\t318"
+    assert all(line in done.stdout.splitlines() for line in counts)
 
 
 def row(number: int, label="yes", **changes) -> dict:

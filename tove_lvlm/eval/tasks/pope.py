@@ -2,7 +2,7 @@
 
 The label files number their questions from 1, each for itself; LLaVA's pooled question file numbers them in the same
 order from 1 (adversarial), 10000001 (random) and 20000001 (popular). An item is called `random/17`, and answers files
-may call it that or as LLaVA does; where only one split is read, the label file's own number will do.
+may call it that or as LLaVA does, which ours do; where only one split is read, the label file's own number will do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ class Pope(Task):
             problems.add("label neither yes nor no", row.where)
             return []
         number = row.text("question_id")
-        aliases = (_shifted(number, _LLAVA_FIRST[split]),)
+        llava_id = _shifted(number, _LLAVA_FIRST[split])
         return [
             Item(
                 question_id=f"{split}/{number}",
@@ -61,7 +61,8 @@ class Pope(Task):
                 text=self.prompt.format(question=row.text("text")),
                 gold=label,
                 group=split,
-                aliases=(*aliases, number) if alone else aliases,
+                aliases=(llava_id, number) if alone else (llava_id,),
+                llava_id=llava_id,
             )
         ]
 
@@ -87,6 +88,7 @@ def _llava_item(row: Row) -> Item:
         text=row.text("text"),
         group=split,
         aliases=(number,),
+        llava_id=number,
     )
 
 
