@@ -99,6 +99,7 @@ def test_two_records_side_by_side(tove, oracle, tmp_path):
     ("arguments", "message"),
     [
         ([], "name a task"),
+        (["pop"], "unknown task `pop`; did you mean `pope`"),
         (["pop", "--answers", "a"], "unknown task `pop`; did you mean `pope`"),
         (["compare", "a"], "takes two records, got 1"),
         (["compare", "a", "b"], "file `a` does not exist"),

@@ -97,6 +97,9 @@ def _check(task: str | None, answers: Path | None, model: Path | None, stray: bo
         raise UserError("name a task (`tove eval --list` shows them), or give --list, --miniature DIR or `compare A B`")
     if stray:
         raise UserError("one task at a time; label files are given as --labels a b c")
+    from ..eval.bench import task_class
+
+    task_class(task)
     if (answers is None) == (model is None):
         raise UserError("give either --model FOLDER or --answers FILE")
     if answers is not None and limit is not None:
