@@ -24,8 +24,6 @@ from tove_lvlm.tower.image_processing import ToVEImageProcessor
 from tove_lvlm.viz.style import new_figure, save_figure, tidy
 
 PHOTOGRAPHS = ("astronaut", "motorcycle_left", "page")
-SIDE = 672
-"""Pixels of the tower, and of every expert: nothing is resized twice."""
 
 
 def main() -> None:
@@ -33,27 +31,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--hed", type=Path, required=True, help="folder that scripts/convert_hed.py wrote")
     parser.add_argument("--output", type=Path, required=True, help="the picture, without its ending")
+    parser.add_argument("--side", type=int, default=672, help="pixels of the tower and of every expert")
     arguments = parser.parse_args()
-    tower = tower_of(arguments.hed.resolve())
+    tower = tower_of(arguments.hed.resolve(), arguments.side)
     processor = ToVEImageProcessor.for_tower(tower.config)
     photographs = [photograph(name) for name in PHOTOGRAPHS]
     pixels_B3HW = torch.stack([to_pixels(image, processor, "square") for image in photographs])
     with torch.inference_mode():
         grids = tower.encode_frozen(pixels_B3HW).grids
-    columns = {"the photograph": [image.resize((SIDE, SIDE)) for image in photographs]}
+    columns = {"the photograph": [image.resize((arguments.side, arguments.side)) for image in photographs]}
     columns |= {name: list(tower.experts[name].picture(grid).numpy()) for name, grid in grids.items()}
     print(*draw(columns, arguments.output))
 
 
-def tower_of(hed: Path) -> ToVEVisionModel:
+def tower_of(hed: Path, side: int) -> ToVEVisionModel:
     """The experts whose weights can be had without a hub, around a small random CLIP."""
     clip = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     experts = [
-        {"name": "hed", "family": "hed", "image_size": SIDE, "pretrained": str(hed), "license": "mit"},
-        {"expert": "canny", "image_size": SIDE},
-        {"expert": "pp_ocr_det", "name": "text", "image_size": SIDE},
+        {"name": "hed", "family": "hed", "image_size": side, "pretrained": str(hed), "license": "mit"},
+        {"expert": "canny", "image_size": side},
+        {"expert": "pp_ocr_det", "name": "text", "image_size": side},
     ]
-    shape = clip | {"image_size": SIDE, "patch_size": 14}
+    shape = clip | {"image_size": side, "patch_size": side // 2}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump({"clip": {"pretrained": None, "architecture": shape}, "experts": experts}, file)
         file.flush()
