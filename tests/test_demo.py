@@ -13,13 +13,13 @@ from tove_lvlm.world import language
 from tove_lvlm.world.benchmarks import write_benchmarks
 
 CONSOLE = Console(record=True, width=100)
-STEPS = 150
+STEPS = 100
 
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     output = tmp_path_factory.mktemp("demo")
-    results = demo.run(output, seed=3, steps=STEPS, scenes=(1500, 80), console=CONSOLE)
+    results = demo.run(output, seed=3, steps=STEPS, scenes=(1000, 80), console=CONSOLE)
     return output, results, CONSOLE.export_text()
 
 
