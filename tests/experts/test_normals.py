@@ -13,7 +13,8 @@ from skimage import data
 
 from tove_lvlm.config import ConfigError
 from tove_lvlm.experts import build_expert, describe, normal_bae
-from tove_lvlm.experts.normals_from_depth import depth_of, normals_of, normals_picture
+from tove_lvlm.experts.normals_from_depth import depth_of, normals_of
+from tove_lvlm.experts.pictures import normals_picture
 from tove_lvlm.storage import WeightsError
 
 DENSE = {"family": "dense_vit", "width": 24, "depth": 1, "heads": 2, "patch_size": 4, "channels": 1}

@@ -41,18 +41,18 @@ def fetch(
     repositories = mirror.plan(parts, to)
     mirror.check_space(repositories, to)
     states = _states(repositories, to)
-    refused: list[str] = []
+    refused: dict[str, str] = {}
     if not dry_run:
         with _progress(repositories) as progress:
             fetched, refused = mirror.fill(repositories, to, progress)
         states = {name: _after(name, state, fetched, refused) for name, state in states.items()}
     report = {"to": str(to), "repositories": _rows(repositories, states), "elsewhere": _elsewhere(parts)}
     if as_json:
-        print(json.dumps(report | {"refused": refused}))
+        print(json.dumps(report | {"refused": list(refused.values())}))
     else:
         _print(report)
     if refused:
-        raise UserError("; ".join(refused))
+        raise UserError("; ".join(refused.values()))
 
 
 def _states(repositories: Sequence["MirroredRepository"], to: Path) -> dict[str, str]:
@@ -70,10 +70,10 @@ def _states(repositories: Sequence["MirroredRepository"], to: Path) -> dict[str,
     return states
 
 
-def _after(name: str, state: str, fetched: Sequence[str], refused: Sequence[str]) -> str:
+def _after(name: str, state: str, fetched: Sequence[str], refused: dict[str, str]) -> str:
     if name in fetched:
         return "downloaded"
-    return "refused" if any(line.startswith(f"`{name.rpartition('/')[0]}`") for line in refused) else state
+    return "refused" if any(name.startswith(f"{repo}/") for repo in refused) else state
 
 
 def _rows(repositories: Sequence["MirroredRepository"], states: dict[str, str]) -> list[dict[str, Any]]:

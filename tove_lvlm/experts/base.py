@@ -58,6 +58,9 @@ class Expert(nn.Module):
     """`embedding` or `low_level`."""
     library: ClassVar[str] = "this package"
     """Package whose networks these are."""
+    fixed_shape: ClassVar[tuple[int, int, int] | None] = None
+    """Channels of its map, which is as large as the image, channels of its features, and pixels to a step of these:
+    where that is known without building the network. Goes with a `patch_size` of the class."""
     patch_size: int | None = None
     """Side of the network's patches, of which the image must be a multiple; None where any size will do."""
 
@@ -94,7 +97,11 @@ class Expert(nn.Module):
         """(C, h, w) of the grid for one image."""
         if fields["channels"] is not None and fields["grid"] is not None:
             return (fields["channels"], *fields["grid"])
-        return measure_shape(cls, fields)
+        size = fields["image_size"]
+        if cls.fixed_shape is None or fields["channels"] is not None or size % cls.patch_size:
+            return measure_shape(cls, fields)  # which also says what sizes fit
+        of_map, of_features, step = cls.fixed_shape
+        return (of_map, size, size) if fields["output"] == "map" else (of_features, size // step, size // step)
 
     @classmethod
     def architecture_of(cls, fields: Mapping[str, Any]) -> str:

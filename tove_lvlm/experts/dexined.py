@@ -10,8 +10,7 @@ import torch
 
 from ..registry import require
 from .base import EXPERTS, Expert
-
-_LAST_BLOCK_CHANNELS = 256
+from .pictures import probability_picture
 
 
 @EXPERTS.register("dexined")
@@ -21,6 +20,7 @@ class DexiNed(Expert):
     kind = "low_level"
     library = "kornia"
     patch_size = 16  # four halvings, so that a grid of features has a plain size
+    fixed_shape = (1, 256, 16)
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
@@ -29,13 +29,6 @@ class DexiNed(Expert):
             for level in range(1, 7):
                 setattr(self.network, f"up_block_{level}", _Pass())
             self.network.block_cat = torch.nn.Identity()
-
-    @classmethod
-    def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:
-        size = fields["image_size"]
-        if fields["channels"] is not None or size % cls.patch_size:
-            return super().shape_of(fields)  # as stated; else it says which sizes fit
-        return (1, size, size) if fields["output"] == "map" else (_LAST_BLOCK_CHANNELS, size // 16, size // 16)
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         """Edge probability (B, 1, H, W), or the last block's features (B, 256, H/16, W/16).
@@ -64,9 +57,3 @@ class _Pass(torch.nn.Module):
 
     def forward(self, grid_BCHW: torch.Tensor, size: list[int]) -> torch.Tensor:
         return grid_BCHW
-
-
-def probability_picture(map_B1HW: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) uint8: 0..1 to black..white."""
-    grey_B1HW = (map_B1HW.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return grey_B1HW.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()

@@ -11,7 +11,7 @@ import torch
 
 from ..registry import require
 from .base import EXPERTS, Expert
-from .dexined import probability_picture
+from .pictures import probability_picture
 
 
 @EXPERTS.register("edge_filter")

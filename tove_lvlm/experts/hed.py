@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .base import EXPERTS, Expert
-from .dexined import probability_picture
+from .pictures import probability_picture
 
 _WIDTHS = (64, 128, 256, 512, 512)
 _DEPTHS = (2, 2, 3, 3, 3)
@@ -27,6 +27,7 @@ class HED(Expert):
 
     kind = "low_level"
     patch_size = 16
+    fixed_shape = (1, _WIDTHS[-1], 16)
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
@@ -36,22 +37,19 @@ class HED(Expert):
             self.add_module(f"block{index + 1}", _Stage(channels, _WIDTHS[index], depth))
         self.fuse = nn.Conv2d(len(_DEPTHS), 1, kernel_size=1)
 
-    @classmethod
-    def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:
-        size = fields["image_size"]
-        if fields["channels"] is not None or size % cls.patch_size:
-            return super().shape_of(fields)  # as stated; else it says which sizes fit
-        return (1, size, size) if fields["output"] == "map" else (_WIDTHS[-1], size // 16, size // 16)
-
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         """Edge probability (B, 1, H, W), or the last stage's features (B, 512, H/16, W/16)."""
-        x_BCHW, sides = pixels_B3HW - self.norm, []
+        x_BCHW, sides, is_map = pixels_B3HW - self.norm, [], self.spec.output == "map"
         for index in range(len(_DEPTHS)):
             if index:
                 x_BCHW = F.max_pool2d(x_BCHW, 2)
-            x_BCHW, side_B1HW = getattr(self, f"block{index + 1}")(x_BCHW)
-            sides.append(F.interpolate(side_B1HW, size=pixels_B3HW.shape[-2:], mode="bilinear", align_corners=False))
-        return x_BCHW if self.spec.output == "features" else self.fuse(torch.cat(sides, dim=1)).sigmoid()
+            stage = getattr(self, f"block{index + 1}")
+            x_BCHW = stage(x_BCHW)
+            if is_map:
+                side_B1HW = stage.projection(x_BCHW)
+                size = pixels_B3HW.shape[-2:]
+                sides.append(F.interpolate(side_B1HW, size=size, mode="bilinear", align_corners=False))
+        return self.fuse(torch.cat(sides, dim=1)).sigmoid() if is_map else x_BCHW
 
     def picture(self, grid_BCHW: torch.Tensor) -> torch.Tensor:
         """Edges white on black, as they are: probability 1 is white."""
@@ -66,7 +64,7 @@ class HED(Expert):
 
 
 class _Stage(nn.Module):
-    """One stage of VGG-16 and its side output."""
+    """One stage of VGG-16; `projection` makes its side output."""
 
     def __init__(self, in_channels: int, channels: int, depth: int):
         super().__init__()
@@ -74,7 +72,7 @@ class _Stage(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(widths[k], widths[k + 1], 3, padding=1) for k in range(depth))
         self.projection = nn.Conv2d(channels, 1, kernel_size=1)
 
-    def forward(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         for conv in self.convs:
             x_BCHW = conv(x_BCHW).relu()
-        return x_BCHW, self.projection(x_BCHW)
+        return x_BCHW

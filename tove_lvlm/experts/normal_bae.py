@@ -20,13 +20,12 @@ from typing import Any
 import torch
 
 from .base import EXPERTS, Expert
-from .normals_from_depth import normals_picture
+from .pictures import normals_picture
 
 _FILES = "_tove_normal_bae"
 """Name under which the folder of the network's files is imported."""
 # What its own detector builds it with. The first two are of its training loss, which is not run.
 _SETTINGS = {"sampling_ratio": 0.4, "importance_ratio": 0.7, "architecture": "BN"}
-_EIGHTH_CHANNELS = 512
 
 
 @EXPERTS.register("normal_bae")
@@ -36,17 +35,11 @@ class NormalBae(Expert):
     kind = "low_level"
     library = "controlnet_aux"
     patch_size = 32  # the encoder halves five times
+    fixed_shape = (3, 512, 8)
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
         self.network = _create()
-
-    @classmethod
-    def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:
-        size = fields["image_size"]
-        if fields["channels"] is not None or size % cls.patch_size:
-            return super().shape_of(fields)  # as stated; else it says which sizes fit
-        return (3, size, size) if fields["output"] == "map" else (_EIGHTH_CHANNELS, size // 8, size // 8)
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         """Unit normals (B, 3, H, W), x to the left, y up, z to the camera; or features (B, 512, H/8, W/8).

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 from ..config import ConfigError
 from .base import EXPERTS, Expert, build_expert
+from .pictures import normals_picture
 
 
 @EXPERTS.register("normals_from_depth")
@@ -83,12 +84,6 @@ def normals_of(z_B1HW: torch.Tensor, field_of_view: float) -> torch.Tensor:
     along_u_B3HW = _difference(points_B3HW, dim=3)
     along_v_B3HW = _difference(points_B3HW, dim=2)
     return F.normalize(torch.linalg.cross(along_u_B3HW, along_v_B3HW, dim=1), dim=1, eps=1e-12)
-
-
-def normals_picture(normals_B3HW: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) uint8: -1..1 of each axis to 0..255."""
-    coloured_B3HW = (normals_B3HW.float().clamp(-1, 1) + 1) * 127.5
-    return coloured_B3HW.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def depth_of(map_B1HW: torch.Tensor, depth_range: float) -> torch.Tensor:

@@ -25,17 +25,11 @@ class TextMap(Expert):
     kind = "low_level"
     library = "rapidocr"
     patch_size = 32
+    fixed_shape = (1, NECK, 4)
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
         self.network = TextDetector()
-
-    @classmethod
-    def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:
-        size = fields["image_size"]
-        if fields["channels"] is not None or size % cls.patch_size:
-            return super().shape_of(fields)  # as stated; else it says which sizes fit
-        return (1, size, size) if fields["output"] == "map" else (NECK, size // 4, size // 4)
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         """Probability of text (B, 1, H, W), or the neck's features (B, 96, H/4, W/4). The network reads BGR."""

@@ -54,7 +54,7 @@ def plan(parts: Mapping[str, WeightSource], to: Path) -> list[MirroredRepository
     return [_look_up(repo, of_it, to / repo) for repo, of_it in wanted.items()]
 
 
-def fill(repositories: Iterable[MirroredRepository], to: Path, progress: Progress) -> tuple[list[str], list[str]]:
+def fill(repositories: Iterable[MirroredRepository], to: Path, progress: Progress) -> tuple[list[str], dict[str, str]]:
     """Download what is missing, check all of it and write the records.
 
     A repository that the hub refuses does not keep the others from being fetched.
@@ -65,14 +65,14 @@ def fill(repositories: Iterable[MirroredRepository], to: Path, progress: Progres
         progress: For a progress bar.
 
     Returns:
-        (files that were downloaded, as REPO/NAME; what the hub refused, one line each).
+        (files that were downloaded, as REPO/NAME; repositories that the hub refused, with a line on why).
 
     Raises:
         UserError: No space left, no network, or a file that is not what the hub or a `sha256` says.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    fetched, refused = [], []
+    fetched, refused = [], {}
     for wanted in repositories:
         folder = to / wanted.repo
         try:
@@ -81,7 +81,7 @@ def fill(repositories: Iterable[MirroredRepository], to: Path, progress: Progres
                 if download.download(file, folder, lambda size, file=file: progress(file, size)):
                     fetched.append(f"{wanted.repo}/{file.name}")
         except HfHubHTTPError as error:
-            refused.append(f"`{wanted.repo}`: {hub.explained(wanted.repo, wanted.revision, error)}")
+            refused[wanted.repo] = f"`{wanted.repo}`: {hub.explained(wanted.repo, wanted.revision, error)}"
             continue
         except UserError:
             raise
