@@ -6,11 +6,12 @@ BIN    := $(VENV)/bin
 # without it every process would compile torch and transformers again.
 RUN    := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help demo test lint format miniature clean
+.PHONY: help demo test lint format typecheck miniature clean
 help:
 	@echo "make demo       train ToVE_Vicuna and CLIP-only in the miniature world and compare them (6 minutes, 2 cores)"
 	@echo "make test       all tests (CPU, no hub)"
 	@echo "make lint       ruff check and format check;  make format mends them"
+	@echo "make typecheck  mypy, with the settings in pyproject.toml"
 	@echo "make miniature  train the shipped miniature models again (30 minutes, 2 cores)"
 
 $(BIN)/uv:
@@ -29,6 +30,10 @@ $(VENV)/.ready-test: $(BIN)/uv pyproject.toml constraints.txt
 		echo "the tests with real pretrained networks will be skipped" >&2
 	@touch $@
 
+$(VENV)/.ready-dev: $(VENV)/.ready-test
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[dev]'
+	@touch $@
+
 demo: $(VENV)/.ready-demo
 	$(RUN) $(BIN)/tove demo
 
@@ -42,6 +47,9 @@ lint: $(VENV)/.ready-test
 format: $(VENV)/.ready-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+typecheck: $(VENV)/.ready-dev
+	$(BIN)/mypy
 
 miniature: $(VENV)/.ready-demo
 	$(RUN) $(BIN)/python scripts/build_miniature.py
