@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CITING = {".py", ".yaml", ".yml", ".toml", ".md"}
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("projects/*/README.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("projects/*/README.md")])
 # Working papers of the developers that are no part of the repository.
 PRIVATE = ("DESIGN", "HOSTS", "EVAL", "PAPER", "STYLE", "PEERS", "TRIALS", "MINIATURE")
 
