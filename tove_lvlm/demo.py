@@ -1,5 +1,5 @@
 """`tove demo`: the main job in small. Renders the miniature world's data, trains CLIP-only and ToVE with the real
-scripts under the real launcher on the same data, steps and seeds, and compares them on held-out questions. Our choice.
+scripts under the real launcher on the same data, steps and seeds, and compares them on held-out questions.
 """
 
 import importlib.util
@@ -105,7 +105,7 @@ def render(folder: Path, scenes: tuple[int, int], console: Console) -> None:
 
 def train(output: Path, seed: int, steps: int | None, console: Console) -> None:
     """Run both variants' two stages, side by side: each takes half of the cores."""
-    if importlib.util.find_spec("deepspeed") is None:  # imported by the scripts only: it is slow and speaks
+    if importlib.util.find_spec("deepspeed") is None:  # imported by the scripts only: it is slow and prints
         require("deepspeed", extra="train")
     jobs = [Job(variant=variant, folder=output / variant) for variant in VARIANTS]
     for job in jobs:
@@ -246,7 +246,7 @@ def choose_examples(questions: list[FamilyQuestion], answers: dict, images: Path
         for index, question in enumerate(questions):
             if question.family == family and question.image not in seen:
                 seen.add(question.image)
-                told = [f"CLIP-only: {answers['clip'][index]}", f"ToVE: {answers['tove'][index]}"]
-                examples.append((images / question.image, [question.text, f"right: {question.answer}", *told]))
+                predictions = [f"CLIP-only: {answers['clip'][index]}", f"ToVE: {answers['tove'][index]}"]
+                examples.append((images / question.image, [question.text, f"right: {question.answer}", *predictions]))
                 break
     return examples

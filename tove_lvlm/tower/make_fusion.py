@@ -1,4 +1,7 @@
-"""The `tove_fusion` that a tower's config asks for. DESIGN.md section 2."""
+"""The `tove_fusion` that a tower's config asks for.
+
+See docs/design.md, "Tower".
+"""
 
 from torch import nn
 
@@ -14,7 +17,7 @@ def make_fusion(config: ToVEVisionConfig) -> nn.Module:
     Args:
         config: Architecture; CLIP's own width is that of the tokens that come in, `hidden_size` of those that go out.
     """
-    specs, settings = [describe(entry) for entry in config.experts], config.fusion_settings
+    specs, settings = [describe(entry) for entry in config.experts], config.fusion_config
     if settings.kind == "concat":
         return ConcatFusion(specs, config.side, settings)
     return ToVEFusion(specs, config.clip_config["hidden_size"], config.side, settings)
