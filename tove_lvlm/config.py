@@ -181,9 +181,8 @@ def _present_names(schema: type, value: Mapping[str, Any], key: str, where: str)
                 raise ConfigError(f"{where}: `{dotted}` is {_shown(old)}; valid: {deprecated.only}, or leave it out")
             advice = f"it was always {deprecated.only}; leave it out"
         elif deprecated.renamed in block:
-            raise ConfigError(
-                f"{where}: `{dotted}` and `{_join(key, deprecated.renamed)}` are the same; give the second"
-            )
+            present = _join(key, deprecated.renamed)
+            raise ConfigError(f"{where}: `{dotted}` and `{present}` are the same key; keep the second")
         else:
             block[deprecated.renamed] = old
             advice = f"it is called `{_join(key, deprecated.renamed)}` now"

@@ -57,7 +57,7 @@ def test_gate_figures_equal_brute_force(report, trained, world):
     with torch.no_grad():
         out = tower(pixels)
     (t_clip, t_fuse), gate = out.hidden_states, out.gate_probs
-    unit = tower.config.fusion_config.transfer_scale * t_clip.pow(2).mean(-1, keepdim=True).sqrt()
+    unit = tower.config.fusion_settings.transfer_scale * t_clip.pow(2).mean(-1, keepdim=True).sqrt()
     terms = {name: gate[..., k : k + 1] * unit * terms[name] for k, name in enumerate(tower.expert_names)}
     torch.testing.assert_close(t_clip + sum(terms.values()), t_fuse)
     assert report["num_images"] == len(pixels) == 10

@@ -26,7 +26,7 @@ def test_json_round_trip(tmp_path):
     made.save_pretrained(tmp_path)
     loaded = ToVEVisionConfig.from_pretrained(tmp_path)
     assert loaded.to_dict() == made.to_dict()
-    assert loaded.fusion_config.temperature == 2.0
+    assert loaded.fusion_settings.temperature == 2.0
     assert loaded.attached_names == []
 
 
@@ -63,5 +63,5 @@ def test_config_saved_before_transfers_had_a_scale_keeps_its_arithmetic():
     saved = ToVEVisionConfig().to_dict()
     assert saved["fusion"]["transfer_scale"] == 1.0
     del saved["fusion"]["transfer_scale"]
-    assert ToVEVisionConfig(**saved).fusion_config.transfer_scale is None
-    assert ToVEVisionConfig(fusion={"zero_init": False}).fusion_config.transfer_scale == 1.0
+    assert ToVEVisionConfig(**saved).fusion_settings.transfer_scale is None
+    assert ToVEVisionConfig(fusion={"zero_init": False}).fusion_settings.transfer_scale == 1.0

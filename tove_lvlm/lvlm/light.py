@@ -100,7 +100,7 @@ def check_tower(model: nn.Module, model_info: Mapping[str, Any], where: str | Pa
 def _tower_arithmetic(model: nn.Module) -> dict[str, Any] | None:
     """What decides on the tower's output besides weights; shapes are checked when those are loaded."""
     config = base_model(model).config.vision_config
-    if not hasattr(config, "fusion_config"):
+    if not hasattr(config, "fusion_settings"):
         return None
     fusion = {key: config.fusion[key] for key in ("kind", "gate_input", "transfer_scale", "temperature")}
     return {**fusion, "select_layer": config.select_layer, "experts": config.expert_names}

@@ -123,8 +123,8 @@ def _gated(loaded: LoadedCheckpoint) -> ToVEVisionModel:
         raise UserError(f"`{loaded.folder}` has a plain CLIP and no ToVE tower: there are no experts to measure")
     if not tower.expert_names:
         raise UserError(f"the tower in `{loaded.folder}` was built without experts: there is nothing to measure")
-    if tower.config.fusion_config.kind != "gated":
-        kind = tower.config.fusion_config.kind
+    if tower.config.fusion_settings.kind != "gated":
+        kind = tower.config.fusion_settings.kind
         raise UserError(
             f"the tower in `{loaded.folder}` has no gate (fusion.kind is `{kind}`): nothing says who is used"
         )

@@ -90,7 +90,7 @@ def card(config: ToVEVisionConfig, sources: Mapping[str, Any]) -> str:
     attached = [part for part in parts if not part.detached]
     rows = "\n".join(_row(part) for part in parts)
     light = " Only the fusion is in this folder; the frozen parts are read from where the table says."
-    fused = "concatenated to" if config.fusion_config.kind == "concat" else "fused into"
+    fused = "concatenated to" if config.fusion_settings.kind == "concat" else "fused into"
     names = ", ".join(config.attached_names) or "none"
     return f"""---
 {yaml.safe_dump(_front(attached), sort_keys=False).strip()}

@@ -112,18 +112,18 @@ class ToVEVisionConfig(PreTrainedConfig):
         return [name for name in self.expert_names if name not in self.detached]
 
     @property
-    def fusion_config(self) -> FusionConfig:
+    def fusion_settings(self) -> FusionConfig:
         """Typed settings of `tove_fusion`."""
         return FusionConfig(**self.fusion)
 
     def _concatenated_width(self) -> int:
         """What the experts add to the output's width: nothing, unless their channels are concatenated."""
-        if self.fusion_config.kind != "concat":
+        if self.fusion_settings.kind != "concat":
             return 0
         from ..experts import describe
         from .concat import part_width
 
-        return sum(part_width(describe(entry), self.fusion_config) for entry in self.experts)
+        return sum(part_width(describe(entry), self.fusion_settings) for entry in self.experts)
 
     def _check(self) -> None:
         check_names(self.expert_names, self.detached, "tower config")

@@ -17,7 +17,7 @@ def make_fusion(config: ToVEVisionConfig) -> nn.Module:
     Args:
         config: Architecture; CLIP's own width is that of the tokens that come in, `hidden_size` of those that go out.
     """
-    specs, settings = [describe(entry) for entry in config.experts], config.fusion_config
+    specs, settings = [describe(entry) for entry in config.experts], config.fusion_settings
     if settings.kind == "concat":
         return ConcatFusion(specs, config.side, settings)
     return ToVEFusion(specs, config.clip_config["hidden_size"], config.side, settings)
