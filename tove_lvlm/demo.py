@@ -19,13 +19,14 @@ from rich.table import Table
 
 from .config import UserError
 from .eval.families import FamilyQuestion, chance, read_questions, score
+from .project_files import project_files
 from .provenance import commit
 from .registry import require
 from .storage import atomic_file
 from .viz.examples import example_sheet
 from .world.language import FAMILIES
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = project_files()
 PROJECT = ROOT / "projects" / "miniature"
 VARIANTS = ("clip", "tove")
 STAGES = {"pretrain": "pretrain_projector.py", "finetune": "finetune_vicuna.py"}
@@ -64,10 +65,8 @@ def run(
         What `results.json` holds.
 
     Raises:
-        UserError: There is no source checkout around the package, or a training run failed (its log is named).
+        UserError: A training run failed (its log is named).
     """
-    if not (ROOT / "scripts" / STAGES["pretrain"]).is_file():
-        raise UserError(f"`tove demo` runs the training scripts of a source checkout; {ROOT / 'scripts'} has none")
     console = console or Console()
     started = time.time()
     output = output.resolve()

@@ -17,6 +17,7 @@ from . import (  # noqa: F401  each registers its commands
     info,
     merge,
     models,
+    new,
     training,
     usage,
 )

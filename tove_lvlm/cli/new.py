@@ -1,0 +1,102 @@
+"""Command that makes a folder to train in: `tove new`."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..config import UserError
+from .app import JsonFlag, app, console
+
+_STAGES = {"pretrain": "pretrain_projector.py", "finetune": "finetune_vicuna.py", "merge": "merge_experts.py"}
+_LAUNCH = {"miniature": "deepspeed --num_accelerators 1"}  # too small to be divided
+_DATA = {
+    "miniature": 'python -c "from tove_lvlm.world.dataset import write_dataset as write; '
+    "write('outputs/miniature/data/train', 'train', 3000, all_tasks=True)\""
+}
+"""How a project's data are made; for the others the README says where they come from."""
+
+
+@app.command()
+def new(
+    folder: Annotated[Path | None, typer.Argument(help="Folder to make; it may exist if it is empty.")] = None,
+    project: Annotated[str, typer.Option(help="What to start from; --list shows them all.")] = "miniature",
+    show: Annotated[bool, typer.Option("--list", help="Show the projects.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a folder to train in: the training scripts, a project's YAMLs, ready towers and DeepSpeed's JSONs."""
+    from ..project_files import about_project, project_names
+
+    if show:
+        rows = {name: about_project(name) for name in project_names()}
+        if as_json:
+            print(json.dumps(rows))
+            return
+        width = max(map(len, rows))
+        for name, about in rows.items():
+            console.print(f"{name:<{width}}  {about}", markup=False, highlight=False, soft_wrap=True)
+        return
+    if folder is None:
+        raise UserError("tove new takes the folder to make, for example `tove new my_run`; --list shows the projects")
+    files = make_project(folder, project)
+    if as_json:
+        print(json.dumps({"folder": str(folder), "project": project, "files": files}))
+        return
+    console.print(f"{folder}: {len(files)} files to train with, project {project}. Next:", highlight=False)
+    for line in next_commands(folder, project):
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def make_project(folder: Path, project: str) -> list[str]:
+    """Write a folder from which a project's commands run as they do from a source checkout.
+
+    Args:
+        folder: To make, whole or not at all; it may exist if it is empty.
+        project: A name of `project_names()`.
+
+    Returns:
+        The files' paths from the folder, sorted.
+
+    Raises:
+        UserError: There is no such project, or the folder has something in it, is where the user stands, or cannot be
+            written.
+    """
+    from ..project_files import SCRIPTS, SHARED, check_project, project_files
+    from ..storage import atomic_dir, refuse_filled
+
+    root, name = project_files(), check_project(project)
+    refuse_filled(folder)
+    if folder.resolve() == Path.cwd():  # a folder that is replaced would leave the user's shell in one that is gone
+        raise UserError(f"output `{folder}` is the folder that you are in; name a new one, for example `my_run`")
+    sources = [root / "scripts" / script for script in SCRIPTS]
+    for part in (name, *SHARED):
+        sources += (path for path in (root / "projects" / part).rglob("*") if path.is_file())
+    files = sorted(str(path.relative_to(root)) for path in sources if "__pycache__" not in path.parts)
+    try:
+        with atomic_dir(folder.resolve()) as temporary:
+            for file in files:
+                (temporary / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(root / file, temporary / file)  # an installed file may be read-only, a copy is not
+    except OSError as error:
+        raise UserError(
+            f"output `{folder}` cannot be written: {error.strerror or error}; name another place"
+        ) from error
+    return files
+
+
+def next_commands(folder: Path, project: str) -> list[str]:
+    """What to type next, in order, for somebody who stands where `tove new` was called.
+
+    Args:
+        folder: As it was given.
+        project: As for `make_project`.
+    """
+    yamls = folder / "projects" / project
+    lines = [f"cd {folder}", _DATA.get(project, f"# the data: see projects/{project}/README.md")]
+    launch = _LAUNCH.get(project, "deepspeed")
+    for stage, script in _STAGES.items():
+        if (yamls / f"{stage}.yaml").is_file():
+            lines.append(f"{launch} scripts/{script} --cfg-path projects/{project}/{stage}.yaml")
+    return lines
