@@ -79,7 +79,7 @@ def make_pixels(tower: ToVEVisionModel, batch_size: int) -> torch.Tensor:
 
 def backbone_calls(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor) -> dict[str, Callable[[], object]]:
     """CLIP and each expert, called as the tower calls them, on what they want to see."""
-    config, source = tower.config, given_of(tower)
+    config, source = tower.config, preprocessing_of(tower)
     clip_B3HW = prepare(pixels_B3HW, source, source._replace(size=config.clip_config["image_size"]))
     calls = {"clip": lambda: tower.clip(clip_B3HW, output_hidden_states=config.select_layer)}
     for name, expert in tower.experts.items():
@@ -88,7 +88,7 @@ def backbone_calls(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor) -> dict[st
     return calls
 
 
-def given_of(tower: ToVEVisionModel) -> Preprocessing:
+def preprocessing_of(tower: ToVEVisionModel) -> Preprocessing:
     """The tower's own input."""
     config = tower.config
     return Preprocessing(config.image_size, tuple(config.image_mean), tuple(config.image_std))

@@ -116,8 +116,8 @@ def train(output: Path, seed: int, steps: int | None, console: Console) -> None:
         try:
             while any(job.stage != "done" for job in jobs):
                 for job in jobs:
-                    advance(job, output / "data" / "train", seed, steps)
-                    progress.update(bars[job.variant], **reading(job))
+                    start_next_stage(job, output / "data" / "train", seed, steps)
+                    progress.update(bars[job.variant], **progress_of(job))
                 time.sleep(0.5)
         finally:
             for job in jobs:
@@ -125,7 +125,7 @@ def train(output: Path, seed: int, steps: int | None, console: Console) -> None:
                     job.process.terminate()
 
 
-def advance(job: Job, data: Path, seed: int, steps: int | None, further: Sequence[str] = ()) -> None:
+def start_next_stage(job: Job, data: Path, seed: int, steps: int | None, further: Sequence[str] = ()) -> None:
     """Start the job's next stage when the one before has ended.
 
     Args:
@@ -186,7 +186,7 @@ def log_of(job: Job) -> Path:
     return job.folder / "logs" / f"{job.stage}.log"
 
 
-def reading(job: Job) -> dict:
+def progress_of(job: Job) -> dict:
     """What the progress bar shows: the stage's steps so far and its last loss."""
     if job.stage == "done":
         return {"description": f"{job.variant}", "completed": 1, "total": 1, "loss": "done"}

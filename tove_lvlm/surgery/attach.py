@@ -38,7 +38,7 @@ def attach(
     """
     kind, detached_path = locate(folder)
     attachment = read_attachment(kind, detached_path)
-    selected = _wanted(attachment, experts, detached_path)
+    selected = _selected(attachment, experts, detached_path)
     extra, layout = {}, None
     holds = kind in (TOWER, MERGED) and not is_light(detached_path)
     if original is not None:
@@ -54,7 +54,7 @@ def attach(
     return {"kind": kind, "attached": selected, "detached": detached, "written": written}
 
 
-def _wanted(attachment: Attachment, experts: Sequence[str], detached_path: Path) -> list[str]:
+def _selected(attachment: Attachment, experts: Sequence[str], detached_path: Path) -> list[str]:
     for name in experts:
         if name not in attachment.expert_names:
             raise UserError(f"the model has no expert `{name}`; {nearest(name, attachment.expert_names)}")

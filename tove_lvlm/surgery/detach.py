@@ -108,7 +108,7 @@ def detach(
             "change": _change(**measured),
             "notes": _notes(after, rule, measured["after"]),
             "history": [dataclasses.asdict(step) for step in choice.steps] if choice else [],
-            "data": _about(data, probe),
+            "data": _checkpoint_info(data, probe),
             "machine": _machine(before),
             "units": UNITS,
         }
@@ -204,7 +204,7 @@ def _notes(after: LoadedCheckpoint, rule: Rule | None, measured: dict[str, Any])
     return notes
 
 
-def _about(data: ProbeData | None, probe: Probe | None) -> dict[str, Any] | None:
+def _checkpoint_info(data: ProbeData | None, probe: Probe | None) -> dict[str, Any] | None:
     if data is None:
         return None
     return {"source": str(data.source), "num_images": len(data.images), "left_out": probe.broken}

@@ -90,7 +90,7 @@ def measure_usage(
         raise DataError("not one image can be read", file=data.source)
     costs = measure_cost(tower, batch_size=min(batch_size, 8)) if dist.is_main() else {}
     dist.barrier()
-    return _about(loaded, data, batch_size, state) | _figures(tower, sets, state.sums, costs)
+    return _checkpoint_info(loaded, data, batch_size, state) | _figures(tower, sets, state.sums, costs)
 
 
 def _advance(
@@ -149,7 +149,7 @@ def _identity(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int) -> str
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _about(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int, state: State) -> dict[str, Any]:
+def _checkpoint_info(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int, state: State) -> dict[str, Any]:
     device = next(loaded.model.parameters()).device
     return {
         "checkpoint": str(loaded.folder),

@@ -146,11 +146,11 @@ class ToVEVisionModel(PreTrainedModel):
         if self.training:
             self._set_frozen_eval()  # train() of a part deep inside CLIP or an expert does not pass our own train()
         t_clip_BND = self._clip_tokens(pixel_values)
-        grids = self.experts(pixel_values, self._given, dtype=t_clip_BND.dtype)
+        grids = self.experts(pixel_values, self._preprocessing, dtype=t_clip_BND.dtype)
         return FrozenFeatures(t_clip_BND, grids, weight_B=(pixel_values != 0).flatten(1).any(1))
 
     @property
-    def _given(self) -> Preprocessing:
+    def _preprocessing(self) -> Preprocessing:
         return Preprocessing(self.config.image_size, tuple(self.config.image_mean), tuple(self.config.image_std))
 
     def clip_pixels(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
@@ -161,8 +161,8 @@ class ToVEVisionModel(PreTrainedModel):
         Args:
             pixels_B3HW: As for `forward`.
         """
-        target = self._given._replace(size=self.config.clip_config["image_size"])
-        return prepare(pixels_B3HW, self._given, target, mode="bicubic")
+        target = self._preprocessing._replace(size=self.config.clip_config["image_size"])
+        return prepare(pixels_B3HW, self._preprocessing, target, mode="bicubic")
 
     @torch.no_grad()
     def _clip_tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:

@@ -143,7 +143,7 @@ def fetch(source: WeightSource, weights: bool = True) -> Path:
         ConfigError: `file` does not go with `pretrained`.
         UserError: The mirror holds another revision.
     """
-    return _found(source, hub.fetch, weights)
+    return _locate(source, hub.fetch, weights)
 
 
 def locate(source: WeightSource) -> Path:
@@ -152,10 +152,10 @@ def locate(source: WeightSource) -> Path:
     Raises:
         MissingWeightsError: They are not here.
     """
-    return _found(source, hub.local, True)
+    return _locate(source, hub.local, True)
 
 
-def _found(source: WeightSource, from_hub, weights: bool) -> Path:
+def _locate(source: WeightSource, from_hub, weights: bool) -> Path:
     if source.pretrained is None:
         raise ConfigError("`pretrained` is none: there are no weights to look for")
     text = resolve_source(source.pretrained)

@@ -75,7 +75,7 @@ def write_benchmarks(folder: str | os.PathLike[str], num_scenes: int, seed: int 
         for start in range(0, num_scenes, _BLOCK):
             scenes = sample(seeds[start : start + _BLOCK])
             for i, rgb in enumerate(render(scenes).rgb):
-                pictures.append(_tell(scenes, i, start + i + 1, np.random.default_rng([seed, int(scenes.seed[i])])))
+                pictures.append(_describe(scenes, i, start + i + 1, np.random.default_rng([seed, int(scenes.seed[i])])))
                 _save(rgb, working, start + i + 1)
         files = benchmark_files.pope(pictures, np.random.default_rng(seed))
         for write in ("vsr", "vqav2", "gqa", "textvqa", "vizwiz", "coco_caption", "nocaps"):
@@ -89,7 +89,7 @@ def write_benchmarks(folder: str | os.PathLike[str], num_scenes: int, seed: int 
     return content
 
 
-def _tell(scenes: Scenes, i: int, image_id: int, rng: np.random.Generator) -> DescribedImage:
+def _describe(scenes: Scenes, i: int, image_id: int, rng: np.random.Generator) -> DescribedImage:
     names = [f"{thing.color} {thing.shape}" for thing in language.things(scenes, i)]
     return DescribedImage(
         image_id=image_id,

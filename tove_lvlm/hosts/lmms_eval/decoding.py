@@ -60,7 +60,7 @@ def read_generation_options(gen_kwargs: Mapping[str, Any]) -> GenerationOptions:
     if gen_kwargs.get("do_sample") is False or not options.get("temperature"):
         options = {name: value for name, value in options.items() if name not in ("temperature", "top_p")}
     for name in sorted(set(gen_kwargs) - {*_NUMBERS, *_OF_OTHERS}):
-        _tell(name)
+        _warn_once(name)
     decoding = DecodingConfig(**({"max_new_tokens": _LONGEST} | options))
     return GenerationOptions(
         decoding=decoding, until=tuple(stop for stop in stops if stop and stop != _FEWSHOT_DELIMITER)
@@ -68,5 +68,5 @@ def read_generation_options(gen_kwargs: Mapping[str, Any]) -> GenerationOptions:
 
 
 @functools.cache  # once for each name
-def _tell(name: str) -> None:
+def _warn_once(name: str) -> None:
     logger.warning("generation argument `%s` means nothing to tove_llava and is left out", name)

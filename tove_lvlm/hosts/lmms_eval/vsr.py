@@ -29,7 +29,7 @@ def __getattr__(name: str) -> Any:
     """`dataset_kwargs`, which the YAMLs name, looks for the files when a task is loaded and not before (PEP 562)."""
     if name != "dataset_kwargs":
         raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
-    root, layout = _found()
+    root, layout = _find_files()
     return {"data_files": {"test": str(root / layout.labels[0])}}
 
 
@@ -39,7 +39,7 @@ def picture(doc: Mapping[str, Any]) -> list[Image.Image]:
     Raises:
         DataError: It is missing or broken.
     """
-    root, layout = _found()
+    root, layout = _find_files()
     return [read_image(root / layout.images / doc["image"])]
 
 
@@ -121,7 +121,7 @@ def _metric(items: Sequence[MetricInput], name: str) -> float:
     return binary.count([item["prediction"] for item in items], [item["gold"] for item in items]).metrics()[name]
 
 
-def _found() -> tuple[Path, Layout]:
+def _find_files() -> tuple[Path, Layout]:
     root = Path(os.environ.get(DATA) or ".").resolve()
     for layout in Vsr.layouts:
         if (root / layout.labels[0]).is_file():
