@@ -6,11 +6,13 @@ BIN    := $(VENV)/bin
 # without it every process would compile torch and transformers again.
 RUN    := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help demo test lint format miniature clean
+.PHONY: help demo test lint format typecheck docs miniature clean
 help:
 	@echo "make demo       train ToVE_Vicuna and CLIP-only in the miniature world and compare them (6 minutes, 2 cores)"
 	@echo "make test       all tests (CPU, no hub)"
 	@echo "make lint       ruff check and format check;  make format mends them"
+	@echo "make typecheck  mypy, with the settings in pyproject.toml"
+	@echo "make docs       the documentation's site in build/site; a broken link is an error"
 	@echo "make miniature  train the shipped miniature models again (30 minutes, 2 cores)"
 
 $(BIN)/uv:
@@ -29,6 +31,14 @@ $(VENV)/.ready-test: $(BIN)/uv pyproject.toml constraints.txt
 		echo "the tests with real pretrained networks will be skipped" >&2
 	@touch $@
 
+$(VENV)/.ready-docs: $(BIN)/uv pyproject.toml constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[docs]'
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready-test
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[dev]'
+	@touch $@
+
 demo: $(VENV)/.ready-demo
 	$(RUN) $(BIN)/tove demo
 
@@ -42,6 +52,12 @@ lint: $(VENV)/.ready-test
 format: $(VENV)/.ready-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+typecheck: $(VENV)/.ready-dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 miniature: $(VENV)/.ready-demo
 	$(RUN) $(BIN)/python scripts/build_miniature.py
