@@ -18,7 +18,7 @@ import torch
 from tove_lvlm.config import ConfigError
 from tove_lvlm.provenance import commit, hardware
 from tove_lvlm.storage import atomic_file, load_json, save_json
-from tove_lvlm.tower.inventory import Setting, tower_inventory
+from tove_lvlm.tower.inventory import TimingConfig, tower_inventory
 
 ROOT = Path(__file__).parent.parent
 TOWERS = ROOT / "projects" / "towers"
@@ -29,13 +29,13 @@ H200 = "NVIDIA H200"
 def main() -> int:
     """Count, measure, write."""
     arguments = parse_arguments()
-    known = load_json(arguments.output) if arguments.output.is_file() else {"towers": {}, "runs": {}}
-    towers, runs, failed = dict(known["towers"]), dict(known["runs"]), False
+    earlier = load_json(arguments.output) if arguments.output.is_file() else {"towers": {}, "runs": {}}
+    towers, runs, failed = dict(earlier["towers"]), dict(earlier["runs"]), False
     setting, column = None, None
     if arguments.measure:
         if arguments.threads:
             torch.set_num_threads(arguments.threads)
-        setting = Setting(
+        setting = TimingConfig(
             device=arguments.device,
             dtype=arguments.dtype,
             batch_size=arguments.batch_size,

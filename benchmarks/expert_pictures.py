@@ -5,7 +5,7 @@
     .venv/bin/python benchmarks/expert_pictures.py --hed outputs/hed --output projects/towers/maps
 
 Every map went through a tower: its pixels, each expert's own preprocessing, the expert, its `picture`. CLIP takes no
-part, so it has random weights. Our choice.
+part, so it has random weights.
 
 Shapes: B photographs, H W pixels.
 """

@@ -4,7 +4,7 @@
 
 Prints, for each expert, its mean gate probability and how often it is first on tokens that an object covers at least
 half, and on tokens that none touches; then how often a linear probe on CLIP's tokens (fitted on two thirds of the
-scenes) says rightly in which half of the picture a token of the others lies. Our choice.
+scenes) says rightly in which half of the picture a token of the others lies.
 
 Shapes: I images, N tokens, D width, K experts, Y X the token grid.
 """

@@ -4,7 +4,7 @@
     python benchmarks/miniature_study.py --quick    # one seed, few rows, few steps
 
 Writes `study.json` (every seed), the figures (SVG and PNG) and `study.md` into `--results`. What is done is kept in
-`--output`, so that the same command goes on after an interruption. Our choice; the questions are the paper's.
+`--output`, so that the same command goes on after an interruption.
 """
 
 import argparse

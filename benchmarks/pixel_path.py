@@ -111,8 +111,8 @@ def towers_pixels(views: list[Image.Image], size: int) -> tuple[torch.Tensor, Pr
     """What a host gives the tower."""
     config = ToVEVisionConfig(clip_config=CLIP_L336, input_size=None if size == 336 else size)
     processor = ToVEImageProcessor.for_tower(config)
-    given = Preprocessing(config.image_size, tuple(config.image_mean), tuple(config.image_std))
-    return processor(views, return_tensors="pt")["pixel_values"], given
+    source = Preprocessing(config.image_size, tuple(config.image_mean), tuple(config.image_std))
+    return processor(views, return_tensors="pt")["pixel_values"], source
 
 
 # ---- figures ----
@@ -123,26 +123,29 @@ def pixel_errors(views: list[Image.Image]) -> list[dict]:
     rows = []
     for size in PATHS:
         for view in views:
-            pixels_B3HW, given = towers_pixels([view], size)
+            pixels_B3HW, source = towers_pixels([view], size)
             for name in (*EXPERTS, "clip"):
                 if name == "clip":
-                    wanted, own = given._replace(size=336), towers_pixels([view], 336)[0]
+                    target, reference = source._replace(size=336), towers_pixels([view], 336)[0]
                 else:
                     entry = catalogue()[name]
-                    wanted = Preprocessing(entry["image_size"], tuple(entry["mean"]), tuple(entry["std"]))
-                    own = own_transform(name)(view)[None]
-                found = prepare(pixels_B3HW, given, wanted, "bicubic" if name == "clip" else "bilinear")
-                rounded = prepare(pixels_B3HW.bfloat16(), given, wanted).float()
-                direct = own.bfloat16().float()
+                    target = Preprocessing(entry["image_size"], tuple(entry["mean"]), tuple(entry["std"]))
+                    reference = own_transform(name)(view)[None]
+                prepared = prepare(pixels_B3HW, source, target, "bicubic" if name == "clip" else "bilinear")
+                rounded = prepare(pixels_B3HW.bfloat16(), source, target).float()
+                direct = reference.bfloat16().float()
                 rows.append(
                     {
                         "expert": name,
-                        "size": wanted.size,
+                        "size": target.size,
                         "path": size,
-                        "error": (found - own).abs().mean().item(),
-                        "error_bicubic": (prepare(pixels_B3HW, given, wanted, "bicubic") - own).abs().mean().item(),
-                        "bfloat16": (rounded - found).abs().mean().item(),
-                        "bfloat16_own": (direct - own).abs().mean().item(),
+                        "error": (prepared - reference).abs().mean().item(),
+                        "error_bicubic": (prepare(pixels_B3HW, source, target, "bicubic") - reference)
+                        .abs()
+                        .mean()
+                        .item(),
+                        "bfloat16": (rounded - prepared).abs().mean().item(),
+                        "bfloat16_own": (direct - reference).abs().mean().item(),
                     }
                 )
     return _means(rows, ("expert", "size", "path"))
@@ -162,14 +165,14 @@ def mobilenet_changes(views: list[Image.Image], network: torch.nn.Module) -> lis
 
     rows = []
     for size in (224, 448):
-        wanted = Preprocessing(size, *IMAGENET)
+        target = Preprocessing(size, *IMAGENET)
         for view in views:
             reference = network.features(own(view, v2.InterpolationMode.BILINEAR))
             for path in ("bicubic", *PATHS):
                 if path == "bicubic":  # what the choice of a resampler alone changes
                     pixels_B3HW = own(view, v2.InterpolationMode.BICUBIC)
                 else:
-                    pixels_B3HW = prepare(*towers_pixels([view], path), wanted)
+                    pixels_B3HW = prepare(*towers_pixels([view], path), target)
                 features = network.features(pixels_B3HW)
                 rows.append(
                     {
@@ -192,8 +195,8 @@ def _means(rows: list[dict], keys: tuple[str, ...]) -> list[dict]:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     return [
         dict(zip(keys, group, strict=True))
-        | {key: round(sum(row[key] for row in found) / len(found), 5) for key in found[0] if key not in keys}
-        for group, found in groups.items()
+        | {key: round(sum(row[key] for row in values) / len(values), 5) for key in values[0] if key not in keys}
+        for group, values in groups.items()
     ]
 
 

@@ -47,9 +47,9 @@ def main() -> int:
         entry["variant"] = vary(tower, pixels_B3HW, arguments)
     entry = about(arguments) | entry
     key = f"{Path(arguments.tower).stem} {entry['hardware']} {arguments.dtype} batch {arguments.batch_size}"
-    known = load_json(arguments.output) if arguments.output.is_file() else {}
+    earlier = load_json(arguments.output) if arguments.output.is_file() else {}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    save_json(arguments.output, known | {key: entry})
+    save_json(arguments.output, earlier | {key: entry})
     print(json.dumps(entry, indent=2))
     print(f"{key}: ratio {entry['ratio']:.3f} (aim: at most {AIM}); written: {arguments.output}")
     return 0
@@ -79,16 +79,16 @@ def make_pixels(tower: ToVEVisionModel, batch_size: int) -> torch.Tensor:
 
 def backbone_calls(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor) -> dict[str, Callable[[], object]]:
     """CLIP and each expert, called as the tower calls them, on what they want to see."""
-    config, given = tower.config, given_of(tower)
-    clip_B3HW = prepare(pixels_B3HW, given, given._replace(size=config.clip_config["image_size"]))
+    config, source = tower.config, preprocessing_of(tower)
+    clip_B3HW = prepare(pixels_B3HW, source, source._replace(size=config.clip_config["image_size"]))
     calls = {"clip": lambda: tower.clip(clip_B3HW, output_hidden_states=config.select_layer)}
     for name, expert in tower.experts.items():
-        own_B3HW = prepare(pixels_B3HW, given, expert.spec.preprocessing)
+        own_B3HW = prepare(pixels_B3HW, source, expert.spec.preprocessing)
         calls[name] = lambda expert=expert, own_B3HW=own_B3HW: expert(own_B3HW)
     return calls
 
 
-def given_of(tower: ToVEVisionModel) -> Preprocessing:
+def preprocessing_of(tower: ToVEVisionModel) -> Preprocessing:
     """The tower's own input."""
     config = tower.config
     return Preprocessing(config.image_size, tuple(config.image_mean), tuple(config.image_std))
@@ -104,16 +104,16 @@ def measure(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor, arguments: argpar
     """Milliseconds per image of the whole and of each backbone, and the ratio of whole to sum."""
     calls = {"tower": lambda: tower(pixels_B3HW), **backbone_calls(tower, pixels_B3HW)}
     clock = cpu_clock if arguments.clock == "cpu" else clock_of(pixels_B3HW.device)
-    rounds, took = arguments.rounds, {name: [] for name in calls}
+    rounds, elapsed = arguments.rounds, {name: [] for name in calls}
     for number in range(rounds + 1):
         for name in sorted(calls, reverse=bool(number % 2)):
             start = clock()
             calls[name]()
             if number:
-                took[name].append((clock() - start) / len(pixels_B3HW))
+                elapsed[name].append((clock() - start) / len(pixels_B3HW))
     parts = [name for name in calls if name != "tower"]
-    ratios = [took["tower"][number] / sum(took[name][number] for name in parts) for number in range(rounds)]
-    medians = {name: round(statistics.median(times), 3) for name, times in took.items()}
+    ratios = [elapsed["tower"][number] / sum(elapsed[name][number] for name in parts) for number in range(rounds)]
+    medians = {name: round(statistics.median(times), 3) for name, times in elapsed.items()}
     return {
         "ratio": round(statistics.median(ratios), 4),
         "ratio_of_medians": round(medians["tower"] / sum(medians[name] for name in parts), 4),

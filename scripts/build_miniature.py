@@ -1,4 +1,4 @@
-"""Trains everything that ships in tove_lvlm/assets/miniature, from fixed seeds, in at most 30 minutes on 2 cores.
+"""Train everything that ships in tove_lvlm/assets/miniature, from fixed seeds, in at most 30 minutes on 2 cores.
 
     python scripts/build_miniature.py [--only clip,depth,normals,shapes,edges,vicuna] [--out DIR] [--jobs 2]
 
@@ -37,7 +37,7 @@ RECORD = "training_record.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Builds the stages that the command line names; returns the exit status."""
+    """Build the stages that the command line names; return the exit status."""
     options = _parse(arguments)
     console, started = Console(), time.monotonic()
     context = multiprocessing.get_context("spawn")
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def share_out(stages: list[str], jobs: int) -> list[list[str]]:
-    """Gives each stage, the longest first, to the job that has least to do; a job keeps the usual order."""
+    """Give each stage, the longest first, to the job that has least to do; a job keeps the usual order."""
     lanes: list[list[str]] = [[] for _ in range(min(jobs, len(stages)))]
     for stage in sorted(stages, key=lambda name: -MINUTES[name]):
         min(lanes, key=lambda lane: sum(MINUTES[name] for name in lane)).append(stage)
@@ -85,7 +85,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _watch(options: argparse.Namespace, workers: list, messages, console: Console) -> list[str]:
-    """Shows progress, writes the record as stages end; returns the stages that failed."""
+    """Show progress, write the record as stages end; return the stages that failed."""
     open_stages, failed = set(options.only), []
     columns = (TextColumn("{task.description:<8}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as progress:
@@ -116,7 +116,7 @@ def _watch(options: argparse.Namespace, workers: list, messages, console: Consol
 
 
 def _note(out: Path, stage: str, content: dict) -> None:
-    """Puts a stage into the record beside the others."""
+    """Put a stage into the record beside the others."""
     path = out / RECORD
     record = load_json(path) if path.is_file() else {}
     record[stage] = content
@@ -177,9 +177,9 @@ def _forward_log(report) -> None:
 
     class Forward(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            found = re.search(r"step (\d+)/(\d+): (.*)", record.getMessage())
-            if found:
-                report("vicuna", int(found[1]), int(found[2]), found[3])
+            match = re.search(r"step (\d+)/(\d+): (.*)", record.getMessage())
+            if match:
+                report("vicuna", int(match[1]), int(match[2]), match[3])
 
     log = logging.getLogger("miniature.vicuna")
     log.setLevel(logging.INFO)

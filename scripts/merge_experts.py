@@ -1,9 +1,11 @@
-"""Merge a trained tower's experts into one plain CLIP, from images alone (DESIGN.md section 6).
+"""Merge a trained tower's experts into one plain CLIP, from images alone.
 
     deepspeed scripts/merge_experts.py --cfg-path projects/miniature/merge.yaml --options model.checkpoint=FOLDER
 
 Also `deepspeed --num_accelerators 2 ...` for two CPU ranks, or plain `python` (or `tove merge`) for one. The same
 command goes on after an interruption (`--options train.resume=false` starts over).
+
+See docs/design.md, "Merge".
 """
 
 import sys

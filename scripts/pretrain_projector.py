@@ -1,9 +1,11 @@
-"""Stage 1 of ToVE_Vicuna: the projector and `tove_fusion` learn from captions (DESIGN.md section 5).
+"""Stage 1 of ToVE_Vicuna: the projector and `tove_fusion` learn from captions.
 
     deepspeed scripts/pretrain_projector.py --cfg-path projects/miniature/pretrain.yaml --options train.seed=1
 
 Also `deepspeed --num_accelerators 2 ...` for two CPU ranks, or plain `python` for one. The same command goes on after
 an interruption (`--options train.resume=false` starts over).
+
+See docs/design.md, "Training".
 """
 
 import sys

@@ -1,4 +1,5 @@
 import dataclasses
+from typing import ClassVar
 
 import pytest
 
@@ -90,6 +91,40 @@ def test_saved_yaml_loads_to_the_same(write, tmp_path):
     run = config.load(Run, write("learning_rate: 3.5e-05\nextras: {b: 2}"))
     config.save_yaml(run, tmp_path / "resolved.yaml")
     assert config.load(Run, tmp_path / "resolved.yaml") == run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Renewed:
+    """A schema that had other keys in an earlier version."""
+
+    share: float = 0.0
+    DEPRECATED: ClassVar = {
+        "portion": config.Deprecated(renamed="share"),
+        "kind": config.Deprecated(only="mlp"),
+    }
+
+
+def test_a_deprecated_key_is_read_with_one_warning(write):
+    path = write("portion: 0.25\nkind: mlp")
+    with pytest.warns(FutureWarning) as caught:
+        assert config.load(Renewed, path) == Renewed(share=0.25)
+    assert [str(warning.message) for warning in caught] == [
+        f"{path}: `portion` is deprecated: it is called `share` now",
+        f"{path}: `kind` is deprecated: it was always mlp; leave it out",
+    ]
+    assert config.parse(Renewed, {"portion": 0.5}, warn=False) == Renewed(share=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("portion: 0.25\nshare: 0.5", "`portion` and `share` are the same key; keep the second"),
+        ("kind: linear", r"`kind` is 'linear' \(str\); valid: mlp, or leave it out"),
+    ],
+)
+def test_a_deprecated_key_that_contradicts_is_an_error(write, text, message):
+    with pytest.raises(ConfigError, match=message):
+        config.load(Renewed, write(text))
 
 
 def test_exit_on_error_is_one_line_and_code_2(capsys):

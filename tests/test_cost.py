@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tove_lvlm.config import UserError
-from tove_lvlm.cost import measure_cost, moved, ms_per_image, size_of, tower_sizes
+from tove_lvlm.cost import measure_cost, ms_per_image, size_of, totals_by_module, tower_sizes
 
 
 def test_every_part_is_listed_and_they_add_up(tiny_tower):
@@ -65,7 +65,7 @@ def test_detached_experts_cost_nothing(tiny_tower):
 
 def test_moved_sums_over_calls_and_leaves_no_hook():
     part, idle, ticks = nn.Identity(), nn.Identity(), iter([1, 3, 10, 15])
-    with moved([part, idle], lambda: next(ticks)) as sums:
+    with totals_by_module([part, idle], lambda: next(ticks)) as sums:
         part(torch.zeros(1))
         part(torch.zeros(1))
     assert sums == {part: 7, idle: 0}

@@ -110,7 +110,7 @@ def test_table_examples_and_places_are_shown(shown):
 
 def test_failed_run_names_its_log(tmp_path):
     job = demo.Job(variant="tove", folder=tmp_path)
-    demo.advance(job, tmp_path / "no-data", seed=0, steps=None, further=["train.learning_rate=-1"])
+    demo.start_next_stage(job, tmp_path / "no-data", seed=0, steps=None, further=["train.learning_rate=-1"])
     job.process.wait()
     with pytest.raises(UserError, match=r"(?s)pretrain of tove failed, see .*pretrain.log.*learning_rate"):
-        demo.advance(job, tmp_path / "no-data", seed=0, steps=None)
+        demo.start_next_stage(job, tmp_path / "no-data", seed=0, steps=None)

@@ -11,7 +11,7 @@ from tove_lvlm.cli.new import make_project, next_commands
 from tove_lvlm.config import UserError, load
 from tove_lvlm.surgery.merge import MergeStage
 from tove_lvlm.tower.configuration_yaml import read_tower_yaml
-from tove_lvlm.train.checks import settle
+from tove_lvlm.train.checks import resolve_paths
 from tove_lvlm.train.config import RunConfig
 from tove_lvlm.train.deepspeed_json import read_deepspeed
 
@@ -68,7 +68,7 @@ def test_miniature_passes_all_that_the_scripts_check(tmp_path, monkeypatch):
     images.mkdir(parents=True)
     (images.parent / "pretrain.json").write_text("[]")
     base = folder / "projects" / "miniature"
-    run = settle("pretrain", load(RunConfig, base / "pretrain.yaml"), base)
+    run = resolve_paths("pretrain", load(RunConfig, base / "pretrain.yaml"), base)
     assert run.model.tower == str(base / "tower.yaml")
     assert run.train.deepspeed == str(folder / "projects/deepspeed/zero2.json")
     assert run.train.output_dir == str(folder / "outputs/miniature/tove/pretrain")

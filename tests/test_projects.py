@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tove_lvlm import ToVEVisionModel, build_tower, config
-from tove_lvlm.surgery.merge.config import MergeRun
+from tove_lvlm.surgery.merge.config import MergeRunConfig
 from tove_lvlm.tower.build import tower_config_from_yaml
 from tove_lvlm.tower.configuration_yaml import read_tower_yaml
 from tove_lvlm.train.config import RunConfig
@@ -37,7 +37,7 @@ def test_run_fits_the_schema_and_its_deepspeed_json(path):
     deepspeed = PROJECTS.parent / run.train.deepspeed
     assert deepspeed.is_file()
     settings = read_deepspeed(str(deepspeed), run.train, world_size=8)
-    # An optimizer or scheduler block would bypass our learning-rate groups (HOSTS.md 1.4).
+    # An optimizer or scheduler block would bypass our learning-rate groups (docs/design.md, "Training").
     assert not {"optimizer", "scheduler"} & set(settings)
     tower = path.parent / run.model.tower if run.model.tower.startswith(".") else PROJECTS.parent / run.model.tower
     assert tower in TOWERS or tower.resolve() in TOWERS
@@ -45,7 +45,7 @@ def test_run_fits_the_schema_and_its_deepspeed_json(path):
 
 @pytest.mark.parametrize("path", MERGES, ids=name)
 def test_merge_fits_the_schema_and_goes_on_from_stage_two(path):
-    run = config.load(MergeRun, path)
+    run = config.load(MergeRunConfig, path)
     read_deepspeed(str(PROJECTS.parent / run.train.deepspeed), run.train, world_size=8)
     assert run.model.checkpoint == config.load(RunConfig, path.parent / "finetune.yaml").train.output_dir
 

@@ -118,19 +118,19 @@ def make_checkpoints(folder: Path, llm: Path, tower_yaml: Path) -> dict[str, Pat
         Kind (as `lvlm.loading`) -> folder: `tower`, `stage1`, `adapter`, `merged`.
     """
     from tove_lvlm.lvlm.build import build_lvlm
-    from tove_lvlm.lvlm.config import LoraOptions, ModelConfig
-    from tove_lvlm.lvlm.light import MODEL_FILE, about_model, collect_light, save_light
+    from tove_lvlm.lvlm.config import LoraConfig, ModelConfig
+    from tove_lvlm.lvlm.light import MODEL_FILE, collect_light, make_model_info, save_light
     from tove_lvlm.lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
 
     folders = {kind: folder / kind for kind in ("tower", "stage1", "adapter", "merged")}
     block = {"llm": str(llm), "tower": str(tower_yaml)}
     torch.manual_seed(0)
     model, processor = build_lvlm(ModelConfig(**block))
-    about = about_model(block, model, "square")
+    about = make_model_info(block, model, "square")
     tiny.wake(model.model.vision_tower).save_pretrained(folders["tower"])
     save_light(folders["stage1"], collect_light(model), model, processor)
     (folders["stage1"] / MODEL_FILE).write_text(json.dumps(about))
-    model = add_lora(model, LoraOptions(lora_enable=True, lora_r=4, lora_alpha=8, lora_dropout=0.0))
+    model = add_lora(model, LoraConfig(lora_enable=True, lora_r=4, lora_alpha=8, lora_dropout=0.0))
     for part in (model.model.model.multi_modal_projector, model.model.model.vision_tower.tove_fusion):
         part.requires_grad_(True)
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""Register the tower as soon as transformers is there, without importing transformers. Our choice.
+"""Register the tower as soon as transformers is there, without importing transformers.
 
 `tove --help` must answer within a second and transformers takes four to import, so each registration waits for the
 transformers module that holds the auto class: a finder on `sys.meta_path` lets the ordinary machinery find and run

@@ -1,4 +1,4 @@
-"""Typed configuration: a YAML file, LAVIS's `--options a.b=c`, and a dataclass that says what is valid. Our choice.
+"""Typed configuration: a YAML file, LAVIS's `--options a.b=c`, and a dataclass that says what is valid.
 
 The schema is a tree of dataclasses; the file and the options must fit it exactly. Whatever does not fit is one
 `ConfigError` whose single line names the dotted key, the value and what would have been valid. Nothing heavy is
@@ -10,6 +10,7 @@ import functools
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union
@@ -25,6 +26,16 @@ class UserError(ValueError):
 
 class ConfigError(UserError):
     """A configuration does not fit: names the dotted key, the value and what would be valid."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Deprecated:
+    """A key of an earlier version, still read with one warning. A schema lists its own as `DEPRECATED`, by name."""
+
+    renamed: str | None = None
+    """The key's present name; None where it is gone."""
+    only: Any = None
+    """Of a key that is gone, the one value that it could have."""
 
 
 def load(schema: type[T], cfg_path: str | Path, options: typing.Sequence[str] = ()) -> T:
@@ -80,18 +91,27 @@ def _put(tree: Any, option: str) -> None:
         raise ConfigError(f"--options `{option}` does not fit the file: {' '.join(str(error).split())}") from error
 
 
-def parse(schema: type[T], mapping: Mapping[str, Any], where: str = "configuration") -> T:
+def parse(schema: type[T], mapping: Mapping[str, Any], where: str = "configuration", warn: bool = True) -> T:
     """Build the dataclass `schema` from plain dicts and lists.
 
     Args:
-        schema: As for `load`.
+        schema: As for `load`. Its `DEPRECATED`, where it has one, maps names of earlier versions to `Deprecated`.
         mapping: The values.
         where: File or place named in the message.
+        warn: Whether deprecated keys are named in a warning; what a checkpoint holds is nobody's to change.
 
     Raises:
         ConfigError: The first key or value that does not fit.
     """
-    return _build(schema, mapping, key="", where=where)
+    with warnings.catch_warnings():
+        if not warn:
+            warnings.simplefilter("ignore", FutureWarning)
+        return _build(schema, mapping, key="", where=where)
+
+
+def warn_deprecated(message: str) -> None:
+    """One warning for the author of a config; Python shows each message once."""
+    warnings.warn(message, FutureWarning, stacklevel=2)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -124,6 +144,7 @@ def exit_on_error(main: Callable[..., T]) -> Callable[..., T]:
 def _build(schema: type, value: Any, key: str, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: {_at(key)} expects a block of `key: value`, got {_shown(value)}")
+    value = _present_names(schema, value, key, where)
     hints = typing.get_type_hints(schema)
     fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
     for name in value:
@@ -144,8 +165,29 @@ def _build(schema: type, value: Any, key: str, where: str) -> Any:
         return schema(**arguments)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    except ValueError as error:  # __post_init__ of a schema speaks of its own field names
+    except ValueError as error:  # __post_init__ of a schema names its own fields
         raise ConfigError(f"{where}: in {_at(key)}: {error}") from error
+
+
+def _present_names(schema: type, value: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    """The block with keys of earlier versions renamed or left out, each with a warning."""
+    block = dict(value)
+    for name, deprecated in getattr(schema, "DEPRECATED", {}).items():
+        if name not in block:
+            continue
+        old, dotted = block.pop(name), _join(key, name)
+        if deprecated.renamed is None:
+            if old != deprecated.only:
+                raise ConfigError(f"{where}: `{dotted}` is {_shown(old)}; valid: {deprecated.only}, or leave it out")
+            advice = f"it was always {deprecated.only}; leave it out"
+        elif deprecated.renamed in block:
+            present = _join(key, deprecated.renamed)
+            raise ConfigError(f"{where}: `{dotted}` and `{present}` are the same key; keep the second")
+        else:
+            block[deprecated.renamed] = old
+            advice = f"it is called `{_join(key, deprecated.renamed)}` now"
+        warn_deprecated(f"{where}: `{dotted}` is deprecated: {advice}")
+    return block
 
 
 def _fit(hint: Any, value: Any, key: str, where: str) -> Any:

@@ -1,4 +1,4 @@
-"""What networks cost: parameters, counted FLOPs, memory, measured time; of a whole tower, part by part. Our choice.
+"""What networks cost: parameters, counted FLOPs, memory, measured time; of a whole tower, part by part.
 
 Counting runs on the meta device as well as on a real one: nothing is allocated and no weight is needed there.
 
@@ -64,7 +64,7 @@ def size_of(module: nn.Module, pixels_B3HW: torch.Tensor) -> Size:
         module: Where and in the dtype that the pixels are.
         pixels_B3HW: Any number of images; the FLOPs are those of one.
     """
-    with evaluating(module), FlopCounterMode(display=False) as counter:
+    with eval_mode(module), FlopCounterMode(display=False) as counter:
         module(pixels_B3HW)
     return weights_size(module, counter.get_total_flops() / len(pixels_B3HW))
 
@@ -124,9 +124,9 @@ def _part_flops(
 ) -> tuple[dict[nn.Module, float], float]:
     # FlopCounterMode names modules by class path; reading its running total around each part is exact and simpler.
     with (
-        evaluating(tower),
+        eval_mode(tower),
         FlopCounterMode(display=False) as counter,
-        moved(parts, counter.get_total_flops) as flops,
+        totals_by_module(parts, counter.get_total_flops) as flops,
     ):
         tower(pixels_B3HW)
     return flops, counter.get_total_flops()
@@ -157,24 +157,24 @@ def measure_cost(tower: nn.Module, batch_size: int = BATCH_SIZE, repeats: int = 
     parts, pixels_B3HW = _parts_by_name(tower), _pixels(tower, batch_size)
     clock = clock_of(pixels_B3HW.device)
     # A plain CLIP is its own only part; a dictionary by module would lose one of the two.
-    took_parts: dict[str, list[float]] = {name: [] for name in parts}
-    took_whole = []
-    with evaluating(tower):
+    elapsed_by_part: dict[str, list[float]] = {name: [] for name in parts}
+    elapsed_total = []
+    with eval_mode(tower):
         tower(pixels_B3HW)
         for _ in range(repeats):
-            with moved(parts.values(), clock) as took:
+            with totals_by_module(parts.values(), clock) as elapsed:
                 tower(pixels_B3HW)
             for name, module in parts.items():
-                took_parts[name].append(took[module])
+                elapsed_by_part[name].append(elapsed[module])
             start = clock()
             tower(pixels_B3HW)
-            took_whole.append(clock() - start)
+            elapsed_total.append(clock() - start)
     flops, total = _part_flops(tower, parts.values(), pixels_B3HW[:1])
     costs = {
-        name: _cost(module, statistics.median(took_parts[name]) / batch_size, flops[module])
+        name: _cost(module, statistics.median(elapsed_by_part[name]) / batch_size, flops[module])
         for name, module in parts.items()
     }
-    return costs | {"tower": _cost(tower, statistics.median(took_whole) / batch_size, total)}
+    return costs | {"tower": _cost(tower, statistics.median(elapsed_total) / batch_size, total)}
 
 
 @torch.inference_mode()
@@ -190,14 +190,14 @@ def ms_per_image(module: nn.Module, pixels_B3HW: torch.Tensor, repeats: int = 5)
         UserError: A number below 1.
     """
     _check_numbers(len(pixels_B3HW), repeats)
-    clock, took = clock_of(pixels_B3HW.device), []
-    with evaluating(module):
+    clock, elapsed = clock_of(pixels_B3HW.device), []
+    with eval_mode(module):
         module(pixels_B3HW)
         for _ in range(repeats):
             start = clock()
             module(pixels_B3HW)
-            took.append(clock() - start)
-    return statistics.median(took) / len(pixels_B3HW)
+            elapsed.append(clock() - start)
+    return statistics.median(elapsed) / len(pixels_B3HW)
 
 
 def _check_numbers(batch_size: int, repeats: int) -> None:
@@ -230,7 +230,7 @@ def clock_of(device: torch.device) -> Callable[[], float]:
 
 
 @contextlib.contextmanager
-def moved(modules: Iterable[nn.Module], read: Callable[[], float]) -> Iterator[dict[nn.Module, float]]:
+def totals_by_module(modules: Iterable[nn.Module], read: Callable[[], float]) -> Iterator[dict[nn.Module, float]]:
     """How far a running total (FLOPs, a clock) moves on during the forwards of each module.
 
     Args:
@@ -253,7 +253,7 @@ def moved(modules: Iterable[nn.Module], read: Callable[[], float]) -> Iterator[d
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Everything in eval mode; afterwards each module is as it was."""
     training = [module for module in model.modules() if module.training]
     model.eval()

@@ -1,5 +1,5 @@
 """`tove demo`: the main job in small. Renders the miniature world's data, trains CLIP-only and ToVE with the real
-scripts under the real launcher on the same data, steps and seeds, and compares them on held-out questions. Our choice.
+scripts under the real launcher on the same data, steps and seeds, and compares them on held-out questions.
 """
 
 import importlib.util
@@ -104,7 +104,7 @@ def render(folder: Path, scenes: tuple[int, int], console: Console) -> None:
 
 def train(output: Path, seed: int, steps: int | None, console: Console) -> None:
     """Run both variants' two stages, side by side: each takes half of the cores."""
-    if importlib.util.find_spec("deepspeed") is None:  # imported by the scripts only: it is slow and speaks
+    if importlib.util.find_spec("deepspeed") is None:  # imported by the scripts only: it is slow and prints
         require("deepspeed", extra="train")
     jobs = [Job(variant=variant, folder=output / variant) for variant in VARIANTS]
     for job in jobs:
@@ -116,8 +116,8 @@ def train(output: Path, seed: int, steps: int | None, console: Console) -> None:
         try:
             while any(job.stage != "done" for job in jobs):
                 for job in jobs:
-                    advance(job, output / "data" / "train", seed, steps)
-                    progress.update(bars[job.variant], **reading(job))
+                    start_next_stage(job, output / "data" / "train", seed, steps)
+                    progress.update(bars[job.variant], **progress_of(job))
                 time.sleep(0.5)
         finally:
             for job in jobs:
@@ -125,7 +125,7 @@ def train(output: Path, seed: int, steps: int | None, console: Console) -> None:
                     job.process.terminate()
 
 
-def advance(job: Job, data: Path, seed: int, steps: int | None, further: Sequence[str] = ()) -> None:
+def start_next_stage(job: Job, data: Path, seed: int, steps: int | None, further: Sequence[str] = ()) -> None:
     """Start the job's next stage when the one before has ended.
 
     Args:
@@ -186,7 +186,7 @@ def log_of(job: Job) -> Path:
     return job.folder / "logs" / f"{job.stage}.log"
 
 
-def reading(job: Job) -> dict:
+def progress_of(job: Job) -> dict:
     """What the progress bar shows: the stage's steps so far and its last loss."""
     if job.stage == "done":
         return {"description": f"{job.variant}", "completed": 1, "total": 1, "loss": "done"}
@@ -245,7 +245,7 @@ def choose_examples(questions: list[FamilyQuestion], answers: dict, images: Path
         for index, question in enumerate(questions):
             if question.family == family and question.image not in seen:
                 seen.add(question.image)
-                told = [f"CLIP-only: {answers['clip'][index]}", f"ToVE: {answers['tove'][index]}"]
-                examples.append((images / question.image, [question.text, f"right: {question.answer}", *told]))
+                predictions = [f"CLIP-only: {answers['clip'][index]}", f"ToVE: {answers['tove'][index]}"]
+                examples.append((images / question.image, [question.text, f"right: {question.answer}", *predictions]))
                 break
     return examples

@@ -1,4 +1,4 @@
-"""The few things the code asks of torch.distributed, each meaningful on one process too. Our choice."""
+"""The few things the code asks of torch.distributed, each meaningful on one process too."""
 
 import os
 from typing import Any
@@ -22,7 +22,7 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is rank 0, the one that writes and speaks."""
+    """Whether this is rank 0, the one that writes files and logs."""
     return rank() == 0
 
 

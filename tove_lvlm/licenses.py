@@ -1,4 +1,4 @@
-"""What a licence says about commercial use, for the code and the weights of experts. Our choice.
+"""What a licence says about commercial use, for the code and the weights of experts.
 
 No legal advice: a short table of the names that the libraries and the hub use. A name that is not in it is unknown,
 which is said as plainly as a no. The licence of the images that a network was trained on is another matter.
@@ -90,8 +90,8 @@ def commercial_use(names: Iterable[str | None]) -> str:
     Returns:
         `no` where one forbids it, else `unknown` where one is not known, else `yes`.
     """
-    found = {license_of(name).commercial for name in names}
-    return next((answer for answer in (NO, UNKNOWN) if answer in found), YES)
+    answers = {license_of(name).commercial for name in names}
+    return next((answer for answer in (NO, UNKNOWN) if answer in answers), YES)
 
 
 def terms_of(names: Iterable[str | None]) -> list[str]:

@@ -1,4 +1,7 @@
-"""Where a number comes from: commit, package versions, hardware. Nothing heavy is imported. STYLE.md rule 15."""
+"""Where a number comes from: commit, package versions, hardware. Nothing heavy is imported.
+
+See docs/evaluation.md, "Records".
+"""
 
 import os
 import platform
@@ -28,13 +31,13 @@ def commit() -> str:
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Package -> version for those that are installed, and Python's own."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in packages:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def cpu_name() -> str:

@@ -1,4 +1,4 @@
-"""Names to things: one registry with exact names, and lazy access to optional packages. Our choice."""
+"""Names to things: one registry with exact names, and lazy access to optional packages."""
 
 import difflib
 import importlib
@@ -45,11 +45,11 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.kind} name {name!r} must be lower case without surrounding blanks")
 
         def decorate(item: T) -> T:
-            held = self._items.get(name)
+            current = self._items.get(name)
             # A module that is reloaded files the same object again: that is no conflict.
-            if held is not None and _origin(held) != _origin(item):
+            if current is not None and _origin(current) != _origin(item):
                 raise ValueError(
-                    f"{self.kind} `{name}` is taken by {_origin(held)}; {_origin(item)} needs another, unique name"
+                    f"{self.kind} `{name}` is taken by {_origin(current)}; {_origin(item)} needs another, unique name"
                 )
             self._items[name] = item
             return item

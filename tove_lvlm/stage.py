@@ -1,4 +1,4 @@
-"""What a stage of training is: the contract between train/'s engine and whoever has something to train. Our choice.
+"""What a stage of training is: the contract between train/'s engine and what is trained.
 
 The engine (train/stages.main and below) knows ranks, DeepSpeed, resuming, guards and the run's folder. A stage knows
 its configuration, its model and data, and what it writes. LLaVA's two stages and merging (surgery/merge) are stages;
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from .config import ConfigError
+from .config import ConfigError, to_dict
 
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
 REPORTERS = ("none", "tensorboard", "wandb")
@@ -73,7 +73,7 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class TrainingSetup:
     """What a stage hands to the engine. Every rank builds its own."""
 
     model: Any
@@ -103,23 +103,42 @@ class Stage(Protocol):
     schema: type
     """Dataclass of the YAML; its `train` is a LoopConfig."""
 
-    def settle(self, run: Any, resolve: Callable[..., str | None]) -> Any:
+    def resolve_paths(self, config: Any, resolve: Callable[..., str | None]) -> Any:
         """The run with absolute paths, everything checked that can be without torch.
 
         Args:
-            run: Of the stage's schema.
+            config: Of the stage's schema.
             resolve: `resolve(key, source, kind, hub=False)`, see train/checks.py.
 
         Raises:
             ConfigError: One line that names the key.
         """
 
-    def build(self, run: Any) -> Work:
+    def build(self, config: Any) -> TrainingSetup:
         """Model and data, on every rank.
 
         Raises:
             UserError: What the user gave does not fit.
         """
+
+
+def block_values(config: Any, *blocks: str) -> dict[str, Any]:
+    """`block.key` -> value of these blocks, for `TrainingSetup.identity`. What only says when a run gives up on broken
+    data is left out: it changes nothing that a checkpoint holds.
+
+    Args:
+        config: Of the stage's schema.
+        blocks: Names of its blocks.
+    """
+    values = to_dict(config)
+    keys = {f"{block}.{key}": value for block in blocks for key, value in values[block].items()}
+    return {key: value for key, value in keys.items() if key != "data.max_error_share"}
+
+
+def check_error_share(share: float) -> None:
+    """Raise ConfigError for a `data.max_error_share` that is no share."""
+    if not 0 <= share <= 1:
+        raise ConfigError(f"`data.max_error_share` is {share}; expected a share, 0 to 1")
 
 
 def at_least(name: str, value: float, low: int) -> None:

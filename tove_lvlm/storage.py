@@ -1,7 +1,9 @@
-"""Files with weights: atomic writes, reading without unpickling, strict loading, fingerprints. DESIGN.md section 2.
+"""Files with weights: atomic writes, reading without unpickling, strict loading, fingerprints.
 
 Where weights come from is the subject of `sources`. Nothing heavy is imported at the top, so that a configuration is
 checked before torch is loaded.
+
+See docs/design.md, "Saved towers".
 """
 
 import contextlib
@@ -318,21 +320,21 @@ def load_strict(module: "nn.Module", tensors: "Mapping[str, torch.Tensor]", wher
     module.load_state_dict(dict(tensors), strict=True)
 
 
-def misfits(own: "Mapping[str, torch.Tensor]", tensors: "Mapping[str, torch.Tensor]") -> list[str]:
-    """What keeps `tensors` from being exactly `own`: missing keys, unexpected keys, other shapes; empty when nothing.
+def misfits(expected: "Mapping[str, torch.Tensor]", tensors: "Mapping[str, torch.Tensor]") -> list[str]:
+    """What keeps `tensors` from being exactly `expected`: missing, unexpected or reshaped keys; empty when nothing.
 
     Args:
-        own: State dict of a module.
+        expected: State dict of a module.
         tensors: From a file; only keys and shapes are looked at.
     """
     problems = []
-    for kind, keys in (("missing", own.keys() - tensors.keys()), ("unexpected", tensors.keys() - own.keys())):
+    for kind, keys in (("missing", expected.keys() - tensors.keys()), ("unexpected", tensors.keys() - expected.keys())):
         if keys:
             problems.append(f"{len(keys)} {kind} ({_first(keys)})")
     mismatched = [
-        f"{key} {tuple(tensors[key].shape)} on disk, {tuple(own[key].shape)} expected"
-        for key in sorted(own.keys() & tensors.keys())
-        if tensors[key].shape != own[key].shape
+        f"{key} {tuple(tensors[key].shape)} on disk, {tuple(expected[key].shape)} expected"
+        for key in sorted(expected.keys() & tensors.keys())
+        if tensors[key].shape != expected[key].shape
     ]
     if mismatched:
         problems.append(f"{len(mismatched)} of another shape ({_first(mismatched, limit=2)})")

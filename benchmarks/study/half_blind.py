@@ -14,12 +14,12 @@ import torch
 
 from tove_lvlm.experts.base import EXPERTS
 from tove_lvlm.experts.dense_vit import DenseViT
-from tove_lvlm.experts.schema import EXPERT_FIELDS, DenseViTFields
+from tove_lvlm.experts.schema import EXPERT_CONFIGS, DenseViTConfig
 
 
-@EXPERT_FIELDS.register("half_blind")
+@EXPERT_CONFIGS.register("half_blind")
 @dataclass(frozen=True, kw_only=True)
-class HalfBlindFields(DenseViTFields):
+class HalfBlindFields(DenseViTConfig):
     """A dense expert's fields and the side that it sees."""
 
     sees: str = field(default="left", metadata={"choices": ("left", "right")})

@@ -7,7 +7,6 @@ from .pool import Job
 from .rows import Row
 
 HALF = 2
-RETUNE_STEPS = 100
 
 
 def row_folder(output: Path, seed: int, row_id: str) -> Path:

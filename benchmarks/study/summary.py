@@ -28,12 +28,12 @@ def collect(output: Path, rows: Sequence[Row], seeds: Sequence[int], chance: Map
         chance: What the questions alone are worth (`eval.families.chance`).
         meta: Command, commit, hardware, time.
     """
-    found: dict[str, dict] = {}
+    collected: dict[str, dict] = {}
     for row in rows:
         if row.group != "data":
-            found[row.id] = _row(row.label, row.group, output, seeds, row.id, "score.json")
-    for row_id, (label, home, name) in DERIVED.items():
-        found[row_id] = _row(label, "main", output, seeds, home, name)
+            collected[row.id] = _row(row.label, row.group, output, seeds, row.id, "score.json")
+    for row_id, (label, parent, name) in DERIVED.items():
+        collected[row_id] = _row(label, "main", output, seeds, parent, name)
     curve = {tower: {} for tower in ("clip", "tove")}
     for tower, points in curve.items():
         for fraction in (*FRACTIONS, "1"):
@@ -43,7 +43,7 @@ def collect(output: Path, rows: Sequence[Row], seeds: Sequence[int], chance: Map
                 points[fraction] = {seed: score["overall"] for seed, score in scores.items()}
     ladders = {row_id: _seeds(output, seeds, row_id, "ladder.json") for row_id in ("tove", "no_dropout")}
     return {
-        "rows": {row_id: row for row_id, row in found.items() if row["seeds"]},
+        "rows": {row_id: row for row_id, row in collected.items() if row["seeds"]},
         "chance": {"overall": chance["overall"]["accuracy"], "families": chance["families"]},
         "data_curve": curve,
         "detach": {row_id: ladder for row_id, ladder in ladders.items() if ladder},

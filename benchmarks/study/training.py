@@ -30,12 +30,12 @@ EXTRA_EXPERTS = {
 def write_tower(row: Row, folder: Path) -> Path:
     """The row's tower YAML: the miniature's own with the row's changes."""
     tower = read_yaml(PROJECT / "tower.yaml")
-    known = {entry["name"]: entry for entry in tower["experts"]}
-    known |= {name: {"name": name, **fields} for name, fields in EXTRA_EXPERTS.items()}
+    entries = {entry["name"]: entry for entry in tower["experts"]}
+    entries |= {name: {"name": name, **fields} for name, fields in EXTRA_EXPERTS.items()}
     changes = dict(row.fusion)
     if changes.get("mlp_hidden") == "matched":
-        changes["mlp_hidden"] = matched_hidden(tower, known[row.experts[0]])
-    tower["experts"] = [known[name] for name in row.experts]
+        changes["mlp_hidden"] = matched_hidden(tower, entries[row.experts[0]])
+    tower["experts"] = [entries[name] for name in row.experts]
     tower["fusion"] = {**tower["fusion"], **changes}
     path = folder / "tower.yaml"
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,12 +45,12 @@ def write_tower(row: Row, folder: Path) -> Path:
 
 def matched_hidden(tower: Mapping[str, Any], expert: Mapping[str, Any]) -> int:
     """Hidden width with which one transfer MLP has as many parameters as the tower's whole fusion."""
-    wanted = fusion_size(tower)
+    target = fusion_size(tower)
     one, two = (
         fusion_size({**tower, "experts": [expert], "fusion": {**tower["fusion"], "mlp_hidden": hidden}})
         for hidden in (1, 2)
     )
-    return 1 + round((wanted - one) / (two - one))
+    return 1 + round((target - one) / (two - one))
 
 
 def fusion_size(tower: Mapping[str, Any]) -> int:

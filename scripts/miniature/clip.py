@@ -5,7 +5,7 @@ batch. The second sets single patches against the 24 noun phrases ("a red cone")
 patches, and must score the phrases of its own caption above the others (late interaction, as in FILIP, with SigLIP's
 loss). No box or mask is used; the patch tokens learn what they show because the best patches are the right ones.
 
-Letters: B images, N patches, D width of the joint space, P phrases.
+Shapes: B images, N patches, D width of the joint space, P phrases.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _phrase_targets(scenes: Scenes) -> torch.Tensor:
 
 
 def train(pool: Pool, out_dir: Path, report: Report) -> dict:
-    """Trains the model, saves its vision half to `out_dir`, returns the stage's record."""
+    """Train the model, save its vision half to `out_dir`, return the stage's record."""
     torch.manual_seed(SEED)
     model, scenes = build_model(), pool.train_scenes
     phrases, targets, rng = phrase_ids(), _phrase_targets(scenes), np.random.default_rng(SEED + 1)
@@ -108,12 +108,12 @@ def train(pool: Pool, out_dir: Path, report: Report) -> dict:
         text_BD = F.normalize(model.get_text_features(caption_ids(scenes, index, rng)).pooler_output, dim=-1)
         logits = image_BD @ text_BD.T * model.logit_scale.exp().clamp(max=100)
         same = torch.arange(len(index))
-        whole = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
+        loss = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
         phrase_PD = F.normalize(model.get_text_features(phrases).pooler_output, dim=-1)
         match_BNP = patch_BND @ phrase_PD.T * scale["scale"].exp()
         match_BP = torch.logsumexp(match_BNP, dim=1) + scale["bias"]
         local = F.binary_cross_entropy_with_logits(match_BP, targets[index], reduction="sum") / len(index)
-        return whole + local
+        return loss + local
 
     size = {"steps": STEPS, "batch": BATCH, "lr": RATE, "seed": SEED, "num_samples": len(scenes)}
     record = fit("clip", [model, scale], loss_of, **size, report=report)
@@ -137,16 +137,16 @@ def train(pool: Pool, out_dir: Path, report: Report) -> dict:
 @torch.no_grad()
 def _measure(model: CLIPModel, pool: Pool, rng: np.random.Generator) -> dict:
     """Top-1 of an image among 128 held-out captions."""
-    right = total = 0
+    correct = total = 0
     for start in range(0, len(pool.heldout), 128):
         index = np.arange(start, min(start + 128, len(pool.heldout)))
         pixels = normalised(pool.heldout.rgb[index])
         image = F.normalize(model.get_image_features(pixels).pooler_output, dim=-1)
         ids = caption_ids(pool.heldout_scenes, index, rng)
         text = F.normalize(model.get_text_features(ids).pooler_output, dim=-1)
-        right += int(((image @ text.T).argmax(dim=1) == torch.arange(len(index))).sum())
+        correct += int(((image @ text.T).argmax(dim=1) == torch.arange(len(index))).sum())
         total += len(index)
-    return {"top1_of_128": round(right / total, 4)}
+    return {"top1_of_128": round(correct / total, 4)}
 
 
 @torch.no_grad()
@@ -208,11 +208,11 @@ def linear_probes(train_BND: torch.Tensor, heldout_BND: torch.Tensor, pool: Pool
         every = name in ("row", "column")
         use, use_held = (slice(None), slice(None)) if every else (on, on_held)
         probe = _classifier(x[use], torch.from_numpy(y[name])[use])
-        right = probe(x_held[use_held]).argmax(dim=1) == torch.from_numpy(y_held[name])[use_held]
-        figures[f"probe_{name}"] = round(float(right.double().mean()), 4)
+        correct = probe(x_held[use_held]).argmax(dim=1) == torch.from_numpy(y_held[name])[use_held]
+        figures[f"probe_{name}"] = round(float(correct.double().mean()), 4)
     guess = x_held[on_held] @ _ridge(x[on], torch.from_numpy(y["depth"])[on].double()[:, None])
-    true = torch.from_numpy(y_held["depth"])[on_held].double()
-    figures["probe_depth_r2"] = round(float(1 - ((guess[:, 0] - true) ** 2).mean() / true.var()), 4)
+    target = torch.from_numpy(y_held["depth"])[on_held].double()
+    figures["probe_depth_r2"] = round(float(1 - ((guess[:, 0] - target) ** 2).mean() / target.var()), 4)
     return figures
 
 

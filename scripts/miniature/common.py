@@ -1,6 +1,6 @@
 """What the stages of `scripts/build_miniature.py` share: the pool of pictures, positions, the training loop, saving.
 
-Letters: B images, N tokens, D width, H W pixels or grid.
+Shapes: B images, N tokens, D width, H W pixels or grid.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Pool:
 
 
 def build_pool(num_train: int = POOL_TRAIN, num_heldout: int = POOL_HELDOUT) -> Pool:
-    """Renders the pool: about 20 seconds per 24,000 scenes on one core."""
+    """Render the pool: about 20 seconds per 24,000 scenes on one core."""
     train, heldout = sample(split_seeds("train", num_train)), sample(split_seeds("heldout", num_heldout))
     return Pool(train=render(train), heldout=render(heldout), train_scenes=train, heldout_scenes=heldout)
 
@@ -138,7 +138,7 @@ def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Writes JSON as the shipped files have it: two spaces, a final newline."""
+    """Write JSON as the shipped files have it: two spaces, a final newline."""
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 

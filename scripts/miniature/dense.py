@@ -2,7 +2,7 @@
 
 The files have the keys of the expert family `dense_vit`: `vit.*` and `head.*`.
 
-Letters: B images, N tokens, D width, C channels, H W pixels.
+Shapes: B images, N tokens, D width, C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Target:
 
 
 def train(stage: str, pool: Pool, out_dir: Path, report: Report) -> dict:
-    """Trains the expert named `stage`, saves it to `out_dir`, returns the stage's record."""
+    """Train the expert named `stage`, save it to `out_dir`, return the stage's record."""
     target = TARGETS[stage]
     torch.manual_seed(target.seed)
     model = DenseViT(target.channels)
@@ -166,14 +166,17 @@ def _widen(map_BHW: torch.Tensor) -> torch.Tensor:
 
 def _edges_figures(guess_BCHW: torch.Tensor, rendered: Rendered) -> dict:
     """F1 at logit 0, with EDGE_SLACK pixels of tolerance and without."""
-    found, true = (guess_BCHW[:, 0] > 0).float(), torch.from_numpy(rendered.edges).float()
-    precision, recall = (found * _widen(true)).sum() / found.sum(), (true * _widen(found)).sum() / true.sum()
-    both = (found * true).sum()
+    predicted, target = (guess_BCHW[:, 0] > 0).float(), torch.from_numpy(rendered.edges).float()
+    precision, recall = (
+        (predicted * _widen(target)).sum() / predicted.sum(),
+        (target * _widen(predicted)).sum() / target.sum(),
+    )
+    both = (predicted * target).sum()
     return {
         "f1": round(float(2 * precision * recall / (precision + recall)), 4),
         "precision": round(float(precision), 4),
         "recall": round(float(recall), 4),
-        "f1_exact": round(float(2 * both / (found.sum() + true.sum())), 4),
+        "f1_exact": round(float(2 * both / (predicted.sum() + target.sum())), 4),
     }
 
 

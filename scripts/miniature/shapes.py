@@ -3,7 +3,7 @@
 It is trained supervised, and used for its features. timm builds ConvNeXt with four stages only; the features come from
 the second, whose grid is 8 x 8, and the last two are kept minimal.
 
-Letters: B images, D width, H W grid.
+Shapes: B images, D width, H W grid.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Namer(torch.nn.Module):
 
 
 def train(pool: Pool, out_dir: Path, report: Report) -> dict:
-    """Trains the expert, saves it to `out_dir`, returns the stage's record."""
+    """Train the expert, save it to `out_dir`, return the stage's record."""
     torch.manual_seed(SEED)
     model = Namer()
     for stage in model.backbone.stages[OUT_INDEX + 1 :]:
@@ -89,9 +89,9 @@ def _measure(model: Namer, pool: Pool, labels: tuple[torch.Tensor, torch.Tensor]
     parts = [model(normalised(rgb[i : i + 128])) for i in range(0, len(rgb), 128)]
     figures, on = {}, labels[0] < len(SHAPES)
     for name, which in (("shape", 0), ("color", 1)):
-        right = torch.cat([part[which] for part in parts]).argmax(dim=1) == labels[which]
-        figures[f"{name}_on_objects"] = round(float(right[on].double().mean()), 4)
-        figures[f"{name}_everywhere"] = round(float(right.double().mean()), 4)
+        correct = torch.cat([part[which] for part in parts]).argmax(dim=1) == labels[which]
+        figures[f"{name}_on_objects"] = round(float(correct[on].double().mean()), 4)
+        figures[f"{name}_everywhere"] = round(float(correct.double().mean()), 4)
 
     def tokens(rgb: np.ndarray) -> torch.Tensor:
         parts = [model.features(normalised(rgb[i : i + 128])) for i in range(0, len(rgb), 128)]

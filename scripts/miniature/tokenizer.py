@@ -1,4 +1,4 @@
-"""The miniature's tokenizer: a sentencepiece BPE that holds every word of the world as one piece (our choice)."""
+"""The miniature's tokenizer: a sentencepiece BPE that holds every word of the world as one piece."""
 
 import io
 import json
@@ -22,10 +22,10 @@ _INITIALS = ("USER:", "ASSISTANT:", "Is", "What", "Which", "How", "The", "Descri
 
 def units() -> list[str]:
     """Every word that must be one piece, each with the space that stands before it in running text, sorted."""
-    found = {f" {word}" for word in (*maplang.WORDS, *_INITIALS)} | set(_INITIALS)
+    words = {f" {word}" for word in (*maplang.WORDS, *_INITIALS)} | set(_INITIALS)
     for line in (SYSTEM, *language.corpus()):
-        found.update(_UNIT.findall(f" {line}"))
-    return sorted(found)
+        words.update(_UNIT.findall(f" {line}"))
+    return sorted(words)
 
 
 def train() -> bytes:
@@ -34,25 +34,25 @@ def train() -> bytes:
     Raises:
         RuntimeError: No vocabulary of at most MAX_PIECES does.
     """
-    wanted = units()
+    pieces = units()
     low, high = BYTES + 1, MAX_PIECES
     best = None
     while low <= high:
         size = (low + high) // 2
-        model = _train(wanted, size)
-        if model is not None and _holds(model, wanted):
+        model = _train(pieces, size)
+        if model is not None and _holds(model, pieces):
             best, high = model, size - 1
         else:
             low = size + 1
     if best is None:
         raise RuntimeError(
-            f"no vocabulary of at most {MAX_PIECES} pieces holds all {len(wanted)} words; raise MAX_PIECES"
+            f"no vocabulary of at most {MAX_PIECES} pieces holds all {len(pieces)} words; raise MAX_PIECES"
         )
     return _with_llama_prefix(best)
 
 
 def save(folder: Path, model_max_length: int) -> None:
-    """Writes `tokenizer.model` and what `AutoTokenizer.from_pretrained(folder)` needs into `folder`."""
+    """Write `tokenizer.model` and what `AutoTokenizer.from_pretrained(folder)` needs into `folder`."""
     from transformers import LlamaTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)

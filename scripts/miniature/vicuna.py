@@ -1,4 +1,4 @@
-"""Stage `vicuna`: a stock Llama that learns to read a scene from 64 cells of words (our choice; DESIGN 7).
+"""Stage `vicuna`: a stock Llama that learns to read a scene from 64 cells of words.
 
 It sees the very prompts it will meet later: LLaVA's v1 template with packed questions, and the plain template with a
 caption; where the image goes stand 64 cells of the map language (`tove_lvlm.world.maplang`), at ordinary positions.
@@ -6,7 +6,7 @@ Loss on answers and captions only. The cells are roughened (soft borders, noise,
 tokens that only come close to the words are read as well. A model of this size trained on ordinary text about scenes
 learns words and no places: it would hide the tower.
 
-Letters: B sequences, N cells, P prefix, T tokens, V map words, D width.
+Shapes: B sequences, N cells, P prefix, T tokens, V map words, D width.
 """
 
 from __future__ import annotations
@@ -88,10 +88,12 @@ class Prompts:
         ids: list[int] = []
         labels: list[int] = []
         for item in questions:
-            asked = self._next_user + self.ids(item.text) + self.ids("ASSISTANT:") if ids else self.question(item.text)
+            prompt_ids = (
+                self._next_user + self.ids(item.text) + self.ids("ASSISTANT:") if ids else self.question(item.text)
+            )
             answer = [*self.ids(item.answer), self.eos]
-            ids += asked + answer
-            labels += [IGNORE_INDEX] * len(asked) + answer
+            ids += prompt_ids + answer
+            labels += [IGNORE_INDEX] * len(prompt_ids) + answer
         return ids, labels
 
     def caption(self, text: str) -> tuple[list[int], list[int]]:
@@ -162,9 +164,9 @@ def answer_loss(model: nn.Module, inputs_BTD: torch.Tensor, labels: list[list[in
     """Summed cross entropy over the labels that are not ignored; the longest row of labels ends with the inputs."""
     hidden_BTD = model.model(inputs_embeds=inputs_BTD, use_cache=False).last_hidden_state
     start = inputs_BTD.shape[1] - max(map(len, labels))
-    wanted = [(b, start + t - 1, label) for b, row in enumerate(labels) for t, label in enumerate(row)]
-    rows, places, words = map(torch.tensor, zip(*(w for w in wanted if w[2] != IGNORE_INDEX), strict=True))
-    return nn.functional.cross_entropy(model.lm_head(hidden_BTD[rows, places]), words, reduction="sum")
+    targets = [(b, start + t - 1, label) for b, row in enumerate(labels) for t, label in enumerate(row)]
+    rows, positions, words = map(torch.tensor, zip(*(w for w in targets if w[2] != IGNORE_INDEX), strict=True))
+    return nn.functional.cross_entropy(model.lm_head(hidden_BTD[rows, positions]), words, reduction="sum")
 
 
 def build_model(config: VicunaConfig, num_words: int) -> nn.Module:
@@ -188,7 +190,7 @@ def build_model(config: VicunaConfig, num_words: int) -> nn.Module:
 
 
 def train(config: VicunaConfig, tokenizer: Any, evaluate_every: int = 0) -> tuple[nn.Module, dict]:
-    """Trains from scratch; deterministic by `config.seed` on one machine with one thread.
+    """Train from scratch; deterministic by `config.seed` on one machine with one thread.
 
     Returns:
         The model (float32), and the record: sizes, seconds, loss and held-out text-only accuracy by family.
@@ -257,13 +259,13 @@ def _backward(
     weight_BNV = torch.from_numpy(roughen(batch, config, rng, few))
     low, high = map(math.log, config.scale)
     scale_B = torch.exp(low + (high - low) * torch.rand(len(batch), generator=generator))
-    asked, told = range(config.scenes), range(config.scenes, len(batch))
-    questions = [choose(language.questions(batch, i, rng, per_family=6), config.questions) for i in asked]
-    captions = [language.captions(batch, i, rng) for i in told]
+    question_rows, map_rows = range(config.scenes), range(config.scenes, len(batch))
+    questions = [choose(language.questions(batch, i, rng, per_family=6), config.questions) for i in question_rows]
+    captions = [language.captions(batch, i, rng) for i in map_rows]
     prefix = prompts.bare_prefix if few else prompts.v1_prefix
     parts = (
-        (prefix, asked, [prompts.conversation(items) for items in questions]),
-        (prompts.plain_prefix, told, [prompts.caption(text) for text in captions]),
+        (prefix, question_rows, [prompts.conversation(items) for items in questions]),
+        (prompts.plain_prefix, map_rows, [prompts.caption(text) for text in captions]),
     )
     losses = []
     for start, rows, texts in parts:
@@ -335,8 +337,8 @@ def evaluate(model: nn.Module, prompts: Prompts, num_scenes: int, rough: VicunaC
         for guess, question in zip(guesses, part, strict=True):
             hits[question.family].append([guess] == prompts.ids(question.answer))
     return {
-        "accuracy": {family: round(100 * float(np.mean(found)), 1) for family, found in hits.items()},
-        "n": {family: len(found) for family, found in hits.items()},
+        "accuracy": {family: round(100 * float(np.mean(correct)), 1) for family, correct in hits.items()},
+        "n": {family: len(correct) for family, correct in hits.items()},
     }
 
 

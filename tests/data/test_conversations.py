@@ -8,7 +8,6 @@ import pytest
 from tove_lvlm.data.conversations import (
     build_prompt,
     encode,
-    encode_plain,
     encode_prompt,
     encode_v1,
     expand_image_tokens,
@@ -83,7 +82,7 @@ def test_tokenizer_without_offsets_gives_the_same(tokenizer):
             turns[0]["value"] += "<image>"
         assert encode_v1(NoOffsets(tokenizer), turns) == encode_v1(tokenizer, turns), turns
     caption = [human("<image>"), gpt(" two words\n")]
-    assert encode_plain(NoOffsets(tokenizer), caption) == encode_plain(tokenizer, caption)
+    assert encode(NoOffsets(tokenizer), caption, "plain") == encode(tokenizer, caption, "plain")
 
 
 def test_tokenizer_that_merges_across_an_answer_is_refused():
@@ -136,7 +135,7 @@ def test_bad_conversations_are_named(tokenizer, conversation, has_image, message
 )
 def test_plain_wants_an_image_and_a_caption(tokenizer, conversation, has_image):
     with pytest.raises(DataError, match="'plain' wants one human turn"):
-        encode_plain(tokenizer, conversation, has_image)
+        encode(tokenizer, conversation, "plain", has_image)
 
 
 def test_prompts(tokenizer):

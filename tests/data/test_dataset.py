@@ -144,7 +144,7 @@ def test_texts_are_checked_when_the_data_set_is_made(make_dataset):
         with pytest.raises(DataError, match=f"train.json, {message}"):
             make_dataset([sample("good"), bad])
         dataset = make_dataset([sample("good"), bad], on_error="skip")
-        assert (len(dataset), dataset.num_skipped) == (1, 1)
+        assert (len(dataset), dataset.skips.num) == (1, 1)
     with pytest.raises(DataError, match="sample 'a': the sample has an image but image_folder is not set"):
         make_dataset([sample("a", "a.png")], image_folder=None)
     with pytest.raises(DataError, match="no sample can be used"):
@@ -174,8 +174,8 @@ def test_skip_takes_the_next_good_sample_of_the_same_modality(mixed, caplog):
         assert torch.equal(dataset[7]["pixel_values"], dataset[9]["pixel_values"])
         assert dataset[21]["sample_id"] == "s23"
         assert dataset[7]["sample_id"] == "s9"
-    assert dataset.num_skipped == 2
-    assert dataset.skipped_ids == ["s7", "s21"]
+    assert dataset.skips.num == 2
+    assert [dataset.records[index].sample_id for index in dataset.skips.indices] == ["s7", "s21"]
     assert [record.getMessage().split(": ")[0] for record in caplog.records] == [
         "sample skipped (1 so far)",
         "sample skipped (2 so far)",
@@ -193,7 +193,7 @@ def test_too_many_bad_samples_stop(mixed, make_dataset):
     dataset[7]
     with pytest.raises(DataError, match="sample 's21': 2 bad samples, more than the 1 allowed; the last: there is no"):
         dataset[21]
-    assert mixed(on_error="skip", min_errors=0, max_error_share=0.05).max_errors == 2
+    assert mixed(on_error="skip", min_errors=0, max_error_share=0.05).skips.max_errors == 2
     samples = [sample(str(i), answer="" if i < 3 else "yes") for i in range(10)]
     assert len(make_dataset(samples, on_error="skip", min_errors=3)) == 7
     with pytest.raises(DataError, match="sample '2': 3 bad samples, more than the 2 allowed"):
@@ -216,8 +216,8 @@ def test_workers_change_nothing_and_share_the_count(mixed, num_workers):
             assert (name, ids) == (ref_name, ref_ids)
             assert (pixels is None) == (ref_pixels is None)
             assert pixels is None or torch.equal(pixels, ref_pixels)
-    assert shared.num_skipped == alone.num_skipped == 2
-    assert shared.skipped_ids == ["s7", "s21"]
+    assert shared.skips.num == alone.skips.num == 2
+    assert [shared.records[index].sample_id for index in shared.skips.indices] == ["s7", "s21"]
 
 
 def test_error_of_a_worker_is_one_line_with_the_sample(mixed):

@@ -7,7 +7,7 @@ import llava_reference
 import pytest
 import torch
 
-from tove_lvlm.data.conversations import build_prompt, encode, encode_plain, encode_prompt, encode_v1
+from tove_lvlm.data.conversations import build_prompt, encode, encode_prompt, encode_v1
 from tove_lvlm.data.dataset import ToVEDataset
 
 SEED_TEXTS = [
@@ -99,7 +99,7 @@ def test_plain_equals_llava(llava, tokenizer):
     for caption in captions:
         conversation = [human(rng.choice(["<image>", "Describe it.\n<image>", "<image>\nWhat?"])), gpt(caption)]
         expected = llava_reference.encode(llava, tokenizer, conversation, "plain", True)
-        assert encode_plain(tokenizer, conversation) == expected, caption
+        assert encode(tokenizer, conversation, "plain") == expected, caption
         # LLaVA masks BOS and the image, and learns the rest.
         assert expected[1][:2] == [-100, -100]
         assert expected[1][2:] == expected[0][2:]

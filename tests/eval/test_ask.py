@@ -11,10 +11,10 @@ from eval_files import write_lines
 from java import needs_java
 
 from tove_lvlm.eval import caption_java, generate
-from tove_lvlm.eval.ask import RANKED, about_model
+from tove_lvlm.eval.ask import RANKED, describe_model
 from tove_lvlm.lvlm.build import build_lvlm
 from tove_lvlm.lvlm.config import ModelConfig
-from tove_lvlm.lvlm.loading import Loaded
+from tove_lvlm.lvlm.loading import LoadedCheckpoint
 from tove_lvlm.world.benchmarks import ASKED
 
 CAPTIONS = ("coco_caption", "nocaps")
@@ -132,19 +132,19 @@ def test_too_little_memory_says_what_to_do(ask, monkeypatch):
 
 
 def test_fingerprints_tell_models_and_towers_apart(loaded, tmp_path):
-    tove = about_model(loaded, "tiny")
+    tove = describe_model(loaded, "tiny")
     assert tove["tower"]["kind"] == "tove"
     assert tove["tower"]["attached"] == ["depth", "shapes"]
     llm, clip = tiny_lvlm.make_llm(tmp_path / "llm"), tiny.make_clip(tmp_path / "clip")
     model, processor = build_lvlm(ModelConfig(llm=str(llm), vision_tower="clip", clip=str(clip)))
-    plain = Loaded(kind="merged", folder=tmp_path, model=model, processor=processor, image_aspect_ratio="pad")
-    found = about_model(plain, "clip")
+    plain = LoadedCheckpoint(kind="merged", folder=tmp_path, model=model, processor=processor, image_aspect_ratio="pad")
+    found = describe_model(plain, "clip")
     assert (found["tower"]["kind"], found["tower"]["attached"]) == ("clip", [])
     assert len({about[key] for about in (tove["tower"], found["tower"], tove, found) for key in ["fingerprint"]}) == 4
     before = found["tower"]["fingerprint"]
     with torch.no_grad():
         model.get_output_embeddings().weight[0, 0] += 1
-    after = about_model(plain, "clip")
+    after = describe_model(plain, "clip")
     assert after["tower"]["fingerprint"] == before
     assert after["fingerprint"] != found["fingerprint"]
 

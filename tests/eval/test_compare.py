@@ -4,7 +4,7 @@ import pytest
 from eval_files import write_lines
 
 from tove_lvlm.config import UserError
-from tove_lvlm.eval.bench import read_bench
+from tove_lvlm.eval.benchmark import read_benchmark
 from tove_lvlm.eval.compare import compare, incomparable
 from tove_lvlm.eval.record import score_record
 
@@ -18,13 +18,15 @@ ROWS = [
 def record(tmp_path):
     labels = write_lines(tmp_path / "coco_pope_random.json", ROWS)
 
-    def record(texts="yyyy", rows=None, prompt_known=True, made_by=None, **settings):
+    def record(texts="yyyy", rows=None, prompt_is_known=True, made_by=None, **settings):
         if rows:
             write_lines(labels, rows)
-        bench = read_bench("pope", [labels], **settings)
+        benchmark = read_benchmark("pope", [labels], **settings)
         said = {"y": "yes", "n": "no"}
-        score = bench.score({item.question_id: said[text] for item, text in zip(bench.items, texts, strict=False)})
-        return score_record(bench, score, answers={}, prompt_known=prompt_known, made_by=made_by)
+        score = benchmark.score(
+            {item.question_id: said[text] for item, text in zip(benchmark.items, texts, strict=False)}
+        )
+        return score_record(benchmark, score, answers={}, prompt_is_known=prompt_is_known, made_by=made_by)
 
     return record
 
@@ -48,7 +50,7 @@ def test_differences_are_second_minus_first(record):
     [
         ({"convention": "lmms-eval"}, "convention: official and lmms-eval"),
         ({"prompt": "{question}"}, "prompt: "),
-        ({"prompt_known": False}, "prompt: not known"),
+        ({"prompt_is_known": False}, "prompt: not known"),
         ({"limit": 2}, "limit: None and 2"),
         ({"rows": ROWS[:3]}, r"label files: .* of other content"),
     ],

@@ -6,7 +6,7 @@ from eval_files import write_lines
 from tove_lvlm.config import UserError
 from tove_lvlm.eval import find as finding
 from tove_lvlm.eval import tasks  # noqa: F401  fills TASKS
-from tove_lvlm.eval.find import find, places, survey
+from tove_lvlm.eval.find import data_locations, find, survey
 from tove_lvlm.eval.task import TASKS
 from tove_lvlm.eval.tasks.pope import Pope
 from tove_lvlm.eval.tasks.vqav2 import VqaV2
@@ -49,12 +49,12 @@ def test_what_is_missing_is_named_with_its_source(tmp_path):
 
 def test_a_layout_with_labels_only_is_not_complete(tmp_path):
     make(tmp_path, "output/coco/coco_pope_random.json")
-    first, second = places(Pope, tmp_path)
+    first, second = data_locations(Pope, tmp_path)
     assert not first.has_labels
     assert second.has_labels
     assert not second.is_complete
-    assert second.lacks() == [f"{tmp_path}/val2014/"]
-    assert second.lacks(images=False) == []
+    assert second.missing_files() == [f"{tmp_path}/val2014/"]
+    assert second.missing_files(images=False) == []
 
 
 def test_the_survey_names_every_task(tmp_path):
@@ -65,4 +65,4 @@ def test_the_survey_names_every_task(tmp_path):
     assert rows["pope"]["images"] == str(tmp_path / "val2014")
     assert all(row["missing"] for name, row in rows.items() if name != "pope")
     assert all(row["source"] and row["about"] for row in rows.values())
-    assert finding.nearest_place(places(VqaV2, tmp_path)).labels == ()
+    assert finding.nearest_location(data_locations(VqaV2, tmp_path)).labels == ()

@@ -5,23 +5,25 @@ import shutil
 import pytest
 
 from tove_lvlm.eval import generate
-from tove_lvlm.eval.bench import read_bench, task_class
+from tove_lvlm.eval.benchmark import read_benchmark, task_class
 from tove_lvlm.eval.find import find
 from tove_lvlm.eval.problems import Problems
 from tove_lvlm.eval.task import Item
-from tove_lvlm.lvlm.batching import Decoding
+from tove_lvlm.lvlm.batching import DecodingConfig
 from tove_lvlm.lvlm.chat import answer
 
 
 @pytest.fixture
 def pope(benchmarks):
     place = find(task_class("pope"), benchmarks)
-    return read_bench("pope", place.labels, limit=12).items, place.images
+    return read_benchmark("pope", place.labels, limit=12).items, place.images
 
 
 def ask(loaded, items, images, batch_size=8, problems=None, **decoding):
     found = Problems() if problems is None else problems
-    said = list(generate.answers(loaded, items, images, Decoding(max_new_tokens=5, **decoding), batch_size, found))
+    said = list(
+        generate.answers(loaded, items, images, DecodingConfig(max_new_tokens=5, **decoding), batch_size, found)
+    )
     assert problems is not None or not found
     return said
 
@@ -42,7 +44,7 @@ def test_any_batch_size_gives_the_answers_of_single_questions(loaded, pope):
 
 def test_choices_are_ranked_by_likelihood(loaded, benchmarks):
     place = find(task_class("vsr_likelihood"), benchmarks)
-    items = read_bench("vsr_likelihood", place.labels, limit=5).items
+    items = read_benchmark("vsr_likelihood", place.labels, limit=5).items
     single, batched = (ask(loaded, items, place.images, batch_size=size) for size in (1, 4))
     for one, other in zip(*(sorted(s, key=lambda said: said.item.question_id) for s in (single, batched)), strict=True):
         values = one.metadata["log_likelihoods"]
@@ -71,6 +73,6 @@ def test_missing_and_broken_pictures_are_named_and_their_neighbours_answered(loa
 
 def test_a_caller_that_stops_early_leaves_no_thread_behind(loaded, pope):
     items, images = pope
-    said = generate.answers(loaded, items, images, Decoding(max_new_tokens=1), 2, Problems())
+    said = generate.answers(loaded, items, images, DecodingConfig(max_new_tokens=1), 2, Problems())
     next(said)
     said.close()

@@ -6,7 +6,7 @@ from eval_files import reference
 from tove_lvlm.eval.vqa import normalize
 from tove_lvlm.eval.vqa_normalize import CONTRACTIONS, strip_punctuation
 
-BOTH = [  # EVAL.md section 2.3
+BOTH = [  # docs/evaluation.md, "VQA accuracy"
     ("A dog.", "dog"),
     ("the two dogs", "2 dogs"),
     ("1,000", "1000"),

@@ -7,7 +7,7 @@ from transformers import AutoConfig
 
 from tove_lvlm.config import ConfigError, read_yaml
 from tove_lvlm.experts import EXPERTS, describe
-from tove_lvlm.experts.catalogue import FOLDER, catalogue, entry_of, expanded
+from tove_lvlm.experts.catalogue import FOLDER, catalogue, entry_of, resolve_entry
 from tove_lvlm.tower.configuration_yaml import read_tower_yaml
 
 EMBEDDING = read_yaml(FOLDER / "embedding.yaml")
@@ -78,7 +78,7 @@ def test_another_image_size_reaches_the_network():
 )
 def test_refusals(given, message):
     with pytest.raises(ConfigError, match=r"here.*: .*" + message):
-        expanded(given, "here")
+        resolve_entry(given, "here")
 
 
 def of_family(family: str) -> list[str]:

@@ -76,7 +76,7 @@ def saved(request, tmp_path):
 
 def expert_of(folder, **fields):
     expert = build_expert(complete_fields({"name": "depth", "family": "depth", **fields}, str(folder), "test"))
-    expert.load_weights(folder)
+    expert.load_pretrained(folder)
     return expert
 
 

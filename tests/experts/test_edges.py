@@ -44,14 +44,14 @@ def test_dexined_is_kornias(dexined, whole, tmp_path):
     network = dexined.model[1]
     torch.save((dexined.model if whole else network).state_dict(), tmp_path / "DexiNed_BIPED_10.pth")
     expert = expert_of("dexined")
-    expert.load_weights(tmp_path / "DexiNed_BIPED_10.pth")
+    expert.load_pretrained(tmp_path / "DexiNed_BIPED_10.pth")
     expected = dexined.model(RGB)
     edges = expert(seen(expert))
     torch.testing.assert_close(edges, expected, atol=1e-5, rtol=1e-4)
     assert expected.std() > 1e-3
     assert torch.equal(expert.picture(edges)[..., 0].float(), (edges[:, 0] * 255).round())
     features = expert_of("dexined", output="features")
-    features.load_weights(tmp_path / "DexiNed_BIPED_10.pth")
+    features.load_pretrained(tmp_path / "DexiNed_BIPED_10.pth")
     grid = features(seen(expert))
     assert tuple(grid.shape[1:]) == (features.spec.channels, *features.spec.grid) == (256, 2, 2)
     sixth = network.up_block_6(grid, [SIZE, SIZE])
@@ -63,7 +63,7 @@ def test_dexined_with_a_tensor_too_few(dexined, tmp_path):
     state.pop("block_cat.conv.bias")
     torch.save(state, tmp_path / "d.pth")
     with pytest.raises(storage.WeightsError, match=r"d\.pth` do not fit DexiNed: 1 missing \(network\.block_cat"):
-        expert_of("dexined").load_weights(tmp_path / "d.pth")
+        expert_of("dexined").load_pretrained(tmp_path / "d.pth")
 
 
 def controlnet_hed():
@@ -83,7 +83,7 @@ def test_hed_is_controlnet_auxs(tmp_path):
     network.norm.copy_(torch.tensor([120.0, 110.0, 100.0]).view(1, 3, 1, 1))
     torch.save(network.state_dict(), tmp_path / "ControlNetHED.pth")
     expert = expert_of("hed")
-    expert.load_weights(tmp_path / "ControlNetHED.pth")
+    expert.load_pretrained(tmp_path / "ControlNetHED.pth")
     sides = [np.stack([cv2.resize(one[0].numpy(), (SIZE, SIZE)) for one in side]) for side in network(RGB * 255)]
     expected = 1 / (1 + np.exp(-np.mean(sides, axis=0)))
     edges = expert(seen(expert))
@@ -117,7 +117,7 @@ def test_hed_of_keras_is_turned_round(tmp_path):
     assert tensors["norm"].flatten().tolist() == pytest.approx([122.67892, 116.66877, 104.00699])
     numbers = [int(tensors[f"{name}.bias"][0]) for _, name in module._layers()]
     assert numbers == [-number for number in range(len(numbers))]
-    expert_of("hed").load_weights(tmp_path / "hed")
+    expert_of("hed").load_pretrained(tmp_path / "hed")
     with pytest.raises(SystemExit):
         module.main([str(tmp_path / "none.h5"), "--to", str(tmp_path / "other")])
     assert not (tmp_path / "other").exists()

@@ -6,7 +6,7 @@ import torch
 
 from tove_lvlm.experts import EXPERTS, Expert, ExpertHub, build_expert, hub
 from tove_lvlm.experts.preprocess import Preprocessing, prepare
-from tove_lvlm.experts.schema import EXPERT_FIELDS, parse_expert
+from tove_lvlm.experts.schema import EXPERT_CONFIGS, parse_expert
 
 GIVEN = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
 
@@ -82,7 +82,7 @@ def test_eval_mode_is_pinned(experts):
 
 
 def test_families_have_a_schema_and_a_class_each():
-    assert EXPERTS.names() == EXPERT_FIELDS.names()
+    assert EXPERTS.names() == EXPERT_CONFIGS.names()
     assert all(issubclass(EXPERTS.get(name), Expert) for name in EXPERTS.names())
 
 

@@ -61,7 +61,7 @@ def test_computed_from_a_depth_expert_with_its_weights(tmp_path):
     depth = build_expert({"name": "depth", **DENSE, "image_size": 16})
     torch.save(depth.state_dict(), tmp_path / "depth.pth")
     expert = build_expert(COMPUTED)
-    expert.load_weights(tmp_path / "depth.pth")
+    expert.load_pretrained(tmp_path / "depth.pth")
     pixels = torch.randn(2, 3, 16, 16)
     normals, map_B1HW = expert(pixels), depth(pixels)
     assert tuple(normals.shape) == (2, *[expert.spec.channels, *expert.spec.grid]) == (2, 3, 16, 16)
@@ -74,7 +74,7 @@ def test_computed_from_a_depth_expert_with_its_weights(tmp_path):
     assert expert.has_weights
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"do not fit DenseViT"):
-        expert.load_weights(tmp_path / "other.pth")
+        expert.load_pretrained(tmp_path / "other.pth")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_normal_bae_is_the_librarys_network(bae, tmp_path):
     network, expert = bae
     file = tmp_path / "scannet.pt"
     torch.save({"model": {f"module.{key}": tensor for key, tensor in network.state_dict().items()}}, file)
-    expert.load_weights(file)
+    expert.load_pretrained(file)
     pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = network(pixels)[0][-1][:, :3]
     normals = expert(pixels)
@@ -123,7 +123,7 @@ def test_normal_bae_is_the_librarys_network(bae, tmp_path):
     state.pop("decoder.conv2.bias")
     torch.save({"model": state}, file)
     with pytest.raises(WeightsError, match=r"1 missing \(network\.decoder\.conv2\.bias"):
-        expert.load_weights(file)
+        expert.load_pretrained(file)
 
 
 def test_normal_bae_without_its_package_and_odd_sizes(monkeypatch):

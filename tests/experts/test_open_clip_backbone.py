@@ -55,7 +55,7 @@ def save(model, kind, folder) -> None:
 
 def expert_of(folder, **fields):
     expert = build_expert(complete_fields({"name": "e", "family": "open_clip", **fields}, str(folder), "test"))
-    expert.load_weights(folder / WEIGHTS)
+    expert.load_pretrained(folder / WEIGHTS)
     return expert
 
 

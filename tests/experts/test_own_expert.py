@@ -19,7 +19,7 @@ from tove_lvlm.experts import EXPERTS, Expert, describe, register_expert, schema
 def own(monkeypatch):
     """The family `brightness`, for one test."""
     monkeypatch.setattr(EXPERTS, "_items", dict(EXPERTS._items))
-    monkeypatch.setattr(schema.EXPERT_FIELDS, "_items", dict(schema.EXPERT_FIELDS._items))
+    monkeypatch.setattr(schema.EXPERT_CONFIGS, "_items", dict(schema.EXPERT_CONFIGS._items))
 
     @register_expert("brightness")
     class Brightness(Expert):

@@ -28,7 +28,7 @@ def graph() -> str:
 @pytest.fixture(scope="module")
 def expert(graph):
     made = build_expert(ENTRY)
-    made.load_weights(graph)
+    made.load_pretrained(graph)
     return made
 
 
@@ -77,7 +77,7 @@ def test_saved_as_tensors_it_needs_no_graph(expert, tmp_path, monkeypatch):
     storage.save_tensors(tmp_path / "model.safetensors", expert.state_dict())
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     again = build_expert(ENTRY)
-    again.load_weights(tmp_path)
+    again.load_pretrained(tmp_path)
     assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in expert.state_dict().items())
 
 
@@ -86,20 +86,20 @@ def test_bad_graphs(graph, tmp_path):
     damaged = tmp_path / "a.onnx"
     damaged.write_bytes(open(graph, "rb").read()[:-1000])
     with pytest.raises(storage.WeightsError, match=r"a\.onnx` are truncated or no ONNX graph"):
-        build_expert(ENTRY).load_weights(damaged)
+        build_expert(ENTRY).load_pretrained(damaged)
     other = onnx.load(graph)
     del other.graph.node[-12:]
     onnx.save(other, damaged)
     with pytest.raises(storage.WeightsError, match=r"81 convolutions; PP-OCRv6's small detector has 83|has 85"):
-        build_expert(ENTRY).load_weights(damaged)
+        build_expert(ENTRY).load_pretrained(damaged)
     with pytest.raises(storage.MissingWeightsError, match="does not exist|do not exist"):
-        build_expert(ENTRY).load_weights(tmp_path / "none.onnx")
+        build_expert(ENTRY).load_pretrained(tmp_path / "none.onnx")
 
 
 def test_without_onnx_the_extra_is_named(graph, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(ImportError, match=r"tove-lvlm\[text\]"):
-        build_expert(ENTRY).load_weights(graph)
+        build_expert(ENTRY).load_pretrained(graph)
 
 
 def test_size_and_licence():

@@ -47,7 +47,7 @@ def test_a_grid_from_every_kind_of_network_is_timms_own_features(architecture, t
     whole = timm.create_model(architecture, num_classes=7, **SMALL[architecture]).eval()
     storage.save_tensors(tmp_path / "model.safetensors", whole.state_dict())
     expert = build_expert(fields(architecture))
-    expert.load_weights(tmp_path)
+    expert.load_pretrained(tmp_path)
     size = expert.spec.preprocessing.size
     pixels_B3HW = torch.randn(2, 3, size, size)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_sam_takes_another_image_size_with_the_weights_that_it_has(tmp_path):
     storage.save_tensors(tmp_path / "model.safetensors", own.state_dict())
     entry = {"name": "e", "family": "timm", "architecture": "samvit_base_patch16", "model_args": args}
     expert = build_expert({**entry, "image_size": 64})
-    expert.load_weights(tmp_path)
+    expert.load_pretrained(tmp_path)
     pixels_B3HW = torch.randn(1, 3, 64, 64)
     assert expert.spec.grid == (4, 4)
     assert torch.equal(expert(pixels_B3HW), own.forward_features(pixels_B3HW))
@@ -116,11 +116,11 @@ def test_a_classifier_in_the_file_is_left_out_and_nothing_else(tmp_path):
     state = {k.removeprefix("backbone."): torch.rand_like(t.float()) for k, t in expert.state_dict().items()}
     file = tmp_path / "model.safetensors"
     storage.save_tensors(file, {**state, "fc.weight": torch.zeros(10, 16), "fc.bias": torch.zeros(10)})
-    expert.load_weights(tmp_path)
+    expert.load_pretrained(tmp_path)
     assert torch.equal(expert.backbone.conv1[0].weight, state["conv1.0.weight"])
     storage.save_tensors(file, {**state, "neck.weight": torch.zeros(1)})
     with pytest.raises(WeightsError, match=r"1 unexpected \(backbone.neck.weight\)"):
-        expert.load_weights(tmp_path)
+        expert.load_pretrained(tmp_path)
 
 
 def test_a_norm_that_the_network_does_have_is_not_taken_for_a_head():
@@ -142,7 +142,7 @@ def test_weights_of_another_image_size_get_their_positions_resampled(tmp_path):
     storage.save_tensors(tmp_path / "model.safetensors", state)
     entry = fields("vit_tiny_patch16_224")
     large = build_expert({**entry, "image_size": 64, "model_args": {**entry["model_args"], "img_size": 64}})
-    large.load_weights(tmp_path)
+    large.load_pretrained(tmp_path)
     positions = large.backbone.pos_embed[0, :, 0]
     assert positions[0].item() == pytest.approx(state["pos_embed"][0, 0, 0].item())
     grid = positions[1:].view(4, 4)

@@ -57,7 +57,7 @@ def lively(model: nn.Module) -> nn.Module:
 def expert_of(folder, **fields):
     entry = {"name": "x", "family": "transformers", **fields}
     expert = build_expert(complete_fields(entry, str(folder), "test"))
-    expert.load_weights(folder)
+    expert.load_pretrained(folder)
     return expert
 
 

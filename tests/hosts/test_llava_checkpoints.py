@@ -1,6 +1,8 @@
-"""What LLaVA writes and reads back: nothing of the tower's trainable part may be lost on the way. HOSTS.md 1.3 and 1.5.
+"""What LLaVA writes and reads back: nothing of the tower's trainable part may be lost on the way.
 
 Saved by LLaVA's own functions, loaded by its own `load_pretrained_model`.
+
+See docs/hosts.md, "Projector in LLaVA".
 """
 
 import copy

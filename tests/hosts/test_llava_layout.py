@@ -197,7 +197,8 @@ def test_llavas_evaluation_answers_about_images_as_we_do(tmp_path):
     chat = Chat.load(world / "out-finetune", device="cpu")
     chat.model.half()
     images = [world / "data" / "images" / question["image"] for question in questions]
-    assert answers == chat.ask_many(images, [question["text"] for question in questions], max_new_tokens=6)
+    prompts = [question["text"] for question in questions]
+    assert answers == chat.ask_many(images, prompts, max_new_tokens=6, batch_size=1)
     assert all(answers)
 
 

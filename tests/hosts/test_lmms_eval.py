@@ -19,9 +19,9 @@ from tove_lvlm.eval.problems import Problems
 from tove_lvlm.eval.tasks.pope import Pope
 from tove_lvlm.eval.tasks.vsr import Vsr, VsrLikelihood
 from tove_lvlm.hosts.lmms_eval import TASKS, vsr
-from tove_lvlm.hosts.lmms_eval.decoding import Wanted, read_wanted
-from tove_lvlm.hosts.lmms_eval.requests import Asked
-from tove_lvlm.lvlm.batching import Decoding
+from tove_lvlm.hosts.lmms_eval.decoding import GenerationOptions, read_generation_options
+from tove_lvlm.hosts.lmms_eval.requests import Prompt
+from tove_lvlm.lvlm.batching import DecodingConfig
 from tove_lvlm.lvlm.chat import Chat, answer
 from tove_lvlm.lvlm.likelihood import log_likelihoods
 from tove_lvlm.world.benchmark_files import EVAL
@@ -257,29 +257,33 @@ def test_a_checkpoint_of_another_kind_is_named(tmp_path):
     ],
 )
 def test_requests_with_anything_but_one_image(visuals, message):
-    asked = Asked(context="?", where="task `t`, split `test`, document 3", visuals=visuals)
+    asked = Prompt(context="?", where="task `t`, split `test`, document 3", visuals=visuals)
     with pytest.raises(UserError, match=f"task `t`, split `test`, document 3.*{message}"):
         asked.picture()
 
 
 @pytest.mark.parametrize("visuals", [None, []])
 def test_questions_without_an_image_are_asked_without_one(visuals):
-    assert Asked(context="?", where="", visuals=visuals).picture() is None
-    assert Asked(context="?", where="", visuals=[Image.new("L", (4, 4))]).picture().mode == "RGB"
+    assert Prompt(context="?", where="", visuals=visuals).picture() is None
+    assert Prompt(context="?", where="", visuals=[Image.new("L", (4, 4))]).picture().mode == "RGB"
 
 
 def test_generation_arguments(caplog):
     given = {"until": ["\n\n"], "temperature": 0, "top_p": 0, "num_beams": 1, "do_sample": False, "min_p": 0.1}
-    assert read_wanted(given | {"max_new_tokens": 7}) == Wanted(decoding=Decoding(max_new_tokens=7))
+    assert read_generation_options(given | {"max_new_tokens": 7}) == GenerationOptions(
+        decoding=DecodingConfig(max_new_tokens=7)
+    )
     assert given["until"] == ["\n\n"]
     assert caplog.text.count("`min_p` means nothing") == 1
-    assert read_wanted({"until": None, "top_p": None}) == Wanted(decoding=Decoding(max_new_tokens=1024))
-    drawn = read_wanted({"until": "\n", "temperature": 0.5, "top_p": 0.9, "num_beams": 2})
-    assert drawn.decoding == Decoding(max_new_tokens=1024, temperature=0.5, top_p=0.9, num_beams=2)
-    assert Wanted(decoding=Decoding(), until=("\n", "Q:")).cut(" a Q: b\nc") == "a"
+    assert read_generation_options({"until": None, "top_p": None}) == GenerationOptions(
+        decoding=DecodingConfig(max_new_tokens=1024)
+    )
+    drawn = read_generation_options({"until": "\n", "temperature": 0.5, "top_p": 0.9, "num_beams": 2})
+    assert drawn.decoding == DecodingConfig(max_new_tokens=1024, temperature=0.5, top_p=0.9, num_beams=2)
+    assert GenerationOptions(decoding=DecodingConfig(), until=("\n", "Q:")).cut(" a Q: b\nc") == "a"
     for broken in ({"until": 3}, {"max_new_tokens": "x"}, {"temperature": -1}, {"num_beams": 0}):
         with pytest.raises(UserError, match=next(iter(broken))):
-            read_wanted(broken)
+            read_generation_options(broken)
 
 
 # ---- requests, one kind after the other ----
@@ -318,7 +322,7 @@ def test_every_request_is_answered_in_its_own_way_and_place(model, chat, picture
     wanted = [(f"{'What ' * k}color is the sphere?", ways[k % 3], k % 3) for k in range(6)]
     answers = model.generate_until([request(text, way, doc_id=i) for text, way, i in wanted])
     for (text, way, i), said in zip(wanted, answers, strict=True):
-        decoding = Decoding(max_new_tokens=5, num_beams=way.get("num_beams", 1))
+        decoding = DecodingConfig(max_new_tokens=5, num_beams=way.get("num_beams", 1))
         (expected,) = answer(chat.model, chat.processor, [pictures[i]], [text], decoding=decoding)
         assert said == (expected.split("e")[0] if "until" in way else expected)
     assert sorted(what[2] for what in told) == sorted(answers)

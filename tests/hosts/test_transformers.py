@@ -1,5 +1,5 @@
 """A saved ToVE_Vicuna in unmodified transformers 5: auto classes, generate, pipeline, device maps, attention, and what
-must never be silently random (HOSTS.md section 3).
+must never be silently random (docs/hosts.md, "transformers").
 """
 
 import json

@@ -9,7 +9,7 @@ from PIL import Image
 from tove_lvlm.config import UserError
 from tove_lvlm.data.errors import DataError
 from tove_lvlm.lvlm.batching import (
-    Decoding,
+    DecodingConfig,
     PixelReader,
     encode_question,
     generate_batch,
@@ -43,7 +43,7 @@ def test_padding_is_on_the_left_and_masked():
 def test_a_batch_answers_as_each_row_alone_whatever_the_padding_holds(built):
     model, processor = built
     rows, pixels = prompts(model, processor)
-    decoding = Decoding(max_new_tokens=6)
+    decoding = DecodingConfig(max_new_tokens=6)
     single = [generate_batch(model, processor, [r], [p], decoding)[0] for r, p in zip(rows, pixels, strict=True)]
     assert generate_batch(model, processor, rows, pixels, decoding) == single
     assert len(set(single)) > 1
@@ -60,7 +60,7 @@ def test_sampling_is_seeded_and_beams_are_searched(built):
     rows, pixels = prompts(model, processor)
 
     def say(**settings):
-        return generate_batch(model, processor, rows, pixels, Decoding(max_new_tokens=6, **settings))
+        return generate_batch(model, processor, rows, pixels, DecodingConfig(max_new_tokens=6, **settings))
 
     assert say(temperature=1.5) == say(temperature=1.5)
     assert say(temperature=1.5) != say(temperature=1.5, seed=1)
@@ -74,7 +74,7 @@ def test_sampling_is_seeded_and_beams_are_searched(built):
 def test_decoding_that_makes_no_sense_is_refused(settings):
     name = next(iter(settings))
     with pytest.raises(UserError, match=f"`{name}`"):
-        Decoding(**settings)
+        DecodingConfig(**settings)
 
 
 def test_pixels_of_a_file_are_read_once(built, tmp_path):

@@ -3,15 +3,15 @@
 import tiny
 import torch
 
-from tove_lvlm.lvlm.config import LoraOptions
-from tove_lvlm.lvlm.light import about_model, adapter_parts
+from tove_lvlm.lvlm.config import LoraConfig
+from tove_lvlm.lvlm.light import adapter_parts, make_model_info
 from tove_lvlm.lvlm.loading import load_model
 from tove_lvlm.lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
 
 
 def awake(model):
     """peft's model with random B matrices, so that LoRA does something; projector and fusion trainable."""
-    wrapped = add_lora(model, LoraOptions(lora_enable=True, lora_r=4, lora_alpha=8, lora_dropout=0.0))
+    wrapped = add_lora(model, LoraConfig(lora_enable=True, lora_r=4, lora_alpha=8, lora_dropout=0.0))
     for part in adapter_parts(wrapped).values():
         part.requires_grad_(True)
     torch.manual_seed(5)
@@ -80,7 +80,7 @@ def test_adapter_folder_is_read_by_peft_and_by_chat(built, llm, tower_yaml, tmp_
     inputs = inputs_of(model)
     before = logits(wrapped, inputs)
     block = {"llm": str(llm), "tower": str(tower_yaml)}
-    about = about_model(block, wrapped, "square")
+    about = make_model_info(block, wrapped, "square")
     save_adapter(tmp_path, wrapped, collect_trainable(wrapped), about)
     processor.save_pretrained(tmp_path)
     base, _ = build_lvlm(ModelConfig(**block))

@@ -42,7 +42,7 @@ def _expert(folder: Path, family: str, output: str):
     else:
         fields.setdefault("channels", None)
     expert = EXPERTS.get(family)(fields)
-    expert.load_weights(folder)
+    expert.load_pretrained(folder)
     return expert.eval()
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 from tove_lvlm import ToVEImageProcessor, build_tower
 from tove_lvlm.config import ConfigError, UserError
 from tove_lvlm.data.errors import DataError
-from tove_lvlm.lvlm.config import LoraOptions
+from tove_lvlm.lvlm.config import LoraConfig
 from tove_lvlm.surgery.merge.attention import ClassAttention
 from tove_lvlm.surgery.merge.cache import TargetCache
-from tove_lvlm.surgery.merge.config import MergeOptions
+from tove_lvlm.surgery.merge.config import MergeConfig
 from tove_lvlm.surgery.merge.distiller import Distiller
 from tove_lvlm.surgery.merge.images import ImageDataset, collate
 from tove_lvlm.surgery.merge.losses import squared_distance, token_loss, weighted_mean
@@ -99,7 +99,7 @@ def test_cut_student_gives_the_hidden_state(tower, select_layer):
 
 
 def test_starts_as_clip_and_learns_only_what_is_read(tower):
-    distiller = Distiller(tower, cut(whole_student(tower, None), tower.config.select_layer), MergeOptions()).train()
+    distiller = Distiller(tower, cut(whole_student(tower, None), tower.config.select_layer), MergeConfig()).train()
     t_clip_BND, t_fuse_BND = distiller.target(tiny.pixels(3))
     assert torch.equal(distiller.tokens(tiny.pixels(3)), t_clip_BND)
     out = distiller(tiny.pixels(3))
@@ -115,7 +115,7 @@ def test_starts_as_clip_and_learns_only_what_is_read(tower):
 
 def test_a_tower_of_more_pixels_teaches_a_student_of_clips(tiny_tower_yaml):
     tower = build_tower(tiny_tower_yaml, ["clip.input_size=64"])
-    distiller = Distiller(tower, cut(whole_student(tower, None), tower.config.select_layer), MergeOptions())
+    distiller = Distiller(tower, cut(whole_student(tower, None), tower.config.select_layer), MergeConfig())
     pixels_B3HW = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(distiller.tokens(pixels_B3HW), distiller.target(pixels_B3HW)[0])
@@ -125,7 +125,7 @@ def test_a_tower_of_more_pixels_teaches_a_student_of_clips(tiny_tower_yaml):
 
 def test_teacher_has_no_noise_and_no_dropout(tower):
     tower.tove_fusion.gate.expert_dropout = 0.5
-    distiller = Distiller(tower, cut(whole_student(tower, None), -2), MergeOptions())
+    distiller = Distiller(tower, cut(whole_student(tower, None), -2), MergeConfig())
     tower.train()
     assert not torch.equal(distiller.target(tiny.pixels(16))[1], distiller.target(tiny.pixels(16))[1])
     distiller.train()
@@ -133,7 +133,7 @@ def test_teacher_has_no_noise_and_no_dropout(tower):
 
 
 def test_target_is_measured_for_each_channel_over_all_tokens(tower):
-    distiller = Distiller(tower, cut(whole_student(tower, None), -2), MergeOptions())
+    distiller = Distiller(tower, cut(whole_student(tower, None), -2), MergeConfig())
     batches = [tiny.pixels(2, seed=0), tiny.pixels(3, seed=1)]
     distiller.measure_target(batches)
     t_MD = distiller.target(torch.cat(batches))[1].flatten(0, 1)
@@ -147,9 +147,10 @@ def test_target_is_measured_for_each_channel_over_all_tokens(tower):
     torch.testing.assert_close(distiller(batches[0]).loss, expected.mean())
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
 def test_tokens_are_weighed_by_class_attention(tower):
     student = cut(whole_student(tower, None), -2)
-    distiller = Distiller(tower, student, MergeOptions(token_weight="cls_attention"))
+    distiller = Distiller(tower, student, MergeConfig(token_weight="cls_attention"))
     loss = distiller(tiny.pixels(3)).loss
     t_BND = distiller.target(tiny.pixels(3))[1]
     loss_BN = token_loss(distiller.tokens(tiny.pixels(3)), t_BND, "smooth_l1")
@@ -160,7 +161,7 @@ def test_tokens_are_weighed_by_class_attention(tower):
 
 def test_gap_is_what_is_left_of_the_way_from_clip_to_the_tower(tower):
     student = cut(whole_student(tower, None), -2)
-    distiller = Distiller(tower, student, MergeOptions())
+    distiller = Distiller(tower, student, MergeConfig())
     with torch.no_grad():
         t_clip, t_fuse = distiller.target(tiny.pixels(3))
         for share in (0.0, 0.5, 1.0):
@@ -193,13 +194,14 @@ def test_cache_gives_back_what_was_put_and_tells_teachers_apart(tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
 @pytest.mark.parametrize("token_weight", ["none", "cls_attention"])
 def test_teacher_runs_once_for_each_image_with_a_cache(tower, processor, tmp_path, token_weight):
     for index in range(6):
         paint(tmp_path / "images" / f"{index}.png", index)
     cache = TargetCache(tmp_path / "cache", tower="t")
     dataset = ImageDataset([tmp_path / "images"], processor, cache=cache)
-    options = MergeOptions(token_weight=token_weight)
+    options = MergeConfig(token_weight=token_weight)
     distiller = Distiller(tower, cut(whole_student(tower, None), -2), options, cache=cache)
     ran = []
     tower.register_forward_pre_hook(lambda module, args: ran.append(len(args[0])))
@@ -222,7 +224,7 @@ def test_teacher_runs_once_for_each_image_with_a_cache(tower, processor, tmp_pat
 
 def test_flipped_images_are_flipped_for_both(tower):
     student = cut(whole_student(tower, None), -2)
-    distiller = Distiller(tower, student, MergeOptions(), horizontal_flip=True).train()
+    distiller = Distiller(tower, student, MergeConfig(), horizontal_flip=True).train()
     seen = []
     tower.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     student.register_forward_pre_hook(
@@ -246,7 +248,7 @@ def test_merged_lora_equals_unmerged(tower):
     whole = whole_student(tower, None)
     student = cut(whole, -2)
     student.requires_grad_(False)
-    student = add_lora(student, LoraOptions(lora_enable=True, lora_r=3, lora_alpha=6, lora_dropout=0.0)).eval()
+    student = add_lora(student, LoraConfig(lora_enable=True, lora_r=3, lora_alpha=6, lora_dropout=0.0)).eval()
     trained = [name for name, p in student.named_parameters() if p.requires_grad]
     assert trained
     assert all(".lora_" in name for name in trained)
@@ -331,10 +333,10 @@ def test_broken_images_are_skipped_counted_and_bounded(tmp_path, processor, capl
     assert sum("sample skipped" in message for message in caplog.messages) == 3
     for index in range(10, 13):
         shutil.copy(tmp_path / "03.png", tmp_path / f"{index}.png")
-    strict = ImageDataset([tmp_path], processor, max_broken=0.25)  # five may be broken, the sixth stops
+    strict = ImageDataset([tmp_path], processor, max_error_share=0.25)  # five may be broken, the sixth stops
     with pytest.raises(DataError, match="6 bad samples, more than the 5 allowed"):
         [strict[index] for index in range(20)]
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
     with pytest.raises(DataError):
-        ImageDataset([tmp_path], processor, max_broken=1.0)[0]
+        ImageDataset([tmp_path], processor, max_error_share=1.0)[0]

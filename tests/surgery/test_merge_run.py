@@ -278,7 +278,10 @@ def test_clip_folder_is_a_vision_tower_for_our_scripts(merged):
 
 def test_lora_run_writes_a_plain_clip(checkpoints, images, tmp_path):
     path = tiny_merge.write_yaml(tmp_path, checkpoints["tower"], images, max_steps=20)
-    assert tiny_merge.run(path, "lora.lora_enable=true", "lora.lora_r=4", "merge.token_weight=cls_attention") == 0
+    with pytest.warns(FutureWarning) as caught:
+        assert tiny_merge.run(path, "lora.lora_enable=true", "lora.lora_r=4", "merge.token_weight=cls_attention") == 0
+    messages = {str(warning.message).partition(" is deprecated")[0] for warning in caught}
+    assert {"`lora`", "`merge.token_weight`"} <= messages
     lines = tiny_merge.metrics(tmp_path / "out")
     assert lines[-1]["gap"] < lines[0]["gap"]
     held = load_file(checkpoint.checkpoints(tmp_path / "out")[-1] / checkpoint.TRAINABLE)
@@ -291,6 +294,7 @@ def test_lora_run_writes_a_plain_clip(checkpoints, images, tmp_path):
     assert all(name.endswith(".weight") and ".layers.2." not in name for name in moved)
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
 @pytest.mark.parametrize(
     "options",
     [

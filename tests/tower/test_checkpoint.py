@@ -146,12 +146,12 @@ def test_loose_buffers_of_a_backbone_survive_the_meta_device(tmp_path):
         torch.manual_seed(0)
         config = {"clip_config": tiny.CLIP_ARCHITECTURE, "experts": [fields], "fusion": {"zero_init": False}}
         tower = tiny.wake(ToVEVisionModel(AutoConfig.for_model("tove_vision", **config)).eval())
-        assert len(tower.experts["e"].loose_buffers()) > 0
+        assert len(tower.experts["e"].non_persistent_buffers()) > 0
         tower.save_pretrained(tmp_path / name)
         for _ in range(3):  # garbage is not the same every time
             loaded = ToVEVisionModel.from_pretrained(tmp_path / name)
             for (key, buffer), (_, expected) in zip(
-                loaded.experts["e"].loose_buffers(), tower.experts["e"].loose_buffers(), strict=True
+                loaded.experts["e"].non_persistent_buffers(), tower.experts["e"].non_persistent_buffers(), strict=True
             ):
                 assert torch.equal(buffer, expected), key
             assert same(loaded, tower)

@@ -6,7 +6,7 @@ from torch import nn
 
 from tove_lvlm.experts import ExpertSpec
 from tove_lvlm.experts.preprocess import Preprocessing
-from tove_lvlm.tower.configuration_yaml import FusionSettings
+from tove_lvlm.tower.configuration_yaml import FusionConfig
 from tove_lvlm.tower.fusion import ToVEFusion
 
 SEEN = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
@@ -29,7 +29,7 @@ class Constant(nn.Module):
 
 def fusion(**settings) -> ToVEFusion:
     """Gate (1/6, 2/6, 3/6) for every token; e = 6, 60, 600."""
-    module = ToVEFusion(SPECS, width=2, side=2, settings=FusionSettings(expert_dropout=0, **settings))
+    module = ToVEFusion(SPECS, width=2, side=2, settings=FusionConfig(expert_dropout=0, **settings))
     with torch.no_grad():
         module.gate.fc2.weight.zero_()
         module.gate.fc2.bias.copy_(torch.tensor([1.0, 2.0, 3.0]).log())
@@ -96,7 +96,7 @@ def test_peft_can_wrap_it():
 
 
 def test_float32_masters_under_a_bf16_clip_keep_clips_dtype():
-    module = ToVEFusion(SPECS, width=2, side=2, settings=FusionSettings(zero_init=False))
+    module = ToVEFusion(SPECS, width=2, side=2, settings=FusionConfig(zero_init=False))
     grids = {name: grid.to(torch.bfloat16) for name, grid in GRIDS.items()}
     output = module(CLIP.to(torch.bfloat16), grids, torch.ones(1))
     assert output.t_fuse_BND.dtype == torch.bfloat16

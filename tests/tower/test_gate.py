@@ -84,7 +84,7 @@ def test_expert_dropout_in_training_only_per_image():
     torch.testing.assert_close(output.probs_BNK.sum(-1), torch.ones(4000, 3))
     # Each of 8 masks has 1/8; all three masked means none is: an expert lives in 5 of 8.
     torch.testing.assert_close(alive[:, 0].float().mean(0), torch.full((3,), 5 / 8), atol=0.03, rtol=0)
-    assert (output.wanted_BNK > 0).all(), "the balance loss sees the gate before dropout"
+    assert (output.full_probs_BNK > 0).all(), "the balance loss sees the gate before dropout"
 
 
 def test_expert_dropout_never_wakes_a_detached_expert():

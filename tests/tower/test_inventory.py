@@ -8,7 +8,7 @@ import tiny
 import yaml
 
 from tove_lvlm.cost import tower_sizes
-from tove_lvlm.tower.inventory import Setting, tower_inventory
+from tove_lvlm.tower.inventory import TimingConfig, tower_inventory
 
 
 @pytest.fixture
@@ -83,7 +83,9 @@ def test_detached_experts_are_listed_and_not_summed(tiny_tower_yaml):
 
 
 def test_times_of_every_part_and_of_the_whole(tiny_tower_yaml):
-    report = tower_inventory(tiny_tower_yaml, measure=Setting(device="cpu", dtype="float32", batch_size=2, repeats=1))
+    report = tower_inventory(
+        tiny_tower_yaml, measure=TimingConfig(device="cpu", dtype="float32", batch_size=2, repeats=1)
+    )
     assert all(row["ms"] > 0 for row in report["parts"])
     assert report["total"]["ms"] > 0
     assert report["measured"] == {"device": "cpu", "dtype": "float32", "batch_size": 2, "repeats": 1}

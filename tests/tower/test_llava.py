@@ -1,4 +1,7 @@
-"""The tower inside unmodified `LlavaForConditionalGeneration`. HOSTS.md section 3."""
+"""The tower inside unmodified `LlavaForConditionalGeneration`.
+
+See docs/hosts.md, "transformers".
+"""
 
 import pytest
 import tiny

@@ -1,4 +1,4 @@
-"""The tower's contracts (DESIGN.md section 2): equality with CLIP, frozen parts, dtypes, pixels, purity."""
+"""The tower's contracts (docs/design.md, "Tower"): equality with CLIP, frozen parts, dtypes, pixels, purity."""
 
 import copy
 

@@ -38,16 +38,16 @@ def test_by_hand():
 
 
 def test_zero_init_gives_exactly_zero_and_its_gradient_wakes_it():
-    from tove_lvlm.tower.init import start
+    from tove_lvlm.tower.init import init_weights
 
     layer = transfer(zero_init=True)
-    layer.apply(start)
+    layer.apply(init_weights)
     tokens = layer(torch.randn(2, 2, 5, 5))
     assert torch.equal(tokens, torch.zeros(2, 4, 3))
     tokens.sum().backward()
     assert layer.fc2.weight.grad.abs().sum() > 0
     off = transfer(zero_init=False)
-    off.apply(start)
+    off.apply(init_weights)
     assert off(torch.randn(2, 2, 5, 5)).abs().min() > 0
 
 
@@ -76,11 +76,11 @@ def test_stem_brings_a_map_near_the_token_grid(map_size, side, result):
 
 def test_stem_tells_the_level_of_a_flat_map():
     """What a depth map says of an even wall is its level; a stem that lost it would be blind to near and far."""
-    from tove_lvlm.tower.init import start
+    from tove_lvlm.tower.init import init_weights
 
     torch.manual_seed(0)
     layer = Transfer(spec("map", channels=1), side=2, width=32, hidden=32, stem_width=64, zero_init=False)
-    layer.apply(start)
+    layer.apply(init_weights)
     near, far = layer(torch.full((1, 1, 16, 16), 0.1)), layer(torch.full((1, 1, 16, 16), 0.9))
     assert (near - far).norm() > 0.3 * near.norm()
 

@@ -35,6 +35,7 @@ BAD = [
     (["train.max_steps=0"], "train.max_steps", "-1"),
     (["train.save_merged=true"], "train.save_merged", "stage 2"),
     (["lora.lora_enable=true"], "lora.lora_enable", "stage 1"),
+    (["data.max_error_share=1.5"], "data.max_error_share", "share, 0 to 1"),
     (["lora.lora_r=0"], "lora.lora_r", "at least 1"),
     (["nonsense"], "nonsense", "a.b=c"),
 ]

@@ -8,14 +8,16 @@ from PIL import Image
 
 from tove_lvlm.config import UserError
 from tove_lvlm.data.errors import DataError
-from tove_lvlm.lvlm.loading import Loaded
+from tove_lvlm.lvlm.loading import LoadedCheckpoint
 from tove_lvlm.tower.image_processing import ToVEImageProcessor
 from tove_lvlm.viz.gates import as_json, find_gated_tower, gates_of_images, principal_components, read_gates
 
 
-def as_loaded(tower, folder) -> Loaded:
+def as_loaded(tower, folder) -> LoadedCheckpoint:
     processor = ToVEImageProcessor.for_tower(tower.config) if hasattr(tower, "tove_fusion") else None
-    return Loaded(kind="tower", folder=folder, model=tower.eval(), processor=processor, image_aspect_ratio="pad")
+    return LoadedCheckpoint(
+        kind="tower", folder=folder, model=tower.eval(), processor=processor, image_aspect_ratio="pad"
+    )
 
 
 @torch.no_grad()

@@ -22,9 +22,10 @@ from tove_lvlm.cli import app
 from tove_lvlm.config import UserError
 from tove_lvlm.storage import load_tensors
 from tove_lvlm.tower.configuration_yaml import read_tower_yaml
-from tove_lvlm.tower.parts import statuses
+from tove_lvlm.tower.parts import read_parts
 from tove_lvlm.weights import mirror
 from tove_lvlm.weights.hub import MIRROR_VARIABLE, RECORD
+from tove_lvlm.weights.sources import status
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def test_a_tower_goes_to_a_machine_without_network(served, parts, tower, tmp_pat
     built.save_pretrained(tmp_path / "light", light=True)
     again = build_tower(tmp_path / "light")
     assert torch.equal(again(tiny.pixels()).last_hidden_state, built(tiny.pixels()).last_hidden_state)
-    assert {part: found.state for part, found in statuses(tmp_path / "light").items()} == dict.fromkeys(
+    assert {part: found.state for part, found in _statuses(tmp_path / "light").items()} == dict.fromkeys(
         ("clip", "depth", "cnn"), "present"
     )
 
@@ -275,3 +276,7 @@ def _full(number: int):
         raise OSError(number, os.strerror(number), "DISK")
 
     return download
+
+
+def _statuses(path):
+    return {part: status(source) for part, source in read_parts(path).items()}

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tove_lvlm.data.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from tove_lvlm.data.conversations import encode_plain, encode_prompt, encode_v1
+from tove_lvlm.data.conversations import encode, encode_prompt, encode_v1
 from tove_lvlm.storage import ASSETS
 from tove_lvlm.world import language, maplang, scene
 
@@ -136,7 +136,7 @@ def test_it_has_learnt_captions(tokenizer, model):
         for i in range(len(scenes)):
             caption = language.captions(scenes, i, np.random.default_rng(i))
             turns = [{"from": "human", "value": "<image>\nDescribe the scene."}, {"from": "gpt", "value": caption}]
-            prompts.append(encode_plain(tokenizer, turns).input_ids)
+            prompts.append(encode(tokenizer, turns, "plain").input_ids)
         logits, _ = _logits(model, tokenizer, prompts, np.roll(maps_SNV, shift, axis=0))
         targets = [torch.tensor(ids[2:]) for ids in prompts]
         losses.append(
@@ -165,6 +165,6 @@ def test_it_was_trained_on_the_prompts_that_it_meets_later(tokenizer, monkeypatc
         assert set(expected.labels[: -len(labels)]) == {IGNORE_INDEX}
         caption = language.captions(scenes, i, np.random.default_rng(i))
         turns = [{"from": "human", "value": "<image>\nDescribe the scene."}, {"from": "gpt", "value": caption}]
-        expected = encode_plain(tokenizer, turns)
+        expected = encode(tokenizer, turns, "plain")
         assert expected.input_ids == [*prompts.plain_prefix, IMAGE_TOKEN_INDEX, *prompts.caption(caption)[0]]
         assert expected.labels[2:] == prompts.caption(caption)[1]

@@ -1,7 +1,6 @@
 """The typer application and what its commands share. Nothing heavy is imported here."""
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +17,6 @@ app = typer.Typer(
 console = Console()
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-CfgPath = Annotated[Path, typer.Option("--cfg-path", help="A project's YAML, as the training scripts take it.")]
 Options = Annotated[list[str] | None, typer.Option("--options", help="Overrides: a.b=c d.e=f ...")]
 # `--options` takes one value as far as click knows; the further ones arrive as arguments.
 FurtherOptions = Annotated[list[str] | None, typer.Argument(hidden=True)]
@@ -29,7 +27,7 @@ def launched(local_rank: Annotated[int, typer.Option("--local_rank", hidden=True
     """DeepSpeed's launcher passes `--local_rank` before the command's own arguments; the environment has it too."""
 
 
-def choose_device(asked: str | None) -> str:
+def choose_device(requested: str | None) -> str:
     """The device that `--device` names; without it this rank's GPU, or the CPU.
 
     Raises:
@@ -37,10 +35,10 @@ def choose_device(asked: str | None) -> str:
     """
     import torch
 
-    if asked is None:
+    if requested is None:
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=asked)
+        torch.empty(0, device=requested)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {asked}: there is no such device here; for example cpu or cuda:0") from error
-    return asked
+        raise UserError(f"--device {requested}: there is no such device here; for example cpu or cuda:0") from error
+    return requested

@@ -33,7 +33,7 @@ def expert_table(rows: list[dict[str, Any]]) -> Table:
     """One line for each expert.
 
     Args:
-        rows: `Declaration.as_dict()`, with `ms` where it was measured.
+        rows: `ExpertInfo.as_dict()`, with `ms` where it was measured.
     """
     timed = any("ms" in row for row in rows)
     columns = ["gives", "px", "parameters", "GFLOPs", "disk", "bf16", *(["ms"] if timed else [])]

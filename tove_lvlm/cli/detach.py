@@ -48,13 +48,13 @@ def detach(
     from ..surgery.choose import BUDGET_MS, KEEP, MAX_DROP, MIN_GAIN, Rule
 
     limits = {KEEP: keep, MIN_GAIN: min_gain, BUDGET_MS: budget_ms, MAX_DROP: max_drop}
-    given = {name: value for name, value in limits.items() if value is not None}
-    ways = [*(["--experts"] if experts is not None else []), *(f"--{name.replace('_', '-')}" for name in given)]
+    selected = {name: value for name, value in limits.items() if value is not None}
+    ways = [*(["--experts"] if experts is not None else []), *(f"--{name.replace('_', '-')}" for name in selected)]
     if len(ways) != 1:
         every = "--experts, --keep, --min-gain, --budget-ms, --max-drop"
         raise UserError(f"give exactly one of {every}; got {', '.join(ways) or 'none'}")
     names = _names(experts) if experts is not None else []
-    rule = Rule(name=next(iter(given)), limit=next(iter(given.values()))) if given else None
+    rule = Rule(name=next(iter(selected)), limit=next(iter(selected.values()))) if selected else None
     if data is None and rule is not None:
         raise UserError(f"{ways[0]} needs --data FILE (and --image-folder DIR) to measure the experts on")
     if data is None and (image_folder is not None or limit is not None):
@@ -66,10 +66,10 @@ def detach(
     from ..surgery.probe_data import read_probe_data
 
     _quiet()
-    about = read_probe_data(data=data, image_folder=image_folder, limit=limit) if data is not None else None
+    questions = read_probe_data(data=data, image_folder=image_folder, limit=limit) if data is not None else None
     with nullcontext() if as_json else Progress(console=console, transient=True) as bar:
         progress = None if bar is None else _shown_on(bar)
-        report = run(checkpoint, output, names, rule, about, batch_size=batch_size, progress=progress)
+        report = run(checkpoint, output, names, rule, questions, batch_size=batch_size, progress=progress)
     if as_json:
         print(json.dumps(report))
     else:

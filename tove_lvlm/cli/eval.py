@@ -85,10 +85,10 @@ def evaluate(
     if model is None:
         return _show(_score(task, answers, files, data, convention, prompt, output, strict), as_json)
     decoding = {"temperature": temperature, "top_p": top_p, "num_beams": num_beams, "seed": seed}
-    asked = {"batch_size": batch_size, "dtype": dtype, "strict": strict, "output": output, "model": model}
-    read = {"convention": convention, "prompt": prompt, "limit": limit}
+    settings = {"batch_size": batch_size, "dtype": dtype, "strict": strict, "output": output, "model": model}
+    task_options = {"convention": convention, "prompt": prompt, "limit": limit}
     with _quiet_ranks(), contextlib.redirect_stdout(sys.stderr):  # stdout may be somebody's JSON
-        result = _ask(task, files, images, data, read, asked, decoding, max_new_tokens, device)
+        result = _ask(task, files, images, data, task_options, settings, decoding, max_new_tokens, device)
     return _show(result, as_json)
 
 
@@ -97,7 +97,7 @@ def _check(task: str | None, answers: Path | None, model: Path | None, stray: bo
         raise UserError("name a task (`tove eval --list` shows them), or give --list, --miniature DIR or `compare A B`")
     if stray:
         raise UserError("one task at a time; label files are given as --labels a b c")
-    from ..eval.bench import task_class
+    from ..eval.benchmark import task_class
 
     task_class(task)
     if (answers is None) == (model is None):
@@ -146,14 +146,14 @@ def _score(
     output: Path | None,
     strict: bool,
 ) -> dict:
-    from ..eval.bench import read_bench, task_class
+    from ..eval.benchmark import read_benchmark, task_class
     from ..eval.find import asked_prompt, find
     from ..eval.run import score_answers
 
     if not labels:
         labels = list(find(task_class(task), data, images=False).labels)
         prompt = prompt or asked_prompt(task, data)
-    return score_answers(read_bench(task, labels, convention, prompt), answers, strict, output)
+    return score_answers(read_benchmark(task, labels, convention, prompt), answers, strict, output)
 
 
 def _ask(
@@ -161,8 +161,8 @@ def _ask(
     labels: list[Path],
     images: Path | None,
     data: Path,
-    read: dict,
-    asked: dict,
+    task_options: dict,
+    options: dict,
     decoding: dict,
     max_new_tokens: int | None,
     device: str | None,
@@ -170,32 +170,32 @@ def _ask(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ..eval.bench import read_bench, task_class
+    from ..eval.benchmark import read_benchmark, task_class
     from ..eval.find import asked_prompt, find
 
     chosen = task_class(task)
     if not labels or images is None:
-        place = find(chosen, data)
-        labels, images = labels or list(place.labels), images or place.images
-        read["prompt"] = read["prompt"] or asked_prompt(task, data)
-    bench = read_bench(task, labels, **read)
+        location = find(chosen, data)
+        labels, images = labels or list(location.labels), images or location.images
+        task_options["prompt"] = task_options["prompt"] or asked_prompt(task, data)
+    benchmark = read_benchmark(task, labels, **task_options)
 
     from .. import dist
-    from ..eval.ask import Settings, evaluate_model
-    from ..lvlm.batching import Decoding
+    from ..eval.ask import EvalConfig, evaluate_model
+    from ..lvlm.batching import DecodingConfig
 
-    asked["output"] = asked["output"] or Path("outputs/eval") / asked["model"].resolve().name / task
-    settings = Settings(
+    options["output"] = options["output"] or Path("outputs/eval") / options["model"].resolve().name / task
+    settings = EvalConfig(
         images=images,
-        decoding=Decoding(max_new_tokens=max_new_tokens or chosen.max_new_tokens, **decoding),
+        decoding=DecodingConfig(max_new_tokens=max_new_tokens or chosen.max_new_tokens, **decoding),
         device=choose_device(device),
-        **asked,
+        **options,
     )
     dist.setup_process_group("gloo")  # ranks only tell each other what is to be asked
     columns = (TextColumn(f"{task}: answers"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not dist.is_main()) as bar:
         row = bar.add_task("answers", total=None)
-        return evaluate_model(bench, settings, lambda done, total: bar.update(row, completed=done, total=total))
+        return evaluate_model(benchmark, settings, lambda done, total: bar.update(row, completed=done, total=total))
 
 
 def _show(result: dict | None, as_json: bool) -> None:

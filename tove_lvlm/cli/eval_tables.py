@@ -31,9 +31,9 @@ def print_record(record: Mapping[str, Any]) -> None:
 
 def print_problems(problems: Mapping[str, Mapping[str, Any]]) -> None:
     """One line for each kind."""
-    for kind, found in problems.items():
-        more = ", ..." if found["count"] > len(found["first"]) else ""
-        line = f"problem: {found['count']} x {kind}: {', '.join(found['first'])}{more}"
+    for kind, examples in problems.items():
+        more = ", ..." if examples["count"] > len(examples["first"]) else ""
+        line = f"problem: {examples['count']} x {kind}: {', '.join(examples['first'])}{more}"
         console.print(line, markup=False, soft_wrap=True)
 
 

@@ -29,13 +29,13 @@ def experts(
     as_json: JsonFlag = False,
 ) -> None:
     """List the experts that a tower YAML can name: what they give, what they cost, what their licences allow."""
-    from ..experts.declared import find_declarations
+    from ..experts.info import find_experts
 
-    found = find_declarations(names or [], kind)
-    rows = [item.as_dict() for item in found]
+    infos = find_experts(names or [], kind)
+    rows = [item.as_dict() for item in infos]
     setting = measured_setting(device, dtype, batch_size) if measure else None
     if setting is not None:
-        _add_times(rows, [item.fields for item in found], setting)
+        _add_times(rows, [item.fields for item in infos], setting)
     if as_json:
         print(json.dumps({"experts": rows, "families": families(), "measured": setting}))
         return
@@ -44,10 +44,10 @@ def experts(
 
 def families() -> list[dict[str, str]]:
     """The families that `family:` can name, those of plugins included, with a line on each."""
-    from ..experts.schema import EXPERT_FIELDS, load_plugins
+    from ..experts.schema import EXPERT_CONFIGS, load_plugins
 
     load_plugins()
-    schemas = {name: EXPERT_FIELDS.get(name) for name in EXPERT_FIELDS.names()}
+    schemas = {name: EXPERT_CONFIGS.get(name) for name in EXPERT_CONFIGS.names()}
     return [
         {"family": name, "about": (schema.__doc__ or "").strip().split("\n")[0]} for name, schema in schemas.items()
     ]
@@ -62,23 +62,23 @@ def measured_setting(device: str | None, dtype: str | None, batch_size: int) -> 
     from ..config import UserError
     from ..provenance import hardware
 
-    place = choose_device(device)
-    dtype = dtype or ("bfloat16" if place.startswith("cuda") else "float32")
+    resolved = choose_device(device)
+    dtype = dtype or ("bfloat16" if resolved.startswith("cuda") else "float32")
     if dtype not in DTYPES:
         raise UserError(f"--dtype is `{dtype}`; valid: {' | '.join(DTYPES)}")
-    return {"device": place, "hardware": hardware(place), "dtype": dtype, "batch_size": batch_size}
+    return {"device": resolved, "hardware": hardware(resolved), "dtype": dtype, "batch_size": batch_size}
 
 
 def _add_times(rows: list[dict[str, Any]], fields: list[dict[str, Any]], setting: dict[str, Any]) -> None:
     from rich.progress import track
 
-    from ..experts.declared import measure_network
+    from ..experts.info import measure_network
 
-    speaks = Console(stderr=True)
-    pairs = track(list(zip(rows, fields, strict=True)), "timing", console=speaks, transient=True)
-    for row, own in pairs:
+    messages = Console(stderr=True)
+    pairs = track(list(zip(rows, fields, strict=True)), "timing", console=messages, transient=True)
+    for row, name in pairs:
         try:
-            row["ms"] = measure_network(own, setting["device"], setting["dtype"], setting["batch_size"])
+            row["ms"] = measure_network(name, setting["device"], setting["dtype"], setting["batch_size"])
         except ImportError as error:
             row["ms"] = None
             print(f"{row['name']}: not timed: {error}", file=sys.stderr)

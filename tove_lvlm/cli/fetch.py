@@ -60,12 +60,12 @@ def _states(repositories: Sequence["MirroredRepository"], to: Path) -> dict[str,
     from ..weights.download import size_here
 
     states = {}
-    for wanted in repositories:
-        for file in wanted.files:
-            path, part = to / wanted.repo / file.name, size_here(file, to / wanted.repo)
-            there = path.is_file() and path.stat().st_size == file.size
-            states[f"{wanted.repo}/{file.name}"] = (
-                "there" if there else f"{part / file.size:.0%} there" if part else "missing"
+    for repository in repositories:
+        for file in repository.files:
+            path, part = to / repository.repo / file.name, size_here(file, to / repository.repo)
+            complete = path.is_file() and path.stat().st_size == file.size
+            states[f"{repository.repo}/{file.name}"] = (
+                "there" if complete else f"{part / file.size:.0%} there" if part else "missing"
             )
     return states
 
@@ -79,21 +79,21 @@ def _after(name: str, state: str, fetched: Sequence[str], refused: dict[str, str
 def _rows(repositories: Sequence["MirroredRepository"], states: dict[str, str]) -> list[dict[str, Any]]:
     return [
         {
-            "repo": wanted.repo,
-            "revision": wanted.revision,
-            "commit": wanted.commit,
-            "parts": list(wanted.parts),
+            "repo": repository.repo,
+            "revision": repository.revision,
+            "commit": repository.commit,
+            "parts": list(repository.parts),
             "files": [
                 {
                     "name": file.name,
                     "bytes": file.size,
                     "sha256": file.sha256,
-                    "state": states[f"{wanted.repo}/{file.name}"],
+                    "state": states[f"{repository.repo}/{file.name}"],
                 }
-                for file in wanted.files
+                for file in repository.files
             ],
         }
-        for wanted in repositories
+        for repository in repositories
     ]
 
 
@@ -102,10 +102,10 @@ def _elsewhere(parts: dict[str, Any]) -> list[dict[str, Any]]:
     from ..weights.sources import is_hub_id, portable, status
 
     return [
-        {"part": part, "pretrained": portable(source.pretrained) or "none", "state": found.state}
+        {"part": part, "pretrained": portable(source.pretrained) or "none", "state": location.state}
         for part, source in parts.items()
         if source.pretrained is None or not is_hub_id(source.pretrained)
-        for found in [status(source)]
+        for location in [status(source)]
     ]
 
 
@@ -117,12 +117,12 @@ def _progress(repositories: Sequence["MirroredRepository"]):
 
     columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        total = sum(file.size for wanted in repositories for file in wanted.files)
-        task, here = bars.add_task("", total=total), {}
+        total = sum(file.size for repository in repositories for file in repository.files)
+        task, downloaded = bars.add_task("", total=total), {}
 
         def update(file: Any, size: int) -> None:
-            here[f"{file.repo}/{file.name}"] = size
-            bars.update(task, description=f"{file.repo}/{file.name}", completed=sum(here.values()))
+            downloaded[f"{file.repo}/{file.name}"] = size
+            bars.update(task, description=f"{file.repo}/{file.name}", completed=sum(downloaded.values()))
 
         yield update
 

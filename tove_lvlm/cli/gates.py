@@ -35,9 +35,9 @@ def gates(
         read_image(image)  # a broken one is named before the model is loaded
     loaded = _open(checkpoint)
     find_gated_tower(loaded)
-    found = list(gates_of_images(loaded, images, batch_size))
-    report = {"checkpoint": str(checkpoint), "kind": loaded.kind, **figures_of(images, found)}
-    files = [] if folder is None else write_gates(folder, images, found, report)
+    results = list(gates_of_images(loaded, images, batch_size))
+    report = {"checkpoint": str(checkpoint), "kind": loaded.kind, **figures_of(images, results)}
+    files = [] if folder is None else write_gates(folder, images, results, report)
     if as_json:
         print(json.dumps(report))
         return

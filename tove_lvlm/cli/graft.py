@@ -29,7 +29,7 @@ def graft(
     console.print(
         f"{done.output}: the checkpoint's own CLIP (its weights, layer {done.select_layer}, not the YAML's) with "
         f"{', '.join(done.experts) or 'no experts'}; {done.added:,} parameters added, {done.trainable:,} of them in "
-        "tove_fusion, which is at zero and wants training:\n"
+        "tove_fusion, whose last layers are zero; train it next:\n"
         f"  model.llm={done.output} model.vision_tower={done.output} train.freeze_mm_mlp_adapter=true",
         soft_wrap=True,
         highlight=False,

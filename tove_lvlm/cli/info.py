@@ -16,7 +16,7 @@ Places = Annotated[list[str] | None, typer.Argument(metavar="[TOWER.yaml]", help
 
 @app.command()
 def info(
-    places: Places = None,
+    sources: Places = None,
     cfg_path: Annotated[
         Path | None,
         typer.Option("--cfg-path", help="A project's YAML instead: its whole model, language model included."),
@@ -36,18 +36,20 @@ def info(
     """
     from ..config import UserError
 
-    changes = [*(options or []), *(place for place in places or [] if "=" in place)]
-    towers = [place for place in places or [] if "=" not in place]
+    changes = [*(options or []), *(source for source in sources or [] if "=" in source)]
+    towers = [source for source in sources or [] if "=" not in source]
     if len(towers) + (cfg_path is not None) != 1:
         raise UserError("tove info takes a tower's YAML, or a project's with --cfg-path; one of the two")
     if cfg_path is not None:
         _project(cfg_path, changes, as_json)
         return
-    from ..tower.inventory import Setting, tower_inventory
+    from ..tower.inventory import TimingConfig, tower_inventory
 
     setting = measured_setting(device, dtype, batch_size) if measure else None
-    asked = None if setting is None else Setting(**{key: setting[key] for key in ("device", "dtype", "batch_size")})
-    report = tower_inventory(towers[0], changes, asked, checksums) | {"measured": setting}
+    requested = (
+        None if setting is None else TimingConfig(**{key: setting[key] for key in ("device", "dtype", "batch_size")})
+    )
+    report = tower_inventory(towers[0], changes, requested, checksums) | {"measured": setting}
     if as_json:
         print(json.dumps(report))
     else:

@@ -36,29 +36,29 @@ def merge(
     """Merge the experts into one plain CLIP that costs what CLIP costs; the same command goes on where it stopped."""
     from ..config import parse, read_yaml
     from ..surgery.merge import MergeStage
-    from ..train.checks import settle
+    from ..train.checks import resolve_paths
     from ..train.stages import guarded
 
     stage = MergeStage()
-    given = [f"model.checkpoint={checkpoint.resolve()}", f"train.output_dir={output.resolve()}"]
+    overrides = [f"model.checkpoint={checkpoint.resolve()}", f"train.output_dir={output.resolve()}"]
     if images:
-        given.append(f"data.images=[{','.join(str(folder.resolve()) for folder in images)}]")
+        overrides.append(f"data.images=[{','.join(str(folder.resolve()) for folder in images)}]")
     elif cfg_path is None:
-        given.append(f"data.images=[{_trained_on(checkpoint)}]")
+        overrides.append(f"data.images=[{_trained_on(checkpoint)}]")
     if max_steps is not None:
-        given.append(f"train.max_steps={max_steps}")
-    given += [*(options or []), *(further or [])]
+        overrides.append(f"train.max_steps={max_steps}")
+    overrides += [*(options or []), *(further or [])]
 
     def load():
         if cfg_path is None:
             from omegaconf import OmegaConf
 
-            tree = OmegaConf.merge({"train": _START}, OmegaConf.from_dotlist(given))
-            run = parse(stage.schema, OmegaConf.to_container(tree), where="tove merge")
+            tree = OmegaConf.merge({"train": _START}, OmegaConf.from_dotlist(overrides))
+            config = parse(stage.schema, OmegaConf.to_container(tree), where="tove merge")
         else:
             # One process: the launcher and its JSON are for scripts/merge_experts.py.
-            run = parse(stage.schema, read_yaml(cfg_path, [*given, "train.deepspeed=null"]), where=str(cfg_path))
-        return settle(stage, run, (cfg_path or Path("x")).resolve().parent)
+            config = parse(stage.schema, read_yaml(cfg_path, [*overrides, "train.deepspeed=null"]), where=str(cfg_path))
+        return resolve_paths(stage, config, (cfg_path or Path("x")).resolve().parent)
 
     code = guarded(stage, load)
     if code:
@@ -77,7 +77,7 @@ def _trained_on(checkpoint: Path) -> str:
 
     for folder in (checkpoint, checkpoint.parent):
         if (folder / "run.yaml").is_file():
-            known = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
-            if images := (known.get("data") or {}).get("image_folder"):
+            config = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
+            if images := (config.get("data") or {}).get("image_folder"):
                 return images
     raise UserError(f"`{checkpoint}` does not say which images it was trained on (no run.yaml); name some by --images")

@@ -38,21 +38,21 @@ def usage(
     from ..surgery.probe_data import read_probe_data
     from ..surgery.usage import measure_usage
 
-    found = read_probe_data(data=data, image_folder=image_folder, images=images, limit=limit)
+    questions = read_probe_data(data=data, image_folder=image_folder, images=images, limit=limit)
     dist.setup_process_group("gloo")  # the sums are small and on the CPU, wherever the model is
     output = output or Path("outputs/usage") / checkpoint.resolve().name
     state_file = output / "usage.partial.json"
     columns = (TextColumn("batches"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    speaks = Console(stderr=True)
-    # stdout may be somebody's JSON, and DeepSpeed, which peft imports, speaks there.
+    messages = Console(stderr=True)
+    # stdout may be somebody's JSON, and DeepSpeed, which peft imports, prints there.
     with (
         contextlib.redirect_stdout(sys.stderr),
-        Progress(*columns, console=speaks, transient=True, disable=not dist.is_main()) as bar,
+        Progress(*columns, console=messages, transient=True, disable=not dist.is_main()) as bar,
     ):
         task = bar.add_task("usage")
         report = measure_usage(
             open_checkpoint(checkpoint),
-            found,
+            questions,
             batch_size=batch_size,
             device=choose_device(device),
             num_workers=workers,
@@ -109,10 +109,10 @@ def _table(first: str, *columns: str) -> Table:
 def _print_quality(report: dict[str, Any]) -> None:
     text = f"{report['num_images']} images"
     if report["quality"] is not None:
-        whole, bare = report["quality"], report["quality_clip"]
+        all_experts, clip_only = report["quality"], report["quality_clip"]
         text += (
-            f", {report['num_answers']} answers: loss {whole['loss']:.4f}, score {whole['score']:.2%}; without any "
-            f"expert {bare['loss']:.4f}, {bare['score']:.2%}"
+            f", {report['num_answers']} answers: loss {all_experts['loss']:.4f}, score {all_experts['score']:.2%}; "
+            f"without any expert {clip_only['loss']:.4f}, {clip_only['score']:.2%}"
         )
     console.print(text + ".")
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from tove_lvlm.data.constants import IGNORE_INDEX, IMAGE_TOKEN
-from tove_lvlm.data.conversations import expand_image_tokens
-from tove_lvlm.data.dataset import Sample
-from tove_lvlm.data.errors import DataError
+from .constants import IGNORE_INDEX, IMAGE_TOKEN
+from .conversations import expand_image_tokens
+from .dataset import Sample
+from .errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tove_lvlm.data.constants import IGNORE_INDEX, IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from tove_lvlm.data.errors import DataError
+from .constants import IGNORE_INDEX, IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from .errors import DataError
 
 ROLES = ("human", "gpt")
 Conversation = Sequence[Mapping[str, str]]
@@ -153,11 +153,6 @@ def encode(tokenizer: Any, conversation: Conversation, template: str, has_image:
     return _tokenize(tokenizer, rendered)
 
 
-def encode_plain(tokenizer: Any, conversation: Conversation, has_image: bool | None = None) -> Encoded:
-    """`encode` with the template of stage 1: an image and its caption."""
-    return encode(tokenizer, conversation, "plain", has_image)
-
-
 def encode_v1(tokenizer: Any, conversation: Conversation, has_image: bool | None = None) -> Encoded:
     """`encode` with Vicuna's template, that of stage 2."""
     return encode(tokenizer, conversation, "v1", has_image)
@@ -246,7 +241,7 @@ def _tokenize(tokenizer: Any, rendered: Rendered) -> Encoded:
             input_ids.append(IMAGE_TOKEN_INDEX)
             labels.append(IGNORE_INDEX)
         input_ids += ids[drop:]
-        labels += [token if wanted else IGNORE_INDEX for token, wanted in zip(ids[drop:], learn[drop:], strict=True)]
+        labels += [token if learned else IGNORE_INDEX for token, learned in zip(ids[drop:], learn[drop:], strict=True)]
         base += len(piece) + len(IMAGE_TOKEN)
     return Encoded(input_ids, labels)
 

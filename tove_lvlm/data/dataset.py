@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from tove_lvlm.data.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from tove_lvlm.data.conversations import Encoded, encode, get_template, render
-from tove_lvlm.data.errors import DataError
-from tove_lvlm.data.images import MAX_PIXELS, check_aspect_ratio, read_image, resolve_image, to_pixels
-from tove_lvlm.data.records import Record, Records
-from tove_lvlm.data.skips import Skips
+from .constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from .conversations import Encoded, encode, get_template, render
+from .errors import DataError
+from .images import MAX_PIXELS, check_aspect_ratio, read_image, resolve_image, to_pixels
+from .records import Record, Records
+from .skips import Skips
 
 logger = logging.getLogger(__name__)
 
@@ -102,11 +102,11 @@ class ToVEDataset(Dataset):
         bad: list[DataError] = []
         self.records = Records.load(files, self._check_text, bad.append if self.on_error == "skip" else None)
         num_all = len(self.records) + len(bad)
-        self._skips = Skips(len(self.records), max_error_share, min_errors, already=len(bad))
-        for error in bad[: self._skips.max_errors + 1]:
+        self.skips = Skips(len(self.records), max_error_share, min_errors, already=len(bad))
+        for error in bad[: self.skips.max_errors + 1]:
             logger.warning("sample left out: %s", error)
         if bad:
-            self._skips.check(bad[-1])
+            self.skips.check(bad[-1])
             logger.warning("%d of %d samples left out for their text", len(bad), num_all)
         if not len(self.records):
             raise DataError("no sample can be used", file=files[0])
@@ -123,21 +123,6 @@ class ToVEDataset(Dataset):
     def modality_lengths(self) -> np.ndarray:
         """(S,) the same without the image's share and negative for text-only samples, for grouping by modality."""
         return self.records.modality_lengths
-
-    @property
-    def max_errors(self) -> int:
-        """Samples that may be bad before the run stops."""
-        return self._skips.max_errors
-
-    @property
-    def num_skipped(self) -> int:
-        """Samples left out so far, each counted once: bad texts, and bad images met by any worker."""
-        return self._skips.num
-
-    @property
-    def skipped_ids(self) -> list[str]:
-        """Ids of the samples found bad when they were loaded."""
-        return [self.records[index].sample_id for index in self._skips.indices]
 
     def __getitem__(self, index: int) -> Sample:
         """Load a sample.
@@ -156,7 +141,7 @@ class ToVEDataset(Dataset):
                 located = error.at(file=record.file, sample_id=record.sample_id)
                 if self.on_error == "raise":
                     raise located from error
-                self._skips.add(candidate, located)
+                self.skips.add(candidate, located)
         raise DataError("no sample can be used", file=self.records[0].file)
 
     def _candidates(self, index: int) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""The one error that a user's data can cause. It names the file and the sample (our choice)."""
+"""The one error that a user's data can cause. It names the file and the sample."""
 
 from pathlib import Path
 
@@ -23,8 +23,8 @@ class DataError(UserError):
         self.file = None if file is None else str(file)
         self.sample_id = sample_id
         sample = None if sample_id is None else f"sample {sample_id!r}"
-        place = ", ".join(part for part in (self.file, sample) if part is not None)
-        super().__init__(f"{place}: {reason}" if place else reason)
+        location = ", ".join(part for part in (self.file, sample) if part is not None)
+        super().__init__(f"{location}: {reason}" if location else reason)
 
     def at(self, *, file: str | Path, sample_id: str | None = None) -> "DataError":
         """The same error with its place; a place already known stays."""

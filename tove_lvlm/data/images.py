@@ -1,4 +1,4 @@
-"""From an image file to the tower's pixels, as LLaVA does it, but with every failure named (our choice).
+"""From an image file to the tower's pixels, as LLaVA does it, but with every failure named.
 
 Like LLaVA's training code this ignores the EXIF orientation unless told otherwise: its data sets were annotated on
 the stored pixels. For a user's own photograph pass `apply_exif=True`.
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 
-from tove_lvlm.data.errors import DataError
+from .errors import DataError
 
 ASPECT_RATIOS = ("square", "pad")
 MAX_PIXELS = 89_478_485

@@ -1,4 +1,4 @@
-"""LLaVA JSON and JSONL files, checked and packed (our choice).
+"""LLaVA JSON and JSONL files, checked and packed.
 
 A data set of a million conversations as Python objects costs several GB, and each DataLoader worker ends up with its
 own copy, because reading an object writes its reference count. Packed into one buffer it is as large as the file, and
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tove_lvlm.data.constants import IMAGE_WORDS
-from tove_lvlm.data.errors import DataError
+from .constants import IMAGE_WORDS
+from .errors import DataError
 
 
 class Record(NamedTuple):
@@ -134,8 +134,8 @@ def _parse(text: str, path: Path, where: str) -> Any:
 
 
 def _id_of(raw: Any, index: int) -> str:
-    given = raw.get("id") if isinstance(raw, dict) else None
-    return f"#{index}" if given is None else str(given)
+    sample_id = raw.get("id") if isinstance(raw, dict) else None
+    return f"#{index}" if sample_id is None else str(sample_id)
 
 
 def _to_record(file: str, index: int, raw: Any) -> Record:

@@ -88,16 +88,16 @@ def group_by_modality(
         return group_by_length(lengths, batch_size, num_batches, generator)
     run = batch_size * num_batches
     runs: list[list[int]] = []
-    rest: list[int] = []
-    for wanted in (True, False):
-        members = [index for index, length in enumerate(lengths) if (length > 0) == wanted]
+    leftover: list[int] = []
+    for with_image in (True, False):
+        members = [index for index, length in enumerate(lengths) if (length > 0) == with_image]
         grouped = group_by_length([abs(lengths[index]) for index in members], batch_size, num_batches, generator)
         order = [members[index] for index in grouped]
         chunks = [order[start : start + run] for start in range(0, len(order), run)]
         runs += chunks[:-1]
-        rest += chunks[-1]
+        leftover += chunks[-1]
     shuffled = [runs[index] for index in torch.randperm(len(runs), generator=generator).tolist()]
-    return [index for chunk in [*shuffled, sorted(rest)] for index in chunk]
+    return [index for chunk in [*shuffled, sorted(leftover)] for index in chunk]
 
 
 def group_by_length(lengths: Sequence[int], batch_size: int, num_batches: int, generator: torch.Generator) -> list[int]:

@@ -1,4 +1,4 @@
-"""Answers files: reading them, and finding which question each row answers. Our choice of what is taken.
+"""Answers files: reading them, and finding which question each row answers.
 
 Rows may be LLaVA's (`question_id, prompt, text, ...`), those of the test servers' upload files (`question_id, answer`;
 `questionId, prediction`; `image, answer`; `image_id, caption`), or without an id (`question, answer`, as POPE has it).
@@ -68,11 +68,11 @@ def match(items: Sequence[Item], answers: Sequence[Answer], problems: Problems) 
     """
     by_name = {alias: item for item in items for alias in item.aliases}
     by_name.update((item.question_id, item) for item in items)
-    found = [_find(by_name, answer) for answer in answers]
-    if not any(found):
-        found = _by_order(items, answers, problems)
+    matches = [_find(by_name, answer) for answer in answers]
+    if not any(matches):
+        matches = _by_order(items, answers, problems)
     texts: dict[str, str] = {}
-    for answer, item in zip(answers, found, strict=True):
+    for answer, item in zip(answers, matches, strict=True):
         if item is None:
             problems.add("answer to an unknown question", answer.question_id)
             continue

@@ -1,4 +1,4 @@
-"""A benchmark through a model: from images to score record, on one process or many. Our choice.
+"""A benchmark through a model: from images to score record, on one process or many.
 
 Every rank reads the benchmark and loads the model; rank 0 says what is left to ask; each rank takes its share and
 writes its own file (`store`); rank 0 gathers and scores.
@@ -15,13 +15,13 @@ import torch.distributed as td
 
 from .. import dist, provenance
 from ..config import UserError
-from ..lvlm.batching import Decoding
-from ..lvlm.loading import TOWER, Loaded, load_model, locate
+from ..lvlm.batching import DecodingConfig
+from ..lvlm.loading import TOWER, LoadedCheckpoint, load_model, locate
 from ..storage import fingerprint
 from . import generate, record
-from .bench import Bench
+from .benchmark import Benchmark
 from .problems import Problems
-from .run import conclude
+from .run import write_score
 from .store import ANSWERS, Shard, Store
 from .task import LIKELIHOOD
 
@@ -32,7 +32,7 @@ _PATIENCE = 1800.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class EvalConfig:
     """How a model is asked."""
 
     model: Path
@@ -41,7 +41,7 @@ class Settings:
     """The benchmark's image folder."""
     output: Path
     """Folder of the run; what is there is gone on from."""
-    decoding: Decoding
+    decoding: DecodingConfig
     batch_size: int = 16
     device: str = "cpu"
     dtype: str | None = None
@@ -57,7 +57,7 @@ class Settings:
 
 
 def evaluate_model(
-    bench: Bench, settings: Settings, progress: Callable[[int, int], None] = lambda done, total: None
+    benchmark: Benchmark, settings: EvalConfig, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any] | None:
     """Ask a model, write its answers, score them.
 
@@ -73,67 +73,69 @@ def evaluate_model(
         UserError: What was given is wrong, the folder holds another run, or a rank has died.
     """
     started = time.monotonic()
-    _check_before(bench, settings)
-    absent = _without_image(bench, settings.images)
+    _check_before(benchmark, settings)
+    absent = _without_image(benchmark, settings.images)
     if settings.strict:
-        bench.problems.refuse()
+        benchmark.problems.refuse()
     loaded = load_model(settings.model)
-    store = Store(settings.output, bench.all_items)
-    plan = _agree(lambda: _plan(bench, settings, store, loaded, absent))
+    store = Store(settings.output, benchmark.all_items)
+    plan = _agree(lambda: _plan(benchmark, settings, store, loaded, absent))
     loaded.model.to(device=settings.device, dtype=DTYPES.get(settings.dtype or "", loaded.model.dtype)).eval()
-    _ask_share(bench, settings, loaded, plan, progress)
+    _ask_share(benchmark, settings, loaded, plan, progress)
     if not dist.is_main():
         return None
     for kind, which in store.wait(dist.world_size(), plan["launch"], settings.patience).items():
-        bench.problems.add_all(kind, which)
+        benchmark.problems.add_all(kind, which)
     made_by = _made_by(settings, loaded, plan, started)
-    return _finish(bench, settings, store, made_by)
+    return _finish(benchmark, settings, store, made_by)
 
 
-def _check_before(bench: Bench, settings: Settings) -> None:
+def _check_before(benchmark: Benchmark, settings: EvalConfig) -> None:
     """What would otherwise fail after the questions have been asked."""
     kind, _ = locate(settings.model)
     if kind == TOWER:
         raise UserError(f"`{settings.model}` is a tower without a language model: it answers nothing")
     if not settings.images.is_dir():
         raise UserError(f"image folder `{settings.images}` does not exist")
-    if bench.is_labelled:
-        bench.task.check_scorer()
+    if benchmark.is_labelled:
+        benchmark.task.check_scorer()
 
 
-def _without_image(bench: Bench, images: Path) -> set[str]:
+def _without_image(benchmark: Benchmark, images: Path) -> set[str]:
     """Ids of the questions whose image is not there; they are noted."""
-    there = {name: (images / name).is_file() for name in {item.image for item in bench.items if item.image}}
-    absent = [item.question_id for item in bench.items if item.image and not there[item.image]]
-    bench.problems.add_all("missing image", absent)
-    if len(absent) == len(bench.items):
-        raise UserError(f"none of the {len(there)} images is in `{images}` (first: {bench.items[0].image})")
+    is_there = {name: (images / name).is_file() for name in {item.image for item in benchmark.items if item.image}}
+    absent = [item.question_id for item in benchmark.items if item.image and not is_there[item.image]]
+    benchmark.problems.add_all("missing image", absent)
+    if len(absent) == len(benchmark.items):
+        raise UserError(f"none of the {len(is_there)} images is in `{images}` (first: {benchmark.items[0].image})")
     return set(absent)
 
 
-def _plan(bench: Bench, settings: Settings, store: Store, loaded: Loaded, absent: set[str]) -> dict[str, Any]:
+def _plan(
+    benchmark: Benchmark, settings: EvalConfig, store: Store, loaded: LoadedCheckpoint, absent: set[str]
+) -> dict[str, Any]:
     """What is left to ask and of whom; rank 0's."""
-    model = about_model(loaded, settings.model.resolve().name)
+    model = describe_model(loaded, settings.model.resolve().name)
     dtype = settings.dtype or str(loaded.model.dtype).removeprefix("torch.")
     identity = {
-        "task": bench.task.name,
-        "prompt": bench.task.prompt,
-        "labels": {path.name: record.sha256(path) for path in bench.labels},
+        "task": benchmark.task.name,
+        "prompt": benchmark.task.prompt,
+        "labels": {path.name: record.sha256(path) for path in benchmark.labels},
         "model": model["fingerprint"],
         "tower": model["tower"]["fingerprint"],
         "image_aspect_ratio": model["image_aspect_ratio"],
-        "decoding": RANKED if bench.task.form == LIKELIHOOD else settings.decoding.about(),
+        "decoding": RANKED if benchmark.task.form == LIKELIHOOD else settings.decoding.about(),
         "dtype": dtype,
     }
     answered = store.prepare(identity)
-    asked = {item.question_id for item in bench.items}
+    question_ids = {item.question_id for item in benchmark.items}
     return {
         "launch": f"{time.time_ns():x}",
         "model": model,
         "dtype": dtype,
         "decoding": identity["decoding"],
-        "num_resumed": len(answered & asked),
-        "todo": [id_ for id_ in (item.question_id for item in bench.items) if id_ not in answered | absent],
+        "num_resumed": len(answered & question_ids),
+        "todo": [id_ for id_ in (item.question_id for item in benchmark.items) if id_ not in answered | absent],
     }
 
 
@@ -145,26 +147,30 @@ def _agree(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             mine = {"plan": make()}
         except UserError as error:
             mine = {"error": str(error)}
-    told = dist.all_gather(mine)[0]
+    plan = dist.all_gather(mine)[0]
     if td.is_available() and td.is_initialized():
         td.destroy_process_group()
-    if "error" in told:
-        raise UserError(told["error"])
-    return told["plan"]
+    if "error" in plan:
+        raise UserError(plan["error"])
+    return plan["plan"]
 
 
 def _ask_share(
-    bench: Bench, settings: Settings, loaded: Loaded, plan: dict[str, Any], progress: Callable[[int, int], None]
+    benchmark: Benchmark,
+    settings: EvalConfig,
+    loaded: LoadedCheckpoint,
+    plan: dict[str, Any],
+    progress: Callable[[int, int], None],
 ) -> None:
     rank, world_size = dist.rank(), dist.world_size()
-    share = set(plan["todo"][rank::world_size])
-    items = [item for item in bench.items if item.question_id in share]
+    own_ids = set(plan["todo"][rank::world_size])
+    items = [item for item in benchmark.items if item.question_id in own_ids]
     problems = Problems()
     progress(0, len(items))
     with Shard(settings.output, rank, plan["launch"], plan["model"]["id"]) as shard:
-        said = generate.answers(loaded, items, settings.images, settings.decoding, settings.batch_size, problems)
+        predictions = generate.answers(loaded, items, settings.images, settings.decoding, settings.batch_size, problems)
         try:
-            for number, (item, text, metadata) in enumerate(said, start=1):
+            for number, (item, text, metadata) in enumerate(predictions, start=1):
                 shard.write(item, text, metadata)
                 progress(number, len(items))
         except torch.OutOfMemoryError as error:
@@ -175,14 +181,14 @@ def _ask_share(
         shard.finish(problems)
 
 
-def _finish(bench: Bench, settings: Settings, store: Store, made_by: dict[str, Any]) -> dict[str, Any]:
+def _finish(benchmark: Benchmark, settings: EvalConfig, store: Store, made_by: dict[str, Any]) -> dict[str, Any]:
     rows = store.finish()
-    texts = {item.question_id: rows[item.question_id]["text"] for item in bench.items if item.question_id in rows}
+    texts = {item.question_id: rows[item.question_id]["text"] for item in benchmark.items if item.question_id in rows}
     answers = {"file": ANSWERS, "sha256": record.sha256(settings.output / ANSWERS), "n": len(texts)}
-    return conclude(bench, texts, answers, strict=settings.strict, output=settings.output, made_by=made_by)
+    return write_score(benchmark, texts, answers, strict=settings.strict, output=settings.output, made_by=made_by)
 
 
-def about_model(loaded: Loaded, name: str) -> dict[str, Any]:
+def describe_model(loaded: LoadedCheckpoint, name: str) -> dict[str, Any]:
     """Name, form and fingerprints of a model and its tower. The fingerprints are of the weights as loaded."""
     tower = loaded.tower
     vision = tower if tower is not None else loaded.model.model.vision_tower
@@ -199,7 +205,7 @@ def about_model(loaded: Loaded, name: str) -> dict[str, Any]:
     }
 
 
-def _made_by(settings: Settings, loaded: Loaded, plan: dict[str, Any], started: float) -> dict[str, Any]:
+def _made_by(settings: EvalConfig, loaded: LoadedCheckpoint, plan: dict[str, Any], started: float) -> dict[str, Any]:
     on_gpu = loaded.model.device.type == "cuda"
     return {
         "model": plan["model"],

@@ -1,4 +1,7 @@
-"""Yes-or-no answers: the four counts and what follows from them. EVAL.md section 2.2."""
+"""Yes-or-no answers: the four counts and what follows from them.
+
+See docs/evaluation.md, "POPE".
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,11 +47,11 @@ def count(predicted: Sequence[bool | None], gold: Sequence[bool], undecided_miss
         undecided_misses: Whether an undecided answer to a question with label "yes" counts in `fn`.
     """
     cells = dict.fromkeys(("tp", "fp", "tn", "fn", "undecided"), 0)
-    for said, label in zip(predicted, gold, strict=True):
-        if said is None:
+    for prediction, label in zip(predicted, gold, strict=True):
+        if prediction is None:
             cells["fn" if label and undecided_misses else "undecided"] += 1
         else:
-            cells[("t" if said == label else "f") + ("p" if said else "n")] += 1
+            cells[("t" if prediction == label else "f") + ("p" if prediction else "n")] += 1
     return Confusion(**cells)
 
 
@@ -58,5 +61,5 @@ def yes_or_no(text: str) -> bool | None:
     return None if ("yes" in words) == ("no" in words) else "yes" in words
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+def _ratio(part: float, total: float) -> float:
+    return part / total if total else 0.0

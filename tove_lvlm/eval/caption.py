@@ -1,8 +1,9 @@
-"""Caption metrics as pycocoevalcap defines them: CIDEr, BLEU-1..4, METEOR, ROUGE-L and SPICE. EVAL.md section 2.1.
+"""Caption metrics as pycocoevalcap defines them: CIDEr, BLEU-1..4, METEOR, ROUGE-L and SPICE.
 
 A score depends on which images are scored together (CIDEr weighs an n-gram by the number of images whose references
 have it, BLEU counts over all captions), so a part of a benchmark is scored from its own images, as the benchmarks do.
 
+See docs/evaluation.md, "Captions".
 """
 
 import math
@@ -58,8 +59,13 @@ def score_captions(
 
 
 def _tokenized(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> _Captions:
-    tokens = iter(caption_java.tokenize([*candidates, *(text for known in references for text in known)]))
-    return _Captions([next(tokens) for _ in candidates], [[next(tokens) for _ in known] for known in references])
+    tokens = iter(
+        caption_java.tokenize([*candidates, *(text for captions_of_image in references for text in captions_of_image)])
+    )
+    return _Captions(
+        [next(tokens) for _ in candidates],
+        [[next(tokens) for _ in captions_of_image] for captions_of_image in references],
+    )
 
 
 def _score_parts(
@@ -99,9 +105,9 @@ def _counted(captions: _Captions) -> dict[str, float]:
         getattr(require(f"pycocoevalcap.{name.lower()}.{name.lower()}", extra="eval"), name)
         for name in ("Bleu", "Cider", "Rouge")
     )
-    said = {k: [text] for k, text in enumerate(captions.candidates)}
-    known = dict(enumerate(captions.references))
-    values = {"CIDEr": float(cider().compute_score(known, said)[0])}
-    for n, value in enumerate(bleu(4).compute_score(known, said, verbose=0)[0], start=1):
+    candidates_by_image = {k: [text] for k, text in enumerate(captions.candidates)}
+    captions_by_image = dict(enumerate(captions.references))
+    values = {"CIDEr": float(cider().compute_score(captions_by_image, candidates_by_image)[0])}
+    for n, value in enumerate(bleu(4).compute_score(captions_by_image, candidates_by_image, verbose=0)[0], start=1):
         values[f"Bleu_{n}"] = float(value)
-    return values | {"ROUGE_L": float(rouge().compute_score(known, said)[0])}
+    return values | {"ROUGE_L": float(rouge().compute_score(captions_by_image, candidates_by_image)[0])}

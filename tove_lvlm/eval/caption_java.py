@@ -1,8 +1,10 @@
-"""The Java programs in pycocoevalcap: the PTB tokenizer, METEOR 1.5 and SPICE. EVAL.md section 2.1.
+"""The Java programs in pycocoevalcap: the PTB tokenizer, METEOR 1.5 and SPICE.
 
 The package's jars are run here, not its wrappers. Those write into site-packages, print, use the locale's charset, and
 take a line separator inside a caption (carriage return, U+2028, ...) for the start of the next caption, so that all
 that follow are scored against another image's references.
+
+See docs/evaluation.md, "Captions".
 """
 
 import json
@@ -72,7 +74,7 @@ def meteor(
     """
     folder = Path(require("pycocoevalcap.meteor.meteor", extra="eval").__file__).parent
     command = _command(["-Xmx2G", "-jar", _METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"])
-    rows = [[*known, said] for known, said in zip(references, candidates, strict=True)]
+    rows = [[*captions, candidate] for captions, candidate in zip(references, candidates, strict=True)]
     with tempfile.TemporaryFile() as errors:
         try:
             # one process for all: it takes ten seconds to start
@@ -113,14 +115,16 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> lis
     """
     folder = Path(require("pycocoevalcap.spice.spice", extra="eval").__file__).parent
     rows = [
-        {"image_id": index, "test": said, "refs": list(known)}
-        for index, (said, known) in enumerate(zip(candidates, references, strict=True))
+        {"image_id": index, "test": candidate, "refs": list(captions)}
+        for index, (candidate, captions) in enumerate(zip(candidates, references, strict=True))
     ]
     with tempfile.TemporaryDirectory() as working:
-        given, found = Path(working, "captions.json"), Path(working, "scores.json")
-        given.write_text(json.dumps(rows))
-        _java(folder, ["-Xmx8G", "-jar", _SPICE_JAR, str(given), "-out", str(found), "-subset", "-silent"])
-        scores = {row["image_id"]: row["scores"]["All"]["f"] for row in json.loads(found.read_text())}
+        captions_file, scores_file = Path(working, "captions.json"), Path(working, "scores.json")
+        captions_file.write_text(json.dumps(rows))
+        _java(
+            folder, ["-Xmx8G", "-jar", _SPICE_JAR, str(captions_file), "-out", str(scores_file), "-subset", "-silent"]
+        )
+        scores = {row["image_id"]: row["scores"]["All"]["f"] for row in json.loads(scores_file.read_text())}
     return [math.nan if scores[index] is None else float(scores[index]) for index in range(len(rows))]
 
 
@@ -142,5 +146,5 @@ def _command(arguments: Sequence[str]) -> list[str]:
     return ["java", "-Dfile.encoding=UTF-8", *arguments]
 
 
-def _last_line(said: bytes) -> str:
-    return said.decode("utf-8", "replace").strip().rpartition("\n")[2]
+def _last_line(output: bytes) -> str:
+    return output.decode("utf-8", "replace").strip().rpartition("\n")[2]

@@ -1,4 +1,4 @@
-"""Two score records side by side, unless they answer different questions. Our choice.
+"""Two score records side by side, unless they answer different questions.
 
 Comparable are scores of one task under one convention, of the same questions in the same words, from the same label
 files. How they were answered (model, decoding, dtype, machine) may differ: that is what is compared, and it is listed.

@@ -1,4 +1,4 @@
-"""Accuracy by question family: short answers, exact match. What the demo and the miniature study report. Our choice."""
+"""Accuracy by question family: short answers, exact match. What the demo and the miniature study report."""
 
 import json
 import re
@@ -70,11 +70,11 @@ def score(questions: Sequence[FamilyQuestion], answers: Sequence[str]) -> dict:
         raise ValueError(f"{len(questions)} questions but {len(answers)} answers")
     if not questions:
         raise ValueError("no questions to score")
-    right = defaultdict(list)
+    correct = defaultdict(list)
     for question, answer in zip(questions, answers, strict=True):
-        right[question.family].append(normalize(answer) == normalize(question.answer))
-    families = {name: {"accuracy": sum(hits) / len(hits), "n": len(hits)} for name, hits in right.items()}
-    total = sum(sum(hits) for hits in right.values())
+        correct[question.family].append(normalize(answer) == normalize(question.answer))
+    families = {name: {"accuracy": sum(hits) / len(hits), "n": len(hits)} for name, hits in correct.items()}
+    total = sum(sum(hits) for hits in correct.values())
     return {"families": families, "overall": {"accuracy": total / len(questions), "n": len(questions)}}
 
 
@@ -88,11 +88,11 @@ def chance(questions: Sequence[FamilyQuestion]) -> dict:
     for question in questions:
         by_family[question.family].append(question)
     families = {}
-    for family, asked in by_family.items():
-        answers = Counter(normalize(question.answer) for question in asked)
-        majority = max(answers.values()) / len(asked)
-        named = [len(answers.keys() & set(re.findall(r"\w+", question.text.lower()))) for question in asked]
-        guess = sum(1 / num if num > 1 else 0.0 for num in named) / len(asked)
-        families[family] = {"accuracy": max(majority, guess), "n": len(asked)}
-    right = sum(part["accuracy"] * part["n"] for part in families.values())
-    return {"families": families, "overall": {"accuracy": right / len(questions), "n": len(questions)}}
+    for family, of_family in by_family.items():
+        answers = Counter(normalize(question.answer) for question in of_family)
+        majority = max(answers.values()) / len(of_family)
+        named = [len(answers.keys() & set(re.findall(r"\w+", question.text.lower()))) for question in of_family]
+        guess = sum(1 / num if num > 1 else 0.0 for num in named) / len(of_family)
+        families[family] = {"accuracy": max(majority, guess), "n": len(of_family)}
+    correct = sum(part["accuracy"] * part["n"] for part in families.values())
+    return {"families": families, "overall": {"accuracy": correct / len(questions), "n": len(questions)}}

@@ -1,4 +1,4 @@
-"""Where a benchmark's files are: LLaVA's folders and the official sites' own packing, below one root. Our choice."""
+"""Where a benchmark's files are: LLaVA's folders and the official sites' own packing, below one root."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from .task import TASKS, Layout, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class DataLocation:
     """One layout of a benchmark below a root folder."""
 
     labels: tuple[Path, ...]
@@ -30,17 +30,17 @@ class Place:
         """Whether there is all that a model needs to be asked."""
         return self.has_labels and self.images.is_dir()
 
-    def lacks(self, images: bool = True) -> list[str]:
+    def missing_files(self, images: bool = True) -> list[str]:
         """What is not there, for messages; `images` says whether the image folder is wanted."""
         return [*self.missing, *([f"{self.images}/"] if images and not self.images.is_dir() else [])]
 
 
-def places(task: type[Task], root: str | Path) -> list[Place]:
+def data_locations(task: type[Task], root: str | Path) -> list[DataLocation]:
     """What is there of a benchmark, for each of its layouts in their order."""
     return [_look(layout, Path(root)) for layout in task.layouts]
 
 
-def find(task: type[Task], root: str | Path, images: bool = True) -> Place:
+def find(task: type[Task], root: str | Path, images: bool = True) -> DataLocation:
     """The first layout of a benchmark that is there.
 
     Args:
@@ -54,15 +54,17 @@ def find(task: type[Task], root: str | Path, images: bool = True) -> Place:
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"data folder `{root}` does not exist (given as --data)")
-    looked = places(task, root)
-    found = next((place for place in looked if (place.is_complete if images else place.has_labels)), None)
-    if found is None:
-        best = nearest_place(looked)
+    looked = data_locations(task, root)
+    usable = next(
+        (candidate for candidate in looked if (candidate.is_complete if images else candidate.has_labels)), None
+    )
+    if usable is None:
+        best = nearest_location(looked)
         raise UserError(
-            f"{task.name} is not below `{root}`: missing {', '.join(best.lacks(images))}; get it from {task.source}, "
-            "or give --labels and --images (`tove eval --list` shows what is there)"
+            f"{task.name} is not below `{root}`: missing {', '.join(best.missing_files(images))}; get it from "
+            f"{task.source}, or give --labels and --images (`tove eval --list` shows what is there)"
         )
-    return found
+    return usable
 
 
 def asked_prompt(name: str, root: str | Path) -> str | None:
@@ -71,9 +73,9 @@ def asked_prompt(name: str, root: str | Path) -> str | None:
     return load_json(path)["asked"].get(name) if path.is_file() else None
 
 
-def nearest_place(looked: list[Place]) -> Place:
+def nearest_location(looked: list[DataLocation]) -> DataLocation:
     """Of several layouts the one that lacks least; among equals the first that has something."""
-    return min(looked, key=lambda place: (len(place.lacks()), not place.labels))
+    return min(looked, key=lambda candidate: (len(candidate.missing_files()), not candidate.labels))
 
 
 def survey(root: str | Path) -> Iterator[dict[str, object]]:
@@ -87,7 +89,7 @@ def survey(root: str | Path) -> Iterator[dict[str, object]]:
 
     for name in TASKS.names():
         task = TASKS.get(name)
-        best = nearest_place(places(task, root))
+        best = nearest_location(data_locations(task, root))
         yield {
             "task": name,
             "about": task.about,
@@ -96,12 +98,12 @@ def survey(root: str | Path) -> Iterator[dict[str, object]]:
             "prompt": task.prompt,
             "labels": [str(path) for path in best.labels],
             "images": str(best.images) if best.images.is_dir() else None,
-            "missing": best.lacks(),
+            "missing": best.missing_files(),
             "source": task.source,
         }
 
 
-def _look(layout: Layout, root: Path) -> Place:
+def _look(layout: Layout, root: Path) -> DataLocation:
     labels: list[Path] = []
     missing = []
     for pattern in layout.labels:
@@ -109,4 +111,4 @@ def _look(layout: Layout, root: Path) -> Place:
         labels += matched
         if not matched:
             missing.append(str(root / pattern))
-    return Place(labels=tuple(labels), missing=tuple(missing), images=root / layout.images)
+    return DataLocation(labels=tuple(labels), missing=tuple(missing), images=root / layout.images)

@@ -1,6 +1,8 @@
-"""Who is asked: mean gate mass of each expert over a set of images. DESIGN.md section 6.
+"""Who is asked: mean gate mass of each expert over a set of images.
 
 Shapes: B images, N tokens, K experts.
+
+See docs/design.md, "Usage".
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The engine: a model's answers to a benchmark's questions, in batches, as they come. Our choice.
+"""The engine: a model's answers to a benchmark's questions, in batches, as they come.
 
 The next batch's pictures are read while the model is at work on this one. Pictures are not turned by their EXIF tag, as
 in LLaVA's own evaluation.
@@ -13,14 +13,14 @@ import torch
 
 from ..data.errors import DataError
 from ..data.images import resolve_image
-from ..lvlm.batching import Decoding, PixelReader, encode_question, generate_batch, length_sorted
+from ..lvlm.batching import DecodingConfig, PixelReader, encode_question, generate_batch, length_sorted
 from ..lvlm.likelihood import log_likelihoods
-from ..lvlm.loading import Loaded
+from ..lvlm.loading import LoadedCheckpoint
 from .problems import Problems
 from .task import Item
 
 
-class Said(NamedTuple):
+class Prediction(NamedTuple):
     """A model's answer."""
 
     item: Item
@@ -39,8 +39,13 @@ class _Batch(NamedTuple):
 
 
 def answers(
-    loaded: Loaded, items: Sequence[Item], images: Path, decoding: Decoding, batch_size: int, problems: Problems
-) -> Iterator[Said]:
+    loaded: LoadedCheckpoint,
+    items: Sequence[Item],
+    images: Path,
+    decoding: DecodingConfig,
+    batch_size: int,
+    problems: Problems,
+) -> Iterator[Prediction]:
     """Ask a model; each batch's answers come as soon as they are there, longest prompts first.
 
     Args:
@@ -71,16 +76,18 @@ def answers(
             continue
         pixels = [pixels_3HW for pixels_3HW in batch.pixels if pixels_3HW is not None]
         texts = generate_batch(model, processor, [row_of[i.question_id] for i in batch.items], pixels, decoding)
-        yield from (Said(item, text) for item, text in zip(batch.items, texts, strict=True))
+        yield from (Prediction(item, text) for item, text in zip(batch.items, texts, strict=True))
 
 
-def _rank(loaded: Loaded, batch: _Batch) -> Iterator[Said]:
+def _rank(loaded: LoadedCheckpoint, batch: _Batch) -> Iterator[Prediction]:
     choices = [item.choices for item in batch.items]
-    asked = [item.text for item in batch.items]
-    values = log_likelihoods(loaded.model, loaded.processor, asked, choices, batch.pixels)
+    prompts = [item.text for item in batch.items]
+    values = log_likelihoods(loaded.model, loaded.processor, prompts, choices, batch.pixels)
     for item, of_item in zip(batch.items, values, strict=True):
-        told = dict(zip(item.choices, of_item, strict=True))
-        yield Said(item, max(told, key=told.__getitem__), {"log_likelihoods": told})
+        log_p_of_choice = dict(zip(item.choices, of_item, strict=True))
+        yield Prediction(
+            item, max(log_p_of_choice, key=log_p_of_choice.__getitem__), {"log_likelihoods": log_p_of_choice}
+        )
 
 
 def _read(items: Sequence[Item], images: Path, reader: PixelReader) -> _Batch:

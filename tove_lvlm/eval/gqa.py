@@ -1,4 +1,7 @@
-"""GQA: exact match with one gold answer. EVAL.md section 2.4."""
+"""GQA: exact match with one gold answer.
+
+See docs/evaluation.md, "GQA".
+"""
 
 import string
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Mean accuracy, overall and over parts of a benchmark. Our choice."""
+"""Mean accuracy, overall and over parts of a benchmark."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

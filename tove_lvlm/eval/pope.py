@@ -1,4 +1,7 @@
-"""POPE: whether an object is in the image, over three ways to pick the absent ones. EVAL.md section 2.2."""
+"""POPE: whether an object is in the image, over three ways to pick the absent ones.
+
+See docs/evaluation.md, "POPE".
+"""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -45,7 +48,7 @@ def score(
     scale = 100.0 if convention == "vlmevalkit" else 1.0
     misses = convention != "lmms-eval"
     groups = {name: binary.count(predicted[name], gold[name], misses).metrics(scale) for name in gold}
-    all_predicted = [said for name in gold for said in predicted[name]]
+    all_predicted = [prediction for name in gold for prediction in predicted[name]]
     all_gold = [label for labels in gold.values() for label in labels]
     pooled = binary.count(all_predicted, all_gold, misses).metrics(scale)
     mean_f1 = {"mean_f1": fmean(metrics["f1"] for metrics in groups.values())}

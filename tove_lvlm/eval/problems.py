@@ -1,4 +1,4 @@
-"""What is wrong with answers, labels and images: counted and named, never silently scored. Our choice."""
+"""What is wrong with answers, labels and images: counted and named, never silently scored."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,7 @@
-"""The score record: a score with all that says how it was made, as JSON. STYLE.md rule 15, EVAL.md section 2."""
+"""The score record: a score with all that says how it was made, as JSON.
+
+See docs/evaluation.md, "Records".
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,7 +11,7 @@ from typing import Any
 from .. import provenance
 from ..config import UserError
 from ..storage import load_json, save_json
-from .bench import Bench
+from .benchmark import Benchmark
 from .task import Item, Score
 
 FORMAT = 1
@@ -16,11 +19,11 @@ FILE_NAME = "record.json"
 
 
 def score_record(
-    bench: Bench,
+    benchmark: Benchmark,
     score: Score | None,
     *,
     answers: Mapping[str, Any],
-    prompt_known: bool = True,
+    prompt_is_known: bool = True,
     made_by: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All that is known of a score.
@@ -29,27 +32,27 @@ def score_record(
         bench: What was asked, with the problems found.
         score: None where there are no labels.
         answers: The answers file: `file`, `sha256`, `n`.
-        prompt_known: Whether the questions are known to have been asked in the task's words.
+        prompt_is_known: Whether the questions are known to have been asked in the task's words.
         made_by: What a run knows of its model: `model`, `decoding`, `dtype`, `device`, `hardware`, `world_size`,
             `seconds` and so on; none when the answers came from elsewhere.
     """
-    task = bench.task
-    prompt = {"template": task.prompt, "sha256": text_sha256(task.prompt)} if prompt_known else None
+    task = benchmark.task
+    prompt = {"template": task.prompt, "sha256": text_sha256(task.prompt)} if prompt_is_known else None
     return {
         "format": FORMAT,
         "task": task.name,
         "form": task.form,
-        "convention": bench.convention,
+        "convention": benchmark.convention,
         "metrics": dict(score.metrics) if score else {},
         "groups": score.groups if score else {},
-        "num_items": len(bench.items),
-        "limit": bench.limit,
+        "num_items": len(benchmark.items),
+        "limit": benchmark.limit,
         "notes": list(score.notes) if score else ["no public labels: not scored"],
-        "problems": bench.problems.as_dict(),
+        "problems": benchmark.problems.as_dict(),
         "prompt": prompt,
         "ocr": bool(getattr(task, "ocr", False)),
-        "questions_sha256": questions_sha256(bench.items),
-        "labels": {path.name: sha256(path) for path in bench.labels},
+        "questions_sha256": questions_sha256(benchmark.items),
+        "labels": {path.name: sha256(path) for path in benchmark.labels},
         "answers": dict(answers),
         **(made_by or {"model": None, "hardware": provenance.hardware()}),
         "versions": provenance.versions(),

@@ -1,4 +1,4 @@
-"""Label and answer files as rows: JSON lines or a JSON array of objects; what cannot be read is noted. Our choice.
+"""Label and answer files as rows: JSON lines or a JSON array of objects; what cannot be read is noted.
 
 Official files of one benchmark come in both forms, and either may end in `.json`; the content decides.
 """
@@ -106,10 +106,10 @@ def _lines(source: str, text: str, problems: Problems) -> list[Row]:
 
 
 def _only_objects(rows: Iterable[Row], problems: Problems) -> list[Row]:
-    kept = []
+    objects = []
     for row in rows:
         if isinstance(row.fields, dict):
-            kept.append(row)
+            objects.append(row)
         else:
             problems.add("row that is not an object", row.where)
-    return kept
+    return objects

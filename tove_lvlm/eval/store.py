@@ -5,7 +5,7 @@
     shards/00000.done     the rank has come to its end: which launch it was, what it could not answer
     answers.jsonl         all answers in the order of the questions
 
-Ranks meet in these files only: one that is killed leaves its lines, and nobody hangs on a collective. Our choice; the
+Ranks meet in these files only: one that is killed leaves its lines, and nobody hangs on a collective. The
 lines are LLaVA's.
 """
 
@@ -109,13 +109,16 @@ class Store:
             if (self.folder / ANSWERS).exists():
                 raise UserError(f"{self.folder / ANSWERS} is of no run of `tove eval`; name another --output")
             return
-        before = load_json(self.folder / _RUN)
-        now = json.loads(json.dumps(identity))
-        differ = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        saved = load_json(self.folder / _RUN)
+        current = json.loads(json.dumps(identity))
+        differ = [key for key in {**saved, **current} if saved.get(key) != current.get(key)]
         if differ:
-            told = "; ".join(f"{key}: {_short(before.get(key))} there, {_short(now.get(key))} now" for key in differ)
+            differences = "; ".join(
+                f"{key}: {_short(saved.get(key))} there, {_short(current.get(key))} now" for key in differ
+            )
             raise UserError(
-                f"`{self.folder}` holds answers of another run ({told}); name another --output, or remove that folder"
+                f"`{self.folder}` holds answers of another run ({differences}); name another --output, or remove "
+                "that folder"
             )
 
     def gather(self) -> dict[str, dict[str, Any]]:
@@ -128,8 +131,8 @@ class Store:
         for path in (self.folder / ANSWERS, *shards):
             for row in _read_lines(path):
                 rows.setdefault(self._written.get(str(row["question_id"]), ""), row)
-        known = sorted((key for key in rows if key in self._order), key=self._order.__getitem__)
-        rows = {key: rows[key] for key in known}
+        ordered = sorted((key for key in rows if key in self._order), key=self._order.__getitem__)
+        rows = {key: rows[key] for key in ordered}
         with atomic_file(self.folder / ANSWERS) as path:
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values())
             path.write_text("".join(lines), encoding="utf-8")
@@ -150,14 +153,14 @@ class Store:
         Raises:
             UserError: Some rank has died; names it, and says how to go on.
         """
-        seen, since = -1, time.monotonic()
+        last_size, since = -1, time.monotonic()
         while True:
             missing = [rank for rank in range(world_size) if self._done(rank, launch) is None]
             if not missing:
                 break
             size = sum(path.stat().st_size for path in (self.folder / _SHARDS).glob("*.jsonl"))
-            if size != seen:
-                seen, since = size, time.monotonic()
+            if size != last_size:
+                last_size, since = size, time.monotonic()
             if time.monotonic() - since > patience:
                 self.gather()
                 raise UserError(
@@ -165,11 +168,11 @@ class Store:
                     f"{self.folder / ANSWERS}, and the same command goes on from them"
                 )
             time.sleep(pause)
-        found: dict[str, list[str]] = {}
+        answers: dict[str, list[str]] = {}
         for rank in range(world_size):
             for kind, which in self._done(rank, launch)["problems"].items():
-                found.setdefault(kind, []).extend(which)
-        return found
+                answers.setdefault(kind, []).extend(which)
+        return answers
 
     def _done(self, rank: int, launch: str) -> dict[str, Any] | None:
         path = self.folder / _SHARDS / f"{rank:05d}.done"

@@ -1,4 +1,4 @@
-"""What a benchmark is: items out of its published files, a prompt, a scorer, and where its files are found. Our choice.
+"""What a benchmark is: items out of its published files, a prompt, a scorer, and where its files are found.
 
 A task knows no model. The engine (`generate`) asks a model about the items; the scorer sees texts only.
 """

@@ -1,4 +1,7 @@
-"""Soft accuracy against ten annotators, of VQAv2, TextVQA and VizWiz; VizWiz' answerability. EVAL.md section 2.3."""
+"""Soft accuracy against ten annotators, of VQAv2, TextVQA and VizWiz; VizWiz' answerability.
+
+See docs/evaluation.md, "VQA accuracy".
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +60,7 @@ def answerability(predicted: Sequence[bool], gold: Sequence[bool]) -> dict[str, 
         gold: Whether the question can be answered from the image.
     """
     num_said, num_positive = predicted.count(False), gold.count(False)
-    hits = sum(not said and not true for said, true in zip(predicted, gold, strict=True))
+    hits = sum(not prediction and not label for prediction, label in zip(predicted, gold, strict=True))
     precision = hits / num_said if num_said else 0.0
     recall = hits / num_positive if num_positive else 0.0
     # Two thresholds: those said to be unanswerable, then everything.

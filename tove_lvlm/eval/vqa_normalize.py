@@ -1,7 +1,9 @@
-"""Normalisation of short answers before they are compared: the VQA challenge's rules and m4c's. EVAL.md section 2.3.
+"""Normalisation of short answers before they are compared: the VQA challenge's rules and m4c's.
 
 Sources: `vqaEval.py` of the VQA challenge, and `m4c_evaluator.py` of MMF and LLaVA (TextVQA's scorer, and what LLaVA
 writes into upload files). Their slips are kept, because the published scores have them.
+
+See docs/evaluation.md, "VQA accuracy".
 """
 
 import re

@@ -1,7 +1,9 @@
-"""Visual Spatial Reasoning: whether a statement about a spatial relation is true of the image. EVAL.md section 2.5.
+"""Visual Spatial Reasoning: whether a statement about a spatial relation is true of the image.
 
 The table of relations is `analysis_scripts/rel_meta_category_dict.txt` of cambridgeltl/visual-spatial-reasoning
 (Apache-2.0).
+
+See docs/evaluation.md, "VSR".
 """
 
 _RELATIONS = {

@@ -4,17 +4,18 @@ Names load on first use, so that a tower's YAML is checked against `experts.sche
 """
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .base import EXPERTS, Expert, ExpertSpec, build_expert, describe, register_expert
     from .hub import ExpertHub
-    from .schema import ExpertFields
+    from .schema import ExpertConfig
 
 __all__ = [
     "EXPERTS",
     "Expert",
-    "ExpertFields",
+    "ExpertConfig",
     "ExpertHub",
     "ExpertSpec",
     "build_expert",
@@ -22,7 +23,7 @@ __all__ = [
     "register_expert",
 ]
 
-_HOMES = {**dict.fromkeys(__all__, "base"), "ExpertFields": "schema", "ExpertHub": "hub"}
+_HOMES = {**dict.fromkeys(__all__, "base"), "ExpertConfig": "schema", "ExpertHub": "hub"}
 _FAMILIES = (
     "dense_vit",
     "timm_backbone",
@@ -40,6 +41,9 @@ _FAMILIES = (
 
 def __getattr__(name: str):
     """Public names load on first use (PEP 562); the families register themselves then."""
+    if name == "ExpertFields":
+        warnings.warn("`ExpertFields` is called `ExpertConfig` now", FutureWarning, stacklevel=2)
+        name = "ExpertConfig"
     if name not in _HOMES:
         raise AttributeError(f"module `tove_lvlm.experts` has no attribute `{name}`")
     for family in _FAMILIES:

@@ -1,6 +1,8 @@
-"""The vision expert: a frozen network, pixels in, a grid out. PAPER.md section 7, DESIGN.md section 2.
+"""The vision expert: a frozen network, pixels in, a grid out.
 
 Shapes: B images, C channels of the grid, h w its sides.
+
+See docs/design.md, "Experts".
 """
 
 import os
@@ -15,7 +17,7 @@ from .. import storage
 from ..config import ConfigError
 from ..registry import Registry
 from .preprocess import Preprocessing
-from .schema import EXPERT_FIELDS, ExpertFields, parse_expert
+from .schema import EXPERT_CONFIGS, ExpertConfig, parse_expert
 from .shape import measure_shape
 
 EXPERTS: "Registry[type[Expert]]" = Registry("expert family")
@@ -74,7 +76,7 @@ class Expert(nn.Module):
     @property
     def has_weights(self) -> bool:
         """Whether there is anything to load, as its family's fields say."""
-        return EXPERT_FIELDS.get(self.fields["family"]).has_weights
+        return EXPERT_CONFIGS.get(self.fields["family"]).has_weights
 
     @classmethod
     def describe(cls, fields: Mapping[str, Any]) -> ExpertSpec:
@@ -136,7 +138,7 @@ class Expert(nn.Module):
         return self.encode(pixels_B3HW)
 
     def picture(self, grid_BCHW: torch.Tensor) -> torch.Tensor:
-        """The map as a picture for people, (B, H, W, 3) uint8, each channel stretched over the image.
+        """The map as a picture, (B, H, W, 3) uint8, each channel stretched over the image.
 
         Args:
             grid_BCHW: What `encode` gave; one or three channels.
@@ -154,7 +156,7 @@ class Expert(nn.Module):
         """The state dict that `load_state_dict` takes, from the tensors on disk."""
         return tensors
 
-    def load_weights(self, path: str | os.PathLike) -> None:
+    def load_pretrained(self, path: str | os.PathLike) -> None:
         """Load the network's weights, all of them.
 
         Args:
@@ -185,33 +187,33 @@ class Expert(nn.Module):
 
     # ---- buffers that no checkpoint holds ----
 
-    def note_meta(self) -> None:
+    def remember_meta_device(self) -> None:
         """Remember whether the network was made on the meta device; called at the end of `__init__`."""
-        self._made_on_meta = any(buffer.is_meta for _, buffer in self.loose_buffers())
+        self._made_on_meta = any(buffer.is_meta for _, buffer in self.non_persistent_buffers())
 
-    def loose_buffers(self) -> list[tuple[str, torch.Tensor]]:
+    def non_persistent_buffers(self) -> list[tuple[str, torch.Tensor]]:
         """The non-persistent buffers, by name."""
-        kept = self.state_dict().keys()
-        return [(name, buffer) for name, buffer in self.named_buffers() if name not in kept]
+        persistent = self.state_dict().keys()
+        return [(name, buffer) for name, buffer in self.named_buffers() if name not in persistent]
 
     @torch.no_grad()
     def repair_buffers(self) -> None:
         """Fill the non-persistent buffers of a network that was made on the meta device and then given its weights.
 
-        transformers materialises such buffers without a value (HOSTS.md 1.3), and rotary tables or relative-position
+        transformers materialises such buffers without a value, and rotary tables or relative-position
         indices live there. A twin built on the CPU has the right ones.
         """
-        buffers = self.loose_buffers()
+        buffers = self.non_persistent_buffers()
         if not self._made_on_meta or any(buffer.is_meta for _, buffer in buffers):
             return
         with torch.device("cpu"):
-            twin = dict(type(self)(self.fields).loose_buffers())
+            twin = dict(type(self)(self.fields).non_persistent_buffers())
         for name, buffer in buffers:
             buffer.copy_(twin[name])
         self._made_on_meta = False
 
 
-def register_expert(name: str, fields: type[ExpertFields] = ExpertFields) -> Callable[[type[Expert]], type[Expert]]:
+def register_expert(name: str, fields: type[ExpertConfig] = ExpertConfig) -> Callable[[type[Expert]], type[Expert]]:
     """Decorator that makes a class an expert family: `family: NAME` in a tower's YAML.
 
     A package that brings one names its module under the entry-point group `tove_lvlm.experts`.
@@ -228,7 +230,7 @@ def register_expert(name: str, fields: type[ExpertFields] = ExpertFields) -> Cal
         if not (isinstance(family, type) and issubclass(family, Expert)) or family.encode is Expert.encode:
             raise ValueError(f"{family!r} cannot be the expert family `{name}`: a subclass of Expert with `encode` can")
         EXPERTS.register(name)(family)
-        EXPERT_FIELDS.register(name)(fields)
+        EXPERT_CONFIGS.register(name)(fields)
         return family
 
     return decorate

@@ -1,4 +1,4 @@
-"""Known experts by name, and any backbone of a library in one line. Our choice.
+"""Known experts by name, and any backbone of a library in one line.
 
 An entry of a tower's `experts` list may be a name, or hold one under `expert` with further keys put over it:
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from ..config import ConfigError, read_yaml
 from ..registry import nearest
-from .schema import EXPERT_FIELDS
+from .schema import EXPERT_CONFIGS
 
 FOLDER = Path(__file__).parent / "catalogue"
 _PLACE_KEYS = ("revision", "file", "sha256", "license")
@@ -36,29 +36,29 @@ def catalogue() -> dict[str, dict[str, Any]]:
     return entries
 
 
-def expanded(given: str | Mapping[str, Any], where: str) -> dict[str, Any]:
+def resolve_entry(entry_or_name: str | Mapping[str, Any], where: str) -> dict[str, Any]:
     """An entry of a tower's `experts` list with what the name in it stands for.
 
     Args:
-        given: A name, or a mapping that may hold one under `expert`.
+        entry_or_name: A name, or a mapping that may hold one under `expert`.
         where: File and key named in the message.
 
     Raises:
         ConfigError: No such name.
     """
-    own = {"expert": given} if isinstance(given, str) else dict(given)
-    if "expert" not in own:
-        return own
-    reference = own.pop("expert")
+    stated = {"expert": entry_or_name} if isinstance(entry_or_name, str) else dict(entry_or_name)
+    if "expert" not in stated:
+        return stated
+    reference = stated.pop("expert")
     if not isinstance(reference, str):
         raise ConfigError(f"{where}.expert: {reference!r}; expected a name, see `tove experts`")
     try:
-        known = entry_of(reference)
+        fields = entry_of(reference)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    if "pretrained" in own:  # other weights: neither what pins down the catalogue's file nor its terms are theirs
-        known = {key: value for key, value in known.items() if key not in _PLACE_KEYS}
-    return {**known, **own}
+    if "pretrained" in stated:  # other weights: neither what pins down the catalogue's file nor its terms are theirs
+        fields = {key: value for key, value in fields.items() if key not in _PLACE_KEYS}
+    return {**fields, **stated}
 
 
 def entry_of(reference: str) -> dict[str, Any]:
@@ -76,10 +76,10 @@ def entry_of(reference: str) -> dict[str, Any]:
             )
         entry = {key: value for key, value in catalogue()[reference].items() if key != "about"}
         return {"name": reference, **entry}
-    if family not in EXPERT_FIELDS:
-        raise ConfigError(f"expert `{reference}`: unknown family `{family}`; {nearest(family, EXPERT_FIELDS.names())}")
+    if family not in EXPERT_CONFIGS:
+        raise ConfigError(f"expert `{reference}`: unknown family `{family}`; {nearest(family, EXPERT_CONFIGS.names())}")
     from ..experts import EXPERTS
 
-    found = EXPERTS.get(family).entry_of(architecture)
+    library_entry = EXPERTS.get(family).entry_of(architecture)
     name = re.sub(r"\W+", "_", re.split(r"[./]", architecture)[0]).lower()
-    return {"name": name if name.isidentifier() else f"{family}_{name}", "family": family, **found}
+    return {"name": name if name.isidentifier() else f"{family}_{name}", "family": family, **library_entry}

@@ -1,4 +1,4 @@
-"""Low-level expert: a plain ViT that predicts a map (depth, normals, edges), one linear head per patch. Our choice.
+"""Low-level expert: a plain ViT that predicts a map (depth, normals, edges), one linear head per patch.
 
 Shapes: B images, D width, C map channels, h w patch grid, p patch side, H W pixels.
 """
@@ -39,7 +39,7 @@ class DenseViT(Expert):
             num_classes=0,
         )
         self.head = nn.Linear(fields["width"], self.map_channels * self.patch_size**2)
-        self.note_meta()
+        self.remember_meta_device()
 
     @classmethod
     def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -1,6 +1,8 @@
-"""Low-level expert: a depth estimator of transformers (DPT, Depth Anything V2). DESIGN.md section 2.
+"""Low-level expert: a depth estimator of transformers (DPT, Depth Anything V2).
 
 Shapes: B images, C channels of the grid, H W its sides, N tokens, D width.
+
+See docs/design.md, "Experts".
 """
 
 from collections.abc import Mapping
@@ -31,7 +33,7 @@ class DepthEstimator(Expert):
         if fields["output"] == "features":
             self.network.head = _Pass(self.network.config.head_in_index)
         self.patch_size = getattr(self.network.config, "patch_size", None)
-        self.note_meta()
+        self.remember_meta_device()
 
     @classmethod
     def architecture_of(cls, fields: Mapping[str, Any]) -> str:
@@ -58,14 +60,14 @@ class DepthEstimator(Expert):
 
         What is never run, and some files hold and some do not, is left out.
         """
-        kept = self._used(tensors)
-        if kept.keys() != self.network.state_dict().keys():
+        used = self._used(tensors)
+        if used.keys() != self.network.state_dict().keys():
             # transformers renames what is complete for its own network, which has the unit that is never run.
             like = self.network.neck.fusion_stage.layers[1].residual_layer1.state_dict()
             unit = {f"{_FIRST_UNIT}.{key}": tensor for key, tensor in like.items()}
             run = {key: tensor for key, tensor in tensors.items() if not key.startswith(_NEVER_RUN)}
-            kept = self._used(renamed(self.network, {**run, **unit}))
-        return {f"network.{key}": tensor for key, tensor in kept.items()}
+            used = self._used(renamed(self.network, {**run, **unit}))
+        return {f"network.{key}": tensor for key, tensor in used.items()}
 
     def _used(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         unused = _NEVER_RUN if self.spec.output == "map" else (*_NEVER_RUN, "head.")
@@ -75,10 +77,10 @@ class DepthEstimator(Expert):
 def _create(fields: Mapping[str, Any]) -> torch.nn.Module:
     from transformers import AutoConfig, AutoModelForDepthEstimation
 
-    known = dict(fields["architecture"])
-    kind = known.pop("model_type", None)
+    architecture = dict(fields["architecture"])
+    kind = architecture.pop("model_type", None)
     try:
-        network = AutoModelForDepthEstimation.from_config(AutoConfig.for_model(kind, **known))
+        network = AutoModelForDepthEstimation.from_config(AutoConfig.for_model(kind, **architecture))
     except ValueError as error:
         raise ConfigError(
             f"expert `{fields['name']}`: transformers has no depth estimator `{kind}` of these sizes; give the config "

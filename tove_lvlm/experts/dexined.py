@@ -1,6 +1,8 @@
-"""Low-level expert: DexiNed's edges, kornia's network. DESIGN.md section 2.
+"""Low-level expert: DexiNed's edges, kornia's network.
 
 Shapes: B images, C channels, H W sides of the grid.
+
+See docs/design.md, "Experts".
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,8 @@
-"""Low-level expert: a classical edge filter of kornia, Canny or Sobel, without weights. DESIGN.md section 2.
+"""Low-level expert: a classical edge filter of kornia, Canny or Sobel, without weights.
 
 Shapes: B images, H W pixels.
+
+See docs/design.md, "Experts".
 """
 
 from collections.abc import Mapping

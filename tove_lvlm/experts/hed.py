@@ -1,10 +1,12 @@
-"""Low-level expert: HED, holistically-nested edges. DESIGN.md section 2.
+"""Low-level expert: HED, holistically-nested edges.
 
 VGG-16's five stages, a side output of each, and their fusion. Two kinds of weights are read: those of the paper's own
 model (converted by scripts/convert_hed.py), and `ControlNetHED.pth`, which has no fusion layer because it takes the
 mean of the side outputs: that is a fusion with weights 1/5.
 
 Shapes: B images, C channels, H W sides of the grid.
+
+See docs/design.md, "Experts".
 """
 
 from collections.abc import Mapping

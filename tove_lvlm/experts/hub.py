@@ -1,6 +1,8 @@
-"""The hub of frozen experts: one call runs all that are attached. DESIGN.md section 2.
+"""The hub of frozen experts: one call runs all that are attached.
 
 Shapes: B images, C channels of an expert's grid, h w its sides.
+
+See docs/design.md, "Experts".
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,14 +49,14 @@ class ExpertHub(nn.ModuleDict):
 
     @torch.no_grad()
     def forward(
-        self, pixels_B3HW: torch.Tensor, given: Preprocessing, dtype: torch.dtype | None = None
+        self, pixels_B3HW: torch.Tensor, source: Preprocessing, dtype: torch.dtype | None = None
     ) -> dict[str, torch.Tensor]:
         """Run every attached expert once.
 
         Args:
-            pixels_B3HW: Normalised as `given` says; resized once for each distinct size, normalised once for each
+            pixels_B3HW: Normalised as `source` says; resized once for each distinct size, normalised once for each
                 distinct size, mean and std.
-            given: The tower's own size, mean and std.
+            source: The tower's own size, mean and std.
             dtype: Dtype of the grids; that of the pixels when it is left out.
 
         Returns:
@@ -63,23 +65,23 @@ class ExpertHub(nn.ModuleDict):
         Raises:
             ValueError: An expert's grid is not what its spec says.
         """
-        prepared = self._prepare(pixels_B3HW, given)
+        prepared = self._prepare(pixels_B3HW, source)
         dtype = dtype or pixels_B3HW.dtype
         if self.streams and pixels_B3HW.is_cuda:
             return self._on_streams(prepared, dtype)
         return {name: _run(name, expert, prepared[expert.spec.preprocessing], dtype) for name, expert in self.items()}
 
-    def _prepare(self, pixels_B3HW: torch.Tensor, given: Preprocessing) -> dict[Preprocessing, torch.Tensor]:
+    def _prepare(self, pixels_B3HW: torch.Tensor, source: Preprocessing) -> dict[Preprocessing, torch.Tensor]:
         """What the experts want to see, bit for bit as `preprocess.prepare` gives it."""
-        prepared, pictures = {given: pixels_B3HW}, {}
-        for wanted in (expert.spec.preprocessing for expert in self.values()):
-            if wanted in prepared:
+        prepared, pictures = {source: pixels_B3HW}, {}
+        for target in (expert.spec.preprocessing for expert in self.values()):
+            if target in prepared:
                 continue
-            if given.size not in pictures:
-                pictures[given.size] = picture(pixels_B3HW, given)
-            if wanted.size not in pictures:
-                pictures[wanted.size] = resized(pictures[given.size], wanted.size)
-            prepared[wanted] = normalised(pictures[wanted.size], wanted).to(pixels_B3HW.dtype)
+            if source.size not in pictures:
+                pictures[source.size] = picture(pixels_B3HW, source)
+            if target.size not in pictures:
+                pictures[target.size] = resized(pictures[source.size], target.size)
+            prepared[target] = normalised(pictures[target.size], target).to(pixels_B3HW.dtype)
         return prepared
 
     def _on_streams(

@@ -1,4 +1,4 @@
-"""The libraries whose networks are experts: where each is, what installs it, the licence of its code. Our choice."""
+"""The libraries whose networks are experts: where each is, what installs it, the licence of its code."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -35,10 +35,10 @@ def install_hint(library: str) -> str | None:
     Args:
         library: A key of `LIBRARIES`, or any other name.
     """
-    known = LIBRARIES.get(library)
-    if known is None or importlib.util.find_spec(known.module) is not None:
+    entry = LIBRARIES.get(library)
+    if entry is None or importlib.util.find_spec(entry.module) is not None:
         return None
-    return f"pip install 'tove-lvlm[{known.extra}]'" if known.extra else f"pip install {known.module}"
+    return f"pip install 'tove-lvlm[{entry.extra}]'" if entry.extra else f"pip install {entry.module}"
 
 
 def code_license(library: str) -> str | None:

@@ -1,9 +1,11 @@
-"""Low-level expert: NormalBae's surface normals, the NLL-AngMF network that Prismer uses. DESIGN.md section 2.
+"""Low-level expert: NormalBae's surface normals, the NLL-AngMF network that Prismer uses.
 
 The network is controlnet_aux's. Its package imports every detector it has and asks for their libraries; only the files
 of the network are imported here, under a name of their own.
 
 Shapes: B images, C channels, H W sides of the grid.
+
+See docs/design.md, "Experts".
 """
 
 import contextlib
@@ -64,14 +66,14 @@ class NormalBae(Expert):
 
 def _create() -> torch.nn.Module:
     """The network; its files print, and script an activation that is not used."""
-    home = importlib.util.find_spec("controlnet_aux")
-    if home is None:
+    spec = importlib.util.find_spec("controlnet_aux")
+    if spec is None:
         raise ImportError(
             "this needs the package `controlnet_aux`, which is not installed: pip install 'tove-lvlm[normals]'"
         )
     if _FILES not in sys.modules:
         package = types.ModuleType(_FILES)
-        package.__path__ = [str(Path(home.submodule_search_locations[0]) / "normalbae" / "nets")]
+        package.__path__ = [str(Path(spec.submodule_search_locations[0]) / "normalbae" / "nets")]
         sys.modules[_FILES] = package
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")

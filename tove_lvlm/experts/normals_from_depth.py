@@ -1,4 +1,4 @@
-"""Low-level expert: surface normals computed from a depth expert's map. Our choice.
+"""Low-level expert: surface normals computed from a depth expert's map.
 
 The camera is assumed, because the image does not tell it: a pinhole with square pixels, its axis through the middle of
 the image, and the field of view of the fields (60 degrees by default). A relative estimator's map d is an inverse depth
@@ -33,8 +33,8 @@ class NormalsFromDepth(Expert):
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
-        own = {key: fields[key] for key in ("name", "image_size", "mean", "std")}
-        self.depth = build_expert({**fields["depth"], **own, "output": "map"})
+        shared = {key: fields[key] for key in ("name", "image_size", "mean", "std")}
+        self.depth = build_expert({**fields["depth"], **shared, "output": "map"})
         if self.depth.spec.channels != 1:
             raise ConfigError(
                 f"expert `{fields['name']}`: `depth` gives a map of {self.depth.spec.channels} channels; expected 1"
@@ -59,9 +59,9 @@ class NormalsFromDepth(Expert):
         """As `Expert.use_attention`, of the depth expert."""
         self.depth.use_attention(implementation)
 
-    def load_weights(self, path: str | os.PathLike) -> None:
+    def load_pretrained(self, path: str | os.PathLike) -> None:
         """The depth expert's weights, in its own format."""
-        self.depth.load_weights(path)
+        self.depth.load_pretrained(path)
 
     def repair_buffers(self) -> None:
         """Those of the depth expert."""

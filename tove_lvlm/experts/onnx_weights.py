@@ -1,4 +1,4 @@
-"""The convolutions' weights of an ONNX graph, in the order in which it runs them. Our choice.
+"""The convolutions' weights of an ONNX graph, in the order in which it runs them.
 
 Shapes: O output channels, I input channels, k kernel side.
 """
@@ -46,9 +46,9 @@ def read_convolutions(path: str | os.PathLike) -> list[tuple[torch.Tensor, torch
             for one, other in (tuple(node.input), tuple(node.input)[::-1]):
                 if origin(other) in constants:
                     added[origin(one)] = other
-    found = []
+    convolutions = []
     for node in graph.node:
         if node.op_type in ("Conv", "ConvTranspose"):
             bias = node.input[2] if len(node.input) > 2 else added.get(node.output[0])
-            found.append((tensor(node.input[1]), None if bias is None else tensor(bias).flatten()))
-    return found
+            convolutions.append((tensor(node.input[1]), None if bias is None else tensor(bias).flatten()))
+    return convolutions

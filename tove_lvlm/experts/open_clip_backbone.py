@@ -1,8 +1,10 @@
-"""Embedding expert: the visual trunk of any open_clip model, by name (EVA02-CLIP, SigLIP, ...). DESIGN.md section 2.
+"""Embedding expert: the visual trunk of any open_clip model, by name (EVA02-CLIP, SigLIP, ...).
 
 The text tower is neither built nor loaded, nor is what only makes one vector of the image (pooling, projection).
 
 Shapes: B images, C feature channels, h w their grid, N tokens.
+
+See docs/design.md, "Experts".
 """
 
 import functools
@@ -47,12 +49,12 @@ class OpenCLIPBackbone(Expert):
             self.patch_size = max(visual.patch_size) if hasattr(visual, "patch_size") else None
         # Called as a module, as in the timm family: what fetches weights hooks the call.
         self.backbone.forward = functools.partial(features, self.backbone, out_index=fields["out_index"])
-        self.note_meta()
+        self.remember_meta_device()
 
     @classmethod
     def architecture_of(cls, fields: Mapping[str, Any]) -> str:
-        given = fields["architecture"]
-        return given if isinstance(given, str) else "model_cfg"
+        architecture = fields["architecture"]
+        return architecture if isinstance(architecture, str) else "model_cfg"
 
     @classmethod
     def entry_of(cls, architecture: str) -> dict[str, Any]:
@@ -61,24 +63,24 @@ class OpenCLIPBackbone(Expert):
         config = _model_config(name, "")
         tags = pretrained.list_pretrained_tags_by_model(name)
         if tag not in tags:
-            what = f"has no weights `{tag}`" if tag else f"needs the tag of its weights: `open_clip/{name}/TAG`"
-            raise ConfigError(f"open_clip's `{name}` {what}; {nearest(tag, tags)}")
-        known = pretrained.get_pretrained_cfg(name, tag)
-        if not known.get("hf_hub"):
+            problem = f"has no weights `{tag}`" if tag else f"needs the tag of its weights: `open_clip/{name}/TAG`"
+            raise ConfigError(f"open_clip's `{name}` {problem}; {nearest(tag, tags)}")
+        pretrained_cfg = pretrained.get_pretrained_cfg(name, tag)
+        if not pretrained_cfg.get("hf_hub"):
             raise ConfigError(
                 f"open_clip has no weights of `{architecture}` on the hub; write `family: open_clip` and `pretrained`"
             )
-        hub, _, file = known["hf_hub"].rpartition("/")
+        hub, _, file = pretrained_cfg["hf_hub"].rpartition("/")
         size = config["vision_cfg"]["image_size"]
         entry = {
             "architecture": name,
             "image_size": size if isinstance(size, int) else max(size),
-            "mean": list(known["mean"]),
-            "std": list(known["std"]),
+            "mean": list(pretrained_cfg["mean"]),
+            "std": list(pretrained_cfg["std"]),
             "pretrained": hub,
         }
-        if known.get("quick_gelu", False) != config.get("quick_gelu", False):
-            entry["quick_gelu"] = known.get("quick_gelu", False)
+        if pretrained_cfg.get("quick_gelu", False) != config.get("quick_gelu", False):
+            entry["quick_gelu"] = pretrained_cfg.get("quick_gelu", False)
         return {**entry, "file": file or WEIGHT_FILES}
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
@@ -90,35 +92,37 @@ class OpenCLIPBackbone(Expert):
         Positions are resampled to another image size as open_clip does when it loads: bicubic, antialiased.
         """
         visual = {key: tensor for key, tensor in tensors.items() if key.startswith(_VISUAL)} or tensors
-        own = self.backbone.state_dict()
+        state = self.backbone.state_dict()
         prefix = _TRUNK if self._is_timm else _VISUAL
-        kept = {
+        adapted = {
             key.removeprefix(prefix): tensor
             for key, tensor in visual.items()
-            if key.removeprefix(prefix) in own or not key.startswith(_HEAD_KEYS)
+            if key.removeprefix(prefix) in state or not key.startswith(_HEAD_KEYS)
         }
         if self._is_timm:
-            kept = adapted_to(self.backbone, kept)
+            adapted = adapted_to(self.backbone, adapted)
         else:
-            if "ln_post.weight" not in own:
-                kept = {key: tensor for key, tensor in kept.items() if not key.startswith("ln_post.")}
-            kept = _with_positions(self.backbone, kept)
-        return {f"backbone.{key}": tensor for key, tensor in kept.items()}
+            if "ln_post.weight" not in state:
+                adapted = {key: tensor for key, tensor in adapted.items() if not key.startswith("ln_post.")}
+            adapted = _with_positions(self.backbone, adapted)
+        return {f"backbone.{key}": tensor for key, tensor in adapted.items()}
 
 
-def _model_config(given: str | Mapping[str, Any], where: str) -> dict[str, Any]:
+def _model_config(architecture: str | Mapping[str, Any], where: str) -> dict[str, Any]:
     """open_clip's own configuration of a model: `embed_dim`, `vision_cfg`, `text_cfg`, and sometimes `quick_gelu`."""
     open_clip = require("open_clip", extra="experts")
-    if isinstance(given, Mapping):
-        if not isinstance(given.get("vision_cfg"), Mapping) or "embed_dim" not in given:
+    if isinstance(architecture, Mapping):
+        if not isinstance(architecture.get("vision_cfg"), Mapping) or "embed_dim" not in architecture:
             raise ConfigError(
                 f"{where}`architecture` is a block without `embed_dim` and `vision_cfg`; expected open_clip's name of "
                 "a model or the `model_cfg` of an open_clip_config.json"
             )
-        return json.loads(json.dumps(given))
-    if given not in open_clip.list_models():
-        raise ConfigError(f"{where}open_clip has no model `{given}`; {nearest(given, open_clip.list_models())}")
-    return open_clip.get_model_config(given)
+        return json.loads(json.dumps(architecture))
+    if architecture not in open_clip.list_models():
+        raise ConfigError(
+            f"{where}open_clip has no model `{architecture}`; {nearest(architecture, open_clip.list_models())}"
+        )
+    return open_clip.get_model_config(architecture)
 
 
 def _create(fields: Mapping[str, Any]) -> tuple[nn.Module, bool]:
@@ -139,8 +143,8 @@ def _create(fields: Mapping[str, Any]) -> tuple[nn.Module, bool]:
     if vision.get("timm_model_name"):
         trunk = without_pool(visual.trunk)
         trunk.reset_classifier(0)
-        own = (trunk.default_cfg.get("input_size") or (3, None, None))[-1]
-        if fields["image_size"] != own and hasattr(trunk, "set_input_size"):
+        native_size = (trunk.default_cfg.get("input_size") or (3, None, None))[-1]
+        if fields["image_size"] != native_size and hasattr(trunk, "set_input_size"):
             trunk.set_input_size(fields["image_size"])
         return trunk, True
     if hasattr(visual, "attnpool"):
@@ -158,19 +162,19 @@ def _with_positions(visual: nn.Module, tensors: dict[str, torch.Tensor]) -> dict
     if "positional_embedding" not in tensors:
         return tensors
     resize = require("open_clip.model", extra="experts").resize_pos_embed
-    whole = nn.Module()
-    whole.visual = visual
+    holder = nn.Module()
+    holder.visual = visual
     state = {f"{_VISUAL}positional_embedding": tensors["positional_embedding"]}
-    resize(state, whole)
+    resize(state, holder)
     return {**tensors, "positional_embedding": state[f"{_VISUAL}positional_embedding"]}
 
 
 def _features(visual: nn.Module, pixels_B3HW: torch.Tensor, out_index: int) -> torch.Tensor:
     """(B, C, h, w) of a ViT or ModifiedResNet of open_clip's own; it drops the class token itself."""
-    found = visual.forward_intermediates(
+    intermediates = visual.forward_intermediates(
         pixels_B3HW,
         indices=1 if out_index == -1 else [out_index],
         normalize_intermediates=True,
         intermediates_only=True,
     )
-    return found["image_intermediates"][-1]
+    return intermediates["image_intermediates"][-1]

@@ -1,4 +1,4 @@
-"""Maps as pictures for people. Our choice.
+"""Maps as pictures.
 
 Shapes: B images, H W sides of the map.
 """

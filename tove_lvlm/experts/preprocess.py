@@ -1,7 +1,9 @@
-"""From the tower's pixels to an expert's: undo one normalisation, resize, apply another. DESIGN.md section 2.
+"""From the tower's pixels to an expert's: undo one normalisation, resize, apply another.
 
 Shapes: B images, H W pixels. Mean and std are Python floats everywhere: a tensor kept as a buffer would hold garbage
 after `from_pretrained` on the meta device.
+
+See docs/design.md, "Input pixels".
 """
 
 from typing import NamedTuple
@@ -19,33 +21,33 @@ class Preprocessing(NamedTuple):
 
 
 def prepare(
-    pixels_B3HW: torch.Tensor, given: Preprocessing, wanted: Preprocessing, mode: str = "bilinear"
+    pixels_B3HW: torch.Tensor, source: Preprocessing, target: Preprocessing, mode: str = "bilinear"
 ) -> torch.Tensor:
-    """Pixels as `wanted` asks.
+    """Pixels as `target` asks.
 
     Args:
-        pixels_B3HW: Normalised as `given` says.
-        given: Size, mean and std of the pixels.
-        wanted: Size, mean and std to produce.
+        pixels_B3HW: Normalised as `source` says.
+        source: Size, mean and std of the pixels.
+        target: Size, mean and std to produce.
         mode: As for `resized`.
 
     Returns:
         (B, 3, size, size) in the dtype of the input; the input itself when nothing differs.
     """
-    if given == wanted:
+    if source == target:
         return pixels_B3HW
-    return normalised(resized(picture(pixels_B3HW, given), wanted.size, mode), wanted).to(pixels_B3HW.dtype)
+    return normalised(resized(picture(pixels_B3HW, source), target.size, mode), target).to(pixels_B3HW.dtype)
 
 
-def picture(pixels_B3HW: torch.Tensor, given: Preprocessing) -> torch.Tensor:
+def picture(pixels_B3HW: torch.Tensor, source: Preprocessing) -> torch.Tensor:
     """The picture that was normalised: RGB in float32, 0 to 1.
 
     Args:
-        pixels_B3HW: Normalised as `given` says.
-        given: Their size, mean and std.
+        pixels_B3HW: Normalised as `source` says.
+        source: Their size, mean and std.
     """
     x_B3HW = pixels_B3HW.float()
-    return x_B3HW * _channels(given.std, x_B3HW) + _channels(given.mean, x_B3HW)
+    return x_B3HW * _channels(source.std, x_B3HW) + _channels(source.mean, x_B3HW)
 
 
 def resized(picture_B3HW: torch.Tensor, size: int, mode: str = "bilinear") -> torch.Tensor:
@@ -62,9 +64,9 @@ def resized(picture_B3HW: torch.Tensor, size: int, mode: str = "bilinear") -> to
     return x_B3HW.clamp(0, 1) if mode == "bicubic" else x_B3HW
 
 
-def normalised(picture_B3HW: torch.Tensor, wanted: Preprocessing) -> torch.Tensor:
-    """A picture with the mean and std of `wanted`, float32."""
-    return (picture_B3HW - _channels(wanted.mean, picture_B3HW)) / _channels(wanted.std, picture_B3HW)
+def normalised(picture_B3HW: torch.Tensor, target: Preprocessing) -> torch.Tensor:
+    """A picture with the mean and std of `target`, float32."""
+    return (picture_B3HW - _channels(target.mean, picture_B3HW)) / _channels(target.std, picture_B3HW)
 
 
 def _channels(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:

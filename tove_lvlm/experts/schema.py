@@ -16,7 +16,7 @@ from .. import storage
 from ..config import ConfigError, parse
 from ..registry import Registry
 
-EXPERT_FIELDS: Registry[type] = Registry("expert family")
+EXPERT_CONFIGS: Registry[type] = Registry("expert family")
 """Family name -> dataclass of its architecture fields."""
 
 OUTPUTS = ("features", "map")
@@ -25,7 +25,7 @@ PLUGIN_GROUP = "tove_lvlm.experts"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpertFields:
+class ExpertConfig:
     """What every expert has."""
 
     has_weights: ClassVar[bool] = True
@@ -66,9 +66,9 @@ class ExpertFields:
             )
 
 
-@EXPERT_FIELDS.register("dense_vit")
+@EXPERT_CONFIGS.register("dense_vit")
 @dataclass(frozen=True, kw_only=True)
-class DenseViTFields(ExpertFields):
+class DenseViTConfig(ExpertConfig):
     """A plain ViT with a per-patch linear head that predicts a full-resolution map."""
 
     output: str = field(default="map", metadata={"choices": OUTPUTS})
@@ -94,9 +94,9 @@ class DenseViTFields(ExpertFields):
             )
 
 
-@EXPERT_FIELDS.register("timm")
+@EXPERT_CONFIGS.register("timm")
 @dataclass(frozen=True, kw_only=True)
-class TimmFields(ExpertFields):
+class TimmConfig(ExpertConfig):
     """Any timm backbone, by name."""
 
     output: str = field(default="features", metadata={"choices": ("features",)})
@@ -108,9 +108,9 @@ class TimmFields(ExpertFields):
     """Which of the backbone's intermediate features is used; -1 is the last."""
 
 
-@EXPERT_FIELDS.register("open_clip")
+@EXPERT_CONFIGS.register("open_clip")
 @dataclass(frozen=True, kw_only=True)
-class OpenCLIPFields(ExpertFields):
+class OpenCLIPConfig(ExpertConfig):
     """The visual trunk of any open_clip model, by name."""
 
     output: str = field(default="features", metadata={"choices": ("features",)})
@@ -124,9 +124,9 @@ class OpenCLIPFields(ExpertFields):
     """Which of the trunk's intermediate features is used; -1 is the last."""
 
 
-@EXPERT_FIELDS.register("transformers")
+@EXPERT_CONFIGS.register("transformers")
 @dataclass(frozen=True, kw_only=True)
-class TransformersFields(ExpertFields):
+class TransformersConfig(ExpertConfig):
     """A vision encoder of transformers; with a local folder everything is read from its config.json."""
 
     output: str = field(default="features", metadata={"choices": ("features",)})
@@ -136,9 +136,9 @@ class TransformersFields(ExpertFields):
     """Index of the hidden state that is used; none takes the encoder's own last hidden state."""
 
 
-@EXPERT_FIELDS.register("depth")
+@EXPERT_CONFIGS.register("depth")
 @dataclass(frozen=True, kw_only=True)
-class DepthFields(ExpertFields):
+class DepthConfig(ExpertConfig):
     """A depth estimator of transformers; with a local folder everything is read from its config.json."""
 
     output: str = field(default="map", metadata={"choices": OUTPUTS})
@@ -147,9 +147,9 @@ class DepthFields(ExpertFields):
     """The estimator's config, `model_type` included (`dpt`, `depth_anything`)."""
 
 
-@EXPERT_FIELDS.register("normals_from_depth")
+@EXPERT_CONFIGS.register("normals_from_depth")
 @dataclass(frozen=True, kw_only=True)
-class NormalsFromDepthFields(ExpertFields):
+class NormalsFromDepthConfig(ExpertConfig):
     """Surface normals computed from the map of a depth expert, whose weights are all that it has."""
 
     output: str = field(default="map", metadata={"choices": ("map",)})
@@ -169,22 +169,22 @@ class NormalsFromDepthFields(ExpertFields):
                 f"expert `{self.name}`: `field_of_view` must be between 0 and 180 degrees and `depth_range` above 1; "
                 f"got {self.field_of_view}, {self.depth_range}"
             )
-        own = {key: getattr(self, key) for key in ("name", "image_size", "mean", "std")}
-        parse_expert({**self.depth, **own}, where=f"expert `{self.name}`, `depth`")
+        shared = {key: getattr(self, key) for key in ("name", "image_size", "mean", "std")}
+        parse_expert({**self.depth, **shared}, where=f"expert `{self.name}`, `depth`")
 
 
-@EXPERT_FIELDS.register("normal_bae")
+@EXPERT_CONFIGS.register("normal_bae")
 @dataclass(frozen=True, kw_only=True)
-class NormalBaeFields(ExpertFields):
+class NormalBaeConfig(ExpertConfig):
     """NormalBae's surface normals; `features` are the decoder's at an eighth of the image."""
 
     output: str = field(default="map", metadata={"choices": OUTPUTS})
     image_size: int = 384
 
 
-@EXPERT_FIELDS.register("dexined")
+@EXPERT_CONFIGS.register("dexined")
 @dataclass(frozen=True, kw_only=True)
-class DexiNedFields(ExpertFields):
+class DexiNedConfig(ExpertConfig):
     """DexiNed's edges; `features` are its last block's, at a sixteenth of the image."""
 
     output: str = field(default="map", metadata={"choices": OUTPUTS})
@@ -193,9 +193,9 @@ class DexiNedFields(ExpertFields):
     std: list[float] = field(default_factory=lambda: [1 / 255, 1 / 255, 1 / 255])
 
 
-@EXPERT_FIELDS.register("hed")
+@EXPERT_CONFIGS.register("hed")
 @dataclass(frozen=True, kw_only=True)
-class HEDFields(ExpertFields):
+class HEDConfig(ExpertConfig):
     """HED's edges; `features` are its last stage's, at a sixteenth of the image."""
 
     output: str = field(default="map", metadata={"choices": OUTPUTS})
@@ -203,9 +203,9 @@ class HEDFields(ExpertFields):
     std: list[float] = field(default_factory=lambda: [1 / 255, 1 / 255, 1 / 255])
 
 
-@EXPERT_FIELDS.register("edge_filter")
+@EXPERT_CONFIGS.register("edge_filter")
 @dataclass(frozen=True, kw_only=True)
-class EdgeFilterFields(ExpertFields):
+class EdgeFilterConfig(ExpertConfig):
     """A classical edge filter: nothing is learned, there are no weights."""
 
     has_weights: ClassVar[bool] = False
@@ -226,9 +226,9 @@ class EdgeFilterFields(ExpertFields):
             raise ConfigError(f"expert `{self.name}`: thresholds need 0 < `low` <= `high`; got {self.low}, {self.high}")
 
 
-@EXPERT_FIELDS.register("text_map")
+@EXPERT_CONFIGS.register("text_map")
 @dataclass(frozen=True, kw_only=True)
-class TextMapFields(ExpertFields):
+class TextMapConfig(ExpertConfig):
     """PP-OCR's text detector; `features` are its neck's, at a quarter of the image."""
 
     output: str = field(default="map", metadata={"choices": OUTPUTS})
@@ -237,15 +237,15 @@ class TextMapFields(ExpertFields):
     std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
 
 
-def fields_of(family: str) -> type:
+def expert_config_class(family: str) -> type:
     """The dataclass of a family's architecture fields; installed plugins are looked through for one not known yet.
 
     Raises:
         ValueError: No such family.
     """
-    if family not in EXPERT_FIELDS:
+    if family not in EXPERT_CONFIGS:
         load_plugins()
-    return EXPERT_FIELDS.get(family)
+    return EXPERT_CONFIGS.get(family)
 
 
 @functools.cache
@@ -283,7 +283,7 @@ def parse_expert(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
         if not isinstance(entry.get(key), str):
             raise ConfigError(f"{where}: required key `{key}` of an expert is missing or no string: {dict(entry)}")
     try:
-        schema = fields_of(entry["family"])
+        schema = expert_config_class(entry["family"])
     except ValueError as error:
         raise ConfigError(f"{where}: expert `{entry['name']}`: {error}") from error
     return dataclasses.asdict(parse(schema, entry, where=f"{where}: expert `{entry['name']}`"))
@@ -301,7 +301,7 @@ def complete_fields(entry: Mapping[str, Any], source: str | None, where: str) ->
         ConfigError: As for `parse_expert`.
     """
     entry = dict(entry)
-    if source is not None and isinstance(entry.get("family"), str) and entry["family"] in EXPERT_FIELDS:
+    if source is not None and isinstance(entry.get("family"), str) and entry["family"] in EXPERT_CONFIGS:
         folder = Path(source) if Path(source).is_dir() else Path(source).parent
         if entry["family"] == "open_clip" and (folder / "open_clip_config.json").is_file():
             entry = {**_stated_by_open_clip(storage.load_json(folder / "open_clip_config.json")), **entry}
@@ -317,37 +317,37 @@ def complete_fields(entry: Mapping[str, Any], source: str | None, where: str) ->
 
 def _stated_fields(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The family's fields in a config.json: by their own names, or in the layout of timm's folders on the hub."""
-    known = {item.name for item in dataclasses.fields(EXPERT_FIELDS.get(family))} - {"name", "family"}
-    found = {key: config[key] for key in known if key in config}
+    names = {item.name for item in dataclasses.fields(EXPERT_CONFIGS.get(family))} - {"name", "family"}
+    stated = {key: config[key] for key in names if key in config}
     hub = config.get("pretrained_cfg") or {}
     for key in ("mean", "std"):
-        if key not in found and key in hub:
-            found[key] = list(hub[key])
-    if "image_size" not in found and "input_size" in hub:
-        found["image_size"] = hub["input_size"][-1]
-    return found
+        if key not in stated and key in hub:
+            stated[key] = list(hub[key])
+    if "image_size" not in stated and "input_size" in hub:
+        stated["image_size"] = hub["input_size"][-1]
+    return stated
 
 
 def _stated_by_open_clip(config: Mapping[str, Any]) -> dict[str, Any]:
     """What open_clip's `save_for_hf` writes: the model's configuration and how its images are normalised."""
-    model, seen = config.get("model_cfg", config), config.get("preprocess_cfg") or {}
-    found = {"architecture": {key: model[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in model}}
+    model, preprocess = config.get("model_cfg", config), config.get("preprocess_cfg") or {}
+    stated = {"architecture": {key: model[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in model}}
     size = model.get("vision_cfg", {}).get("image_size")
     if isinstance(size, int):
-        found["image_size"] = size
-    return {**found, **{key: list(seen[key]) for key in ("mean", "std") if key in seen}}
+        stated["image_size"] = size
+    return {**stated, **{key: list(preprocess[key]) for key in ("mean", "std") if key in preprocess}}
 
 
 def _stated_by_transformers(config: Mapping[str, Any], preprocessor: Path) -> dict[str, Any]:
     """A vision encoder's config.json, or the vision part of a larger model's, and how its images are normalised."""
     vision = config.get("vision_config", config)
     beside = ("architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
-    found: dict[str, Any] = {"architecture": {key: value for key, value in vision.items() if key not in beside}}
+    stated: dict[str, Any] = {"architecture": {key: value for key, value in vision.items() if key not in beside}}
     processing = storage.load_json(preprocessor) if preprocessor.is_file() else {}
     size = vision.get("image_size") or (processing.get("size") or {}).get("height")  # a depth estimator's is there
     if isinstance(size, int):
-        found["image_size"] = size
-    for key, stated in (("mean", "image_mean"), ("std", "image_std")):
-        if stated in processing:
-            found[key] = list(processing[stated])
-    return found
+        stated["image_size"] = size
+    for key, stated_key in (("mean", "image_mean"), ("std", "image_std")):
+        if stated_key in processing:
+            stated[key] = list(processing[stated_key])
+    return stated

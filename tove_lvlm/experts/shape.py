@@ -1,4 +1,4 @@
-"""What an expert gives for one square image, by a run without weights on the meta device. Our choice."""
+"""What an expert gives for one square image, by a run without weights on the meta device."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ def measure_shape(family: "type[Expert]", fields: Mapping[str, Any]) -> tuple[in
 @functools.lru_cache(maxsize=256)
 def _measured(family: "type[Expert]", fields_json: str) -> tuple[int, int, int]:
     fields = json.loads(fields_json)
-    size, what = fields["image_size"], f"{family.library}'s `{family.architecture_of(fields)}`"
+    size, network_name = fields["image_size"], f"{family.library}'s `{family.architecture_of(fields)}`"
     expert = None
     try:
         with torch.device("meta"), torch.no_grad():
@@ -40,24 +40,24 @@ def _measured(family: "type[Expert]", fields_json: str) -> tuple[int, int, int]:
     except (ImportError, ConfigError):
         raise
     except Exception as error:  # each library has its own
-        _check_patch(expert, size, what)
+        _check_patch(expert, size, network_name)
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ConfigError(
-            f"expert `{fields['name']}`: {what} cannot give a grid for `image_size` {size}: {reason}"
+            f"expert `{fields['name']}`: {network_name} cannot give a grid for `image_size` {size}: {reason}"
         ) from error
     if len(shape) != 4 or min(shape) < 1:
         raise ConfigError(
-            f"expert `{fields['name']}`: {what} gives {shape} for `image_size` {size}; expected (1, C, h, w) with a "
-            "grid of at least 1 x 1"
+            f"expert `{fields['name']}`: {network_name} gives {shape} for `image_size` {size}; expected (1, C, h, w) "
+            "with a grid of at least 1 x 1"
         )
-    _check_patch(expert, size, what)
+    _check_patch(expert, size, network_name)
     return shape[1:]
 
 
-def _check_patch(expert: "Expert | None", size: int, what: str) -> None:
+def _check_patch(expert: "Expert | None", size: int, network_name: str) -> None:
     if expert is not None and expert.patch_size is not None and size % expert.patch_size:
         lower = max(1, size // expert.patch_size) * expert.patch_size
         raise ConfigError(
             f"expert `{expert.fields['name']}`: `image_size` {size} is not a multiple of the patch size "
-            f"{expert.patch_size} of {what}; nearest: {lower} or {lower + expert.patch_size}"
+            f"{expert.patch_size} of {network_name}; nearest: {lower} or {lower + expert.patch_size}"
         )

@@ -1,8 +1,10 @@
-"""Low-level expert: where text is, by PP-OCRv6's small detector (pp_ocr.py). DESIGN.md section 2.
+"""Low-level expert: where text is, by PP-OCRv6's small detector (pp_ocr.py).
 
 Its weights are an ONNX file in the package rapidocr, read by onnx_weights.py; a saved tower holds them as tensors.
 
 Shapes: B images, C channels, H W sides of the grid.
+
+See docs/design.md, "Experts".
 """
 
 import os
@@ -42,15 +44,15 @@ class TextMap(Expert):
         heat_B3HW = torch.cat([heat_B1HW - step for step in range(3)], dim=1).clamp(0, 1) * 255
         return heat_B3HW.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
-    def load_weights(self, path: str | os.PathLike) -> None:
-        """As `Expert.load_weights`; besides the usual formats the published ONNX graph.
+    def load_pretrained(self, path: str | os.PathLike) -> None:
+        """As `Expert.load_pretrained`; besides the usual formats the published ONNX graph.
 
         Raises:
             ImportError: The package `onnx` is absent.
         """
         files = storage.weight_files(path)
         if files[0].suffix != ".onnx":
-            super().load_weights(path)
+            super().load_pretrained(path)
             return
         layers = [
             (f"network.{name}", layer)

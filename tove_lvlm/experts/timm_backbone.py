@@ -1,6 +1,8 @@
-"""Embedding expert: any timm backbone by name, its patch features or one of its stages. DESIGN.md section 2.
+"""Embedding expert: any timm backbone by name, its patch features or one of its stages.
 
 Shapes: B images, C feature channels, h w their grid, N tokens.
+
+See docs/design.md, "Experts".
 """
 
 import functools
@@ -34,7 +36,7 @@ class TimmBackbone(Expert):
         # What fetches weights (accelerate's offload, ZeRO-3) hooks a module's call, and class token and position table
         # lie in the backbone itself: so it is called, not only its method.
         self.backbone.forward = functools.partial(timm_features, self.backbone, out_index=fields["out_index"])
-        self.note_meta()
+        self.remember_meta_device()
 
     @classmethod
     def entry_of(cls, architecture: str) -> dict[str, Any]:
@@ -67,16 +69,16 @@ def adapted_to(backbone: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict
     Where names or shapes differ, timm's own conversion for the architecture has a go first: it renames what other
     projects have published and resamples position embeddings to another image size.
     """
-    own = {key: tensor.shape for key, tensor in backbone.state_dict().items()}
-    kept = _without_head(tensors, own)
+    shapes = {key: tensor.shape for key, tensor in backbone.state_dict().items()}
+    adapted = _without_head(tensors, shapes)
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
-    if convert is not None and {key: tensor.shape for key, tensor in kept.items()} != own:
-        kept = _without_head(convert(dict(tensors), backbone), own)
-    return kept
+    if convert is not None and {key: tensor.shape for key, tensor in adapted.items()} != shapes:
+        adapted = _without_head(convert(dict(tensors), backbone), shapes)
+    return adapted
 
 
-def _without_head(tensors: Mapping[str, torch.Tensor], own: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {key: tensor for key, tensor in tensors.items() if key in own or not key.startswith(HEAD_KEYS)}
+def _without_head(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {key: tensor for key, tensor in tensors.items() if key in shapes or not key.startswith(HEAD_KEYS)}
 
 
 def _create(fields: Mapping[str, Any]) -> nn.Module:
@@ -102,7 +104,7 @@ def _pretrained_cfg(name: str, where: str) -> Any | None:
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
         raise ConfigError(f"{where}timm has no architecture `{name}`; {nearest(base, timm.list_models())}")
-    tags = [found.partition(".")[2] for found in timm.list_pretrained(f"{base}.*")]
+    tags = [model.partition(".")[2] for model in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in tags:
         raise ConfigError(f"{where}timm's `{base}` has no weights `{tag}`; {nearest(tag, tags)}")
     return timm.get_pretrained_cfg(name)
@@ -120,8 +122,8 @@ def patch_size_of(backbone: nn.Module, image_size: int) -> int | None:
 
     SigLIP's 384 is no multiple of 14: the network was trained so, and leaves the last pixels out.
     """
-    own = (getattr(backbone, "default_cfg", None) or {}).get("input_size")
-    if own is not None and own[-1] == image_size:
+    input_size = (getattr(backbone, "default_cfg", None) or {}).get("input_size")
+    if input_size is not None and input_size[-1] == image_size:
         return None
     patch_embed = getattr(backbone, "patch_embed", None)
     # One with a `grid_size` cuts; the others (PVT's) are convolutions that overlap.

@@ -1,6 +1,8 @@
-"""Embedding expert: a vision encoder of transformers (CLIP, DINOv2, SigLIP, ViT, SAM, ...). DESIGN.md section 2.
+"""Embedding expert: a vision encoder of transformers (CLIP, DINOv2, SigLIP, ViT, SAM, ...).
 
 Shapes: B images, N tokens, D width, C channels of the grid, h w its sides.
+
+See docs/design.md, "Experts".
 """
 
 import inspect
@@ -29,7 +31,7 @@ class TransformersBackbone(Expert):
         if fields["image_size"] != fields["architecture"].get("image_size"):
             self.patch_size = getattr(config, "patch_size", None)
         self._options = _size_options(self.backbone, fields["image_size"])
-        self.note_meta()
+        self.remember_meta_device()
 
     @classmethod
     def architecture_of(cls, fields: Mapping[str, Any]) -> str:
@@ -49,17 +51,23 @@ class TransformersBackbone(Expert):
         A tensor under that name which the encoder does not know is not left out: it is reported. transformers itself
         renames what earlier versions of it have saved.
         """
-        own = self.backbone.state_dict()
+        state = self.backbone.state_dict()
         unused = ("position_ids", "pooler.dense.weight", "pooler.dense.bias")
         tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith(unused)}
-        first = next(iter(own))
+        first = next(iter(state))
         prefixes = {key.removesuffix(first) for key in tensors if key.endswith(first)}
-        prefix = "" if "" in prefixes or not prefixes else min(prefixes, key=lambda found: ("text" in found, found))
+        prefix = (
+            ""
+            if "" in prefixes or not prefixes
+            else min(prefixes, key=lambda candidate: ("text" in candidate, candidate))
+        )
         tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-        if tensors.keys() != own.keys():
+        if tensors.keys() != state.keys():
             tensors = renamed(self.backbone, tensors)
         if self.backbone.config.model_type == "sam_vision_model":
-            tensors = {key: _resampled(tensor, own[key]) if key in own else tensor for key, tensor in tensors.items()}
+            tensors = {
+                key: _resampled(tensor, state[key]) if key in state else tensor for key, tensor in tensors.items()
+            }
         return {f"backbone.{key}": tensor for key, tensor in tensors.items()}
 
 
@@ -76,17 +84,17 @@ def renamed(backbone: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, 
     missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]  # taken out of the backbone
     if missing or report["unexpected_keys"] or report["mismatched_keys"]:
         return tensors
-    own = backbone.state_dict().keys()
-    return {key: tensor for key, tensor in loaded.state_dict().items() if key in own}
+    expected = backbone.state_dict().keys()
+    return {key: tensor for key, tensor in loaded.state_dict().items() if key in expected}
 
 
 def _create(fields: Mapping[str, Any]) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
-    known = dict(fields["architecture"])
-    kind = known.pop("model_type", None)
+    architecture = dict(fields["architecture"])
+    kind = architecture.pop("model_type", None)
     try:
-        config = AutoConfig.for_model(kind, **known)
+        config = AutoConfig.for_model(kind, **architecture)
     except ValueError as error:
         raise ConfigError(
             f"expert `{fields['name']}`: transformers has no model type `{kind}`; give the `model_type` of a vision "
@@ -103,20 +111,20 @@ def _create(fields: Mapping[str, Any]) -> nn.Module:
 def _size_options(backbone: nn.Module, image_size: int) -> dict[str, Any]:
     """What tells an encoder to resample its positions, where the image is not of its own size."""
     takes = "interpolate_pos_encoding" in inspect.signature(backbone.forward).parameters
-    own = getattr(backbone.config, "image_size", image_size)
-    return {"interpolate_pos_encoding": True} if takes and own != image_size else {}
+    native_size = getattr(backbone.config, "image_size", image_size)
+    return {"interpolate_pos_encoding": True} if takes and native_size != image_size else {}
 
 
-def _resampled(tensor: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+def _resampled(tensor: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """SAM's positions for another image: its grid (1, h, w, D) bicubic, its relative ones (L, D) as SAM's own code."""
-    if tensor.shape == own.shape or tensor.shape[-1] != own.shape[-1]:
+    if tensor.shape == target.shape or tensor.shape[-1] != target.shape[-1]:
         return tensor
-    if tensor.ndim == 4 and own.ndim == 4:
+    if tensor.ndim == 4 and target.ndim == 4:
         grid_1Dhw = tensor.float().permute(0, 3, 1, 2)
-        grid_1Dhw = F.interpolate(grid_1Dhw, size=tuple(own.shape[1:3]), mode="bicubic", antialias=True)
+        grid_1Dhw = F.interpolate(grid_1Dhw, size=tuple(target.shape[1:3]), mode="bicubic", antialias=True)
         return grid_1Dhw.permute(0, 2, 3, 1).to(tensor.dtype)
-    if tensor.ndim == 2 and own.ndim == 2:
-        return F.interpolate(tensor.float().T[None], size=len(own), mode="linear")[0].T.to(tensor.dtype)
+    if tensor.ndim == 2 and target.ndim == 2:
+        return F.interpolate(tensor.float().T[None], size=len(target), mode="linear")[0].T.to(tensor.dtype)
     return tensor
 
 

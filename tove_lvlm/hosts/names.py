@@ -1,4 +1,4 @@
-"""How a host's config names our tower: `tove:PATH`, or plain `tove` with PATH in the environment. Our choice.
+"""How a host's config names our tower: `tove:PATH`, or plain `tove` with PATH in the environment.
 
 One string is all that survives a host's own config saving and loading, so PATH travels inside it.
 """
@@ -31,23 +31,23 @@ def tower_path(name: str, key: str, *folders: str | os.PathLike) -> Path:
     Raises:
         UserError: No PATH, nothing is there, or the folder is not a saved tower.
     """
-    given = os.environ.get(TOWER_VARIABLE, "") if name == NAME else name.removeprefix(_PREFIX)
-    if not given:
+    source = os.environ.get(TOWER_VARIABLE, "") if name == NAME else name.removeprefix(_PREFIX)
+    if not source:
         raise UserError(
             f"`{key}: {name}` does not say which tower: write `{key}: tove:PATH` with a tower's YAML or the folder of "
             f"a saved tower, or set the environment variable {TOWER_VARIABLE} to it"
         )
-    beside = [Path(folder) / given for folder in folders if not Path(given).is_absolute()]
+    beside = [Path(folder) / source for folder in folders if not Path(source).is_absolute()]
     try:
-        path = Path(resolve_source(next((str(place) for place in beside if place.exists()), given)))
+        path = Path(resolve_source(next((str(candidate) for candidate in beside if candidate.exists()), source)))
     except storage.MissingWeightsError as error:
         raise UserError(f"`{key}: {name}`: {error}") from error
     if path.is_dir():
         _check_folder(path, f"`{key}: {name}`")
     elif not path.is_file():
         raise UserError(
-            f"`{key}: {name}`: there is no file or folder `{given}` (looked at {path.absolute()}); give a tower's YAML "
-            "or a saved tower's folder"
+            f"`{key}: {name}`: there is no file or folder `{source}` (looked at {path.absolute()}); give a tower's "
+            "YAML or a saved tower's folder"
         )
     return path
 
@@ -56,9 +56,9 @@ def _check_folder(path: Path, where: str) -> None:
     file = path / "config.json"
     if not file.is_file():
         raise UserError(f"{where}: folder `{path}` has no config.json, so it is not a saved tower")
-    found = storage.load_json(file).get("model_type")
-    if found != "tove_vision":
+    model_type = storage.load_json(file).get("model_type")
+    if model_type != "tove_vision":
         raise UserError(
-            f"{where}: {file} says `model_type: {found}`, expected `tove_vision`: this is not a saved tower "
+            f"{where}: {file} says `model_type: {model_type}`, expected `tove_vision`: this is not a saved tower "
             "(one is written by `tower.save_pretrained(folder)`)"
         )

@@ -1,4 +1,4 @@
-r"""VLMEvalKit as host: a ToVE checkpoint among its models, without a change to its files. EVAL.md section 3.2.
+r"""VLMEvalKit as host: a ToVE checkpoint among its models, without a change to its files.
 
     python -m tove_lvlm.hosts.vlmevalkit --root VLMEvalKit --model FOLDER --name ToVE-Vicuna-7B -- \
         --data POPE VSR-zeroshot --judge exact_matching --work-dir outputs/vlmevalkit
@@ -6,6 +6,8 @@ r"""VLMEvalKit as host: a ToVE checkpoint among its models, without a change to 
 runs VLMEvalKit's own `run.py` with what follows `--`, and `--model NAME` added where neither `--model` nor `--config`
 stands there. A `--config` JSON names the class: {"model": {"any name": {"class": "ToVEVLM", "model_path": "FOLDER"}}}.
 Several processes: `torchrun --nproc-per-node 8 -m tove_lvlm.hosts.vlmevalkit ...`.
+
+See docs/hosts.md, "VLMEvalKit".
 """
 
 import argparse
@@ -142,10 +144,10 @@ def register(name: str, model_path: str | Path, **options: Any) -> None:
         ConfigError: VLMEvalKit has a model of that name.
         UserError: VLMEvalKit cannot be imported.
     """
-    known = _vlmeval("vlmeval.config").supported_VLM
-    if name in known and getattr(known[name], "func", None) is not ToVEVLM:
+    supported = _vlmeval("vlmeval.config").supported_VLM
+    if name in supported and getattr(supported[name], "func", None) is not ToVEVLM:
         raise ConfigError(f"VLMEvalKit has a model `{name}` of its own; choose another name")
-    known[name] = partial(ToVEVLM, model_path=str(model_path), **options)
+    supported[name] = partial(ToVEVLM, model_path=str(model_path), **options)
     setattr(_vlmeval("vlmeval.vlm"), CLASS, ToVEVLM)
 
 

@@ -1,1 +1,4 @@
-"""LLaVA models with our tower: assembly, LoRA, light and merged folders, chat. DESIGN.md section 3, floor 4."""
+"""LLaVA models with our tower: assembly, LoRA, light and merged folders, chat.
+
+See docs/design.md, "LVLM checkpoints".
+"""

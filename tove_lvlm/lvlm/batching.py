@@ -1,4 +1,4 @@
-"""Questions in batches: sorted by length, padded on the left, answered as each would be alone. Our choice.
+"""Questions in batches: sorted by length, padded on the left, answered as each would be alone.
 
 The prompt is tokenised by the code that tokenises training conversations, so that a question looks as it did there.
 Left padding lets every answer of a batch start at the same column; padded places are masked, and positions count from
@@ -24,7 +24,7 @@ _REMEMBERED = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoding:
+class DecodingConfig:
     """How an answer is chosen; the default is greedy."""
 
     max_new_tokens: int = 64
@@ -77,7 +77,7 @@ class PixelReader:
         self._processor = image_processor
         self._aspect_ratio = aspect_ratio
         self._apply_exif = apply_exif
-        self._seen: dict[str, torch.Tensor] = {}
+        self._cache: dict[str, torch.Tensor] = {}
 
     def __call__(self, image: Picture) -> torch.Tensor:
         """(3, H, W) float tensor.
@@ -88,13 +88,13 @@ class PixelReader:
         if isinstance(image, Image.Image):
             return to_pixels(image.convert("RGB"), self._processor, self._aspect_ratio)
         key = str(image)
-        found = self._seen.get(key)
-        if found is None:
-            found = to_pixels(read_image(image, apply_exif=self._apply_exif), self._processor, self._aspect_ratio)
-            if len(self._seen) >= _REMEMBERED:
-                self._seen.clear()
-            self._seen[key] = found
-        return found
+        pixels = self._cache.get(key)
+        if pixels is None:
+            pixels = to_pixels(read_image(image, apply_exif=self._apply_exif), self._processor, self._aspect_ratio)
+            if len(self._cache) >= _REMEMBERED:
+                self._cache.clear()
+            self._cache[key] = pixels
+        return pixels
 
 
 def encode_question(processor, model: nn.Module, question: str, has_image: bool) -> list[int]:
@@ -130,7 +130,7 @@ def generate_batch(
     processor,
     rows: Sequence[Sequence[int]],
     pixels: Sequence[torch.Tensor],
-    decoding: Decoding,
+    decoding: DecodingConfig,
 ) -> list[str]:
     """The texts that follow some prompts.
 

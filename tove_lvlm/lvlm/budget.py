@@ -1,4 +1,4 @@
-"""What a model will cost, read off its real sizes on the meta device: parameters, FLOPs, memory. Our choice.
+"""What a model will cost, read off its real sizes on the meta device: parameters, FLOPs, memory.
 
 Nothing is allocated and no weight is read. Memory is that of the model states (weights, gradients, optimizer), by
 DeepSpeed's own estimators for what is trained, plus the frozen weights in bf16; activations come on top and depend on
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..cost import count, moved, tower_parts
+from ..cost import count, totals_by_module, tower_parts
 from ..registry import require
 
 GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -74,7 +74,11 @@ def image_flops(core: nn.Module) -> tuple[dict[nn.Module, int], int]:
     watched = (dict(tower_parts(tower)) | {"projector": projector}).values()
     pixels_B3HW = torch.zeros(1, 3, config.image_size, config.image_size, device="meta", dtype=core.dtype)
     # FlopCounterMode names modules by class path; reading its running total around each part is exact and simpler.
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, moved(watched, counter.get_total_flops) as flops:
+    with (
+        torch.no_grad(),
+        FlopCounterMode(display=False) as counter,
+        totals_by_module(watched, counter.get_total_flops) as flops,
+    ):
         features = core.model.get_image_features(pixel_values=pixels_B3HW).pooler_output
     return flops, features[0].shape[0]
 
@@ -90,7 +94,7 @@ def memory(model: nn.Module, num_gpus: Iterable[int] = GPU_COUNTS, gpus_per_node
     Raises:
         ImportError: DeepSpeed is absent.
     """
-    with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed speaks when it is imported; stdout may be somebody's JSON
+    with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed prints when it is imported; stdout may be somebody's JSON
         zero2 = require("deepspeed.runtime.zero.stage_1_and_2", extra="train").estimate_zero2_model_states_mem_needs
         zero3 = require("deepspeed.runtime.zero.stage3", extra="train").estimate_zero3_model_states_mem_needs
     trainable, frozen = count(model)

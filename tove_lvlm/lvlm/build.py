@@ -2,7 +2,7 @@
 
 Nothing is initialised twice and no second copy is held: the language model and the tower are loaded by their own code,
 the LLaVA shell is built on the meta device and the loaded modules are put in. Works under ZeRO-3, where the language
-model is partitioned while it loads (DESIGN.md section 5, HOSTS.md 3.5). Our choice.
+model is partitioned while it loads (docs/design.md, "Training").
 """
 
 import logging
@@ -157,9 +157,9 @@ def assemble(llm: nn.Module, vision: Vision, tokenizer, dtype: torch.dtype) -> L
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.config.dtype = dtype
-    left = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
-    if left:
-        raise RuntimeError(f"assembly left tensors on the meta device: {left[:5]}")
+    on_meta = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    if on_meta:
+        raise RuntimeError(f"assembly left tensors on the meta device: {on_meta[:5]}")
     model.requires_grad_(False)
     return model
 
@@ -198,12 +198,12 @@ def without_zero3_init() -> Iterator[None]:
     """
     from transformers.integrations import deepspeed as integration
 
-    held = integration._hf_deepspeed_config_weak_ref
+    zero3_config = integration._hf_deepspeed_config_weak_ref
     integration._hf_deepspeed_config_weak_ref = None
     try:
         yield
     finally:
-        integration._hf_deepspeed_config_weak_ref = held
+        integration._hf_deepspeed_config_weak_ref = zero3_config
 
 
 def tove_vision(tower: nn.Module) -> Vision:

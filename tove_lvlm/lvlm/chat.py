@@ -1,4 +1,4 @@
-"""Ask a trained model: greedy answers to LLaVA's v1 prompt, one by one or in batches. Our choice."""
+"""Ask a trained model: greedy answers to LLaVA's v1 prompt, one by one or in batches."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 from ..data.images import read_image
-from .batching import Decoding, Picture, PixelReader, encode_question, generate_batch, length_sorted
+from .batching import DecodingConfig, Picture, PixelReader, encode_question, generate_batch, length_sorted
 from .loading import load_model
 
 
@@ -20,7 +20,7 @@ def answer(
     batch_size: int = 16,
     max_new_tokens: int = 64,
     image_aspect_ratio: str = "pad",
-    decoding: Decoding | None = None,
+    decoding: DecodingConfig | None = None,
 ) -> list[str]:
     """Answer each question about its image, until `</s>`.
 
@@ -43,7 +43,7 @@ def answer(
     model.eval()
     rows = [encode_question(processor, model, q, image is not None) for q, image in zip(questions, images, strict=True)]
     pixels_of = PixelReader(processor.image_processor, image_aspect_ratio, apply_exif=True)
-    decoding = decoding or Decoding(max_new_tokens=max_new_tokens)
+    decoding = decoding or DecodingConfig(max_new_tokens=max_new_tokens)
     answers = [""] * len(rows)
     for chunk in length_sorted([len(row) for row in rows], batch_size):
         pixels = [pixels_of(images[i]) for i in chunk if images[i] is not None]

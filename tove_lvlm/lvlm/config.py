@@ -5,11 +5,9 @@ Light on purpose: a mistake in a YAML must show before torch is imported.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from ..config import ConfigError
-
-PROJECTORS = ("mlp2x_gelu",)
+from ..config import ConfigError, Deprecated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,10 +29,10 @@ class ModelConfig:
     """Hub id or folder of the CLIP for `vision_tower: clip`; none takes the tower YAML's."""
     mm_vision_select_layer: int = -2
     """CLIP layer whose patch tokens are used with a plain CLIP; a ToVE tower has its own `select_layer`."""
-    mm_projector_type: str = dataclasses.field(default="mlp2x_gelu", metadata={"choices": PROJECTORS})
-    """Projector between tower and language model."""
     pretrain_mm_mlp_adapter: str | None = None
     """Folder written by stage 1, whose projector and `tove_fusion` are the start."""
+
+    DEPRECATED: ClassVar = {"mm_projector_type": Deprecated(only="mlp2x_gelu")}
 
     def __post_init__(self):
         if not self.llm:
@@ -53,7 +51,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LoraOptions:
+class LoraConfig:
     """The `lora` block: peft's LoRA on the language model's linear layers."""
 
     lora_enable: bool = False
@@ -61,7 +59,8 @@ class LoraOptions:
     lora_r: int = 64
     lora_alpha: int = 16
     lora_dropout: float = 0.05
-    lora_bias: str = dataclasses.field(default="none", metadata={"choices": ("none",)})
+
+    DEPRECATED: ClassVar = {"lora_bias": Deprecated(only="none")}
 
     def __post_init__(self):
         if self.lora_r < 1:

@@ -1,6 +1,8 @@
-"""Read and write parameters that ZeRO-3 may have partitioned, the same way with and without DeepSpeed. HOSTS.md 3.5.
+"""Read and write parameters that ZeRO-3 may have partitioned, the same way with and without DeepSpeed.
 
 Under ZeRO-3 a parameter's own shape is [0]; it must be gathered by all ranks together before it is read or written.
+
+See docs/design.md, "Training".
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Give a trained LLaVA model with a plain CLIP a ToVE tower around that very CLIP. Our choice.
+"""Give a trained LLaVA model with a plain CLIP a ToVE tower around that very CLIP.
 
 The fusion starts at zero, so that the first logits are the old ones bit for bit, and then only `tove_fusion` needs
 training. The model is copied shard by shard; the language model is never built.
@@ -97,8 +97,8 @@ def graft(checkpoint: str | Path, tower: str | Path, output: str | Path, options
         for pattern in _KEPT_FILES:
             for file in source.glob(pattern):
                 shutil.copyfile(file, writing / file.name)
-        known = load_json(source / MODEL_FILE) if (source / MODEL_FILE).is_file() else {}
-        ratio = known.get("image_aspect_ratio", "pad")
+        model_info = load_json(source / MODEL_FILE) if (source / MODEL_FILE).is_file() else {}
+        ratio = model_info.get("image_aspect_ratio", "pad")
         save_json(writing / MODEL_FILE, {"image_aspect_ratio": ratio, "sources": built.sources})
     frozen = [*built.experts.parameters()]
     trainable = sum(p.numel() for p in built.tove_fusion.parameters())
@@ -144,11 +144,11 @@ def _settings(
             f"`vision_feature_layer` is {config.vision_feature_layer}; a tower stands in for the patch tokens of one "
             "layer (`default`, one number)"
         )
-    wanted = tower_config_from_yaml(tower, options).clip_config
-    own = ToVEVisionConfig(clip_config=config.vision_config.to_dict()).clip_config
-    other = [f"{key} {own[key]} (the YAML's: {wanted[key]})" for key in own if own[key] != wanted[key]]
-    if other:
-        raise UserError(f"the CLIP of `{source}` is not that of `{tower}`: {', '.join(other)}")
+    expected = tower_config_from_yaml(tower, options).clip_config
+    actual = ToVEVisionConfig(clip_config=config.vision_config.to_dict()).clip_config
+    differing = [f"{key} {actual[key]} (the YAML's: {expected[key]})" for key in actual if actual[key] != expected[key]]
+    if differing:
+        raise UserError(f"the CLIP of `{source}` is not that of `{tower}`: {', '.join(differing)}")
     return [
         f"clip.select_layer={config.vision_feature_layer}",
         f"clip.image_mean={list(image_processor.image_mean)}",
@@ -166,11 +166,11 @@ def _new_config(config: LlavaConfig, tower: ToVEVisionModel) -> LlavaConfig:
     return config
 
 
-def _image_processor(known: Any, config: ToVEVisionConfig) -> ToVEImageProcessor:
+def _image_processor(saved: Any, config: ToVEVisionConfig) -> ToVEImageProcessor:
     """The checkpoint's own settings, but for the size where the tower takes more pixels than its CLIP."""
-    own = ToVEImageProcessor.for_tower(config).to_dict()
-    sizes = {key: own[key] for key in ("size", "crop_size")} if config.input_size else {}
-    return ToVEImageProcessor.from_dict({**known.to_dict(), **sizes})
+    fields = ToVEImageProcessor.for_tower(config).to_dict()
+    sizes = {key: fields[key] for key in ("size", "crop_size")} if config.input_size else {}
+    return ToVEImageProcessor.from_dict({**saved.to_dict(), **sizes})
 
 
 # ---- tensors ----
@@ -204,8 +204,8 @@ def _save_clip(source: Path, config: LlavaConfig, folder: Path) -> tuple[Path, t
     for file in weight_files(source):
         with _opened(file) as (keys, read):
             for key in keys:
-                if (found := _split(key)) is not None:
-                    tensors[found[1].removeprefix(_WRAPPER)] = read(key)
+                if (split := _split(key)) is not None:
+                    tensors[split[1].removeprefix(_WRAPPER)] = read(key)
     if not tensors:
         raise WeightsError(f"weights in `{source}` hold no tensor of the vision tower (`{_TOWER}*`)")
     dtypes = sorted({str(tensor.dtype) for tensor in tensors.values() if tensor.is_floating_point()})
@@ -219,31 +219,31 @@ def _save_clip(source: Path, config: LlavaConfig, folder: Path) -> tuple[Path, t
 def _write_weights(source: Path, folder: Path, tower: ToVEVisionModel) -> None:
     """The checkpoint's files with CLIP's tensors under their new names, and a last one with what the tower adds."""
     files = weight_files(source)
-    places = [
+    targets = [
         folder / f"model-{number + 1:05d}-of-{len(files) + 1:05d}.safetensors" for number in range(len(files) + 1)
     ]
     weight_map: dict[str, str] = {}
     prefix = _TOWER
-    for file, place in zip(files, places, strict=False):
+    for file, target in zip(files, targets, strict=False):
         with _opened(file) as (keys, read):
             names = {key: _renamed(key) for key in keys if not (_split(key) and key.endswith(_COMPUTED))}
-            prefix = next((found[0] for key in keys if (found := _split(key)) is not None), prefix)
+            prefix = next((split[0] for key in keys if (split := _split(key)) is not None), prefix)
             if file.suffix == ".safetensors" and list(names) == list(names.values()) == keys:
-                shutil.copyfile(file, place)
+                shutil.copyfile(file, target)
             else:
-                with atomic_file(place) as temporary:
+                with atomic_file(target) as temporary:
                     save_file({new: read(key).contiguous() for key, new in names.items()}, temporary, {"format": "pt"})
-        weight_map |= dict.fromkeys(names.values(), place.name)
+        weight_map |= dict.fromkeys(names.values(), target.name)
     added = {f"{prefix}{key}": tensor for key, tensor in tower.state_dict().items() if not key.startswith("clip.")}
-    save_tensors(places[-1], added)
-    weight_map |= dict.fromkeys(added, places[-1].name)
-    index = {"metadata": {"total_size": sum(map(_data_bytes, places))}, "weight_map": weight_map}
+    save_tensors(targets[-1], added)
+    weight_map |= dict.fromkeys(added, targets[-1].name)
+    index = {"metadata": {"total_size": sum(map(_data_bytes, targets))}, "weight_map": weight_map}
     save_json(folder / "model.safetensors.index.json", index)
 
 
 def _renamed(key: str) -> str:
-    found = _split(key)
-    return key if found is None else f"{found[0]}clip.{found[1].removeprefix(_WRAPPER)}"
+    split = _split(key)
+    return key if split is None else f"{split[0]}clip.{split[1].removeprefix(_WRAPPER)}"
 
 
 def _data_bytes(file: Path) -> int:

@@ -1,4 +1,4 @@
-"""Stage 1's result: a light folder with the projector, `tove_fusion` and references to everything frozen. Our choice.
+"""Stage 1's result: a light folder with the projector, `tove_fusion` and references to everything frozen.
 
 `projector.safetensors` holds `multi_modal_projector.*` and, with a ToVE tower, `vision_tower.tove_fusion.*`, named as
 in the saved LLaVA model.
@@ -63,7 +63,7 @@ def save_light(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.M
     save_tensors(folder / PROJECTOR_FILE, tensors, metadata={"format": "pt"})  # last: its presence means finished
 
 
-def about_model(block: Mapping[str, Any], model: nn.Module, image_aspect_ratio: str) -> dict[str, Any]:
+def make_model_info(block: Mapping[str, Any], model: nn.Module, image_aspect_ratio: str) -> dict[str, Any]:
     """What MODEL_FILE holds: all that loading must know of the run.
 
     Args:
@@ -74,25 +74,25 @@ def about_model(block: Mapping[str, Any], model: nn.Module, image_aspect_ratio: 
     return {"model": dict(block), "image_aspect_ratio": image_aspect_ratio, "tower": _tower_arithmetic(model)}
 
 
-def check_tower(model: nn.Module, about: Mapping[str, Any], where: str | Path) -> None:
+def check_tower(model: nn.Module, model_info: Mapping[str, Any], where: str | Path) -> None:
     """Make sure that the tower still computes as it did in training: a YAML may have been changed since.
 
     Args:
         model: As it has been built.
-        about: Content of MODEL_FILE.
+        model_info: Content of MODEL_FILE.
         where: Named in the message.
 
     Raises:
         ConfigError: A setting differs; names it with both values.
     """
-    now = _tower_arithmetic(model)
-    if now is None:
+    current = _tower_arithmetic(model)
+    if current is None:
         return
     # Before this was written down, transfers had no scale.
-    for key, then in (about.get("tower") or {"transfer_scale": None}).items():
-        if now[key] != then:
+    for key, then in (model_info.get("tower") or {"transfer_scale": None}).items():
+        if current[key] != then:
             raise ConfigError(
-                f"{where}: the tower was trained with `{key}` {then}, and its YAML or folder now says {now[key]}; "
+                f"{where}: the tower was trained with `{key}` {then}, and its YAML or folder now says {current[key]}; "
                 "restore the old one, or load the merged model, which holds its own settings"
             )
 
@@ -114,14 +114,14 @@ def load_light(model: nn.Module, folder: str | Path) -> None:
     """
     path = Path(folder) / PROJECTOR_FILE
     tensors = load_tensors(path)
-    about = Path(folder) / MODEL_FILE
-    if about.is_file():
-        check_tower(model, load_json(about), about)
+    info_file = Path(folder) / MODEL_FILE
+    if info_file.is_file():
+        check_tower(model, load_json(info_file), info_file)
     parts = adapter_parts(model)
     for prefix, part in parts.items():
-        own = {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+        part_tensors = {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
         try:
-            assign(part, own, where=f"{path}: {prefix}")
+            assign(part, part_tensors, where=f"{path}: {prefix}")
         except ValueError as error:
             raise ConfigError(f"`model.pretrain_mm_mlp_adapter`: {error}") from error
     foreign = [key for key in tensors if not key.startswith(tuple(f"{prefix}." for prefix in parts))]

@@ -1,9 +1,11 @@
-"""How likely a model finds each of some answers: the form of benchmarks that rank answers. EVAL.md section 2.5.
+"""How likely a model finds each of some answers: the form of benchmarks that rank answers.
 
 An answer's log-likelihood is the sum over its tokens and the `</s>` that ends it, after LLaVA's v1 prompt: the log of
 the probability that the model answers exactly this. As each ends with `</s>`, these are probabilities of different
 outcomes of one draw, and nothing is divided by the length. Shapes: R rows (question times answer), T tokens, K the last
 columns, V vocabulary.
+
+See docs/evaluation.md, "VSR".
 """
 
 from collections.abc import Sequence
@@ -28,7 +30,7 @@ def encode_answer(
     return ids, expand_image_tokens(encoded.labels, encoded.input_ids, IGNORE_INDEX, count)
 
 
-class Weighed(NamedTuple):
+class ScoredChoice(NamedTuple):
     """What a model thinks of one answer."""
 
     log_likelihood: float
@@ -55,18 +57,18 @@ def log_likelihoods(
     Returns:
         For each question one float for each of its answers; those of batch size 1 up to rounding.
     """
-    weighed = weigh(model, processor, questions, answers, pixels)
-    return [[one.log_likelihood for one in choices] for choices in weighed]
+    scored = score_choices(model, processor, questions, answers, pixels)
+    return [[choice.log_likelihood for choice in choices] for choices in scored]
 
 
 @torch.inference_mode()
-def weigh(
+def score_choices(
     model: nn.Module,
     processor,
     questions: Sequence[str],
     answers: Sequence[Sequence[str]],
     pixels: Sequence[torch.Tensor | None],
-) -> list[list[Weighed]]:
+) -> list[list[ScoredChoice]]:
     """As `log_likelihoods`, with whether greedy decoding would give the answer."""
     rows, repeated = [], []
     for question, choices, pixels_3HW in zip(questions, answers, pixels, strict=True):
@@ -81,10 +83,10 @@ def weigh(
     position_RT = (mask_RT.cumsum(1) - 1).clamp(min=0).to(model.device)
     logits_RKV = model(**inputs, position_ids=position_RT, logits_to_keep=num + 1, use_cache=False).logits
     labels_RK = labels_RT[:, -num:].to(model.device)
-    told_RK = labels_RK != IGNORE_INDEX
+    labelled_RK = labels_RK != IGNORE_INDEX
     log_p_RKV = logits_RKV[:, :-1].float().log_softmax(-1)
-    log_p_RK = log_p_RKV.gather(-1, labels_RK.where(told_RK, 0)[..., None])[..., 0]
-    sums_R = log_p_RK.where(told_RK, 0.0).sum(1)
-    greedy_R = ((log_p_RKV.argmax(-1) == labels_RK) | ~told_RK).all(1)
-    weighed = map(Weighed, sums_R.tolist(), greedy_R.tolist())
-    return [[next(weighed) for _ in choices] for choices in answers]
+    log_p_RK = log_p_RKV.gather(-1, labels_RK.where(labelled_RK, 0)[..., None])[..., 0]
+    sums_R = log_p_RK.where(labelled_RK, 0.0).sum(1)
+    greedy_R = ((log_p_RKV.argmax(-1) == labels_RK) | ~labelled_RK).all(1)
+    scored = map(ScoredChoice, sums_R.tolist(), greedy_R.tolist())
+    return [[next(scored) for _ in choices] for choices in answers]

@@ -1,4 +1,4 @@
-"""Open what our scripts wrote: a merged model, an adapter, stage 1's folder, or a tower alone. Our choice."""
+"""Open what our scripts wrote: a merged model, an adapter, stage 1's folder, or a tower alone."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TOWER, MERGED, ADAPTER, STAGE1 = "tower", "merged", "adapter", "stage1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
+class LoadedCheckpoint:
     """A checkpoint in memory, on the CPU and in eval mode."""
 
     kind: str
@@ -47,7 +47,7 @@ class Loaded:
         return getattr(self.processor, "image_processor", self.processor)
 
 
-def open_checkpoint(folder: str | Path) -> Loaded:
+def open_checkpoint(folder: str | Path) -> LoadedCheckpoint:
     """Load anything that this package's scripts wrote.
 
     Args:
@@ -63,7 +63,7 @@ def open_checkpoint(folder: str | Path) -> Loaded:
 
         tower = build_tower(folder).eval()
         processor = ToVEImageProcessor.for_tower(tower.config)
-        return Loaded(kind=TOWER, folder=folder, model=tower, processor=processor, image_aspect_ratio="pad")
+        return LoadedCheckpoint(kind=TOWER, folder=folder, model=tower, processor=processor, image_aspect_ratio="pad")
     return _load_stage1(folder) if kind == STAGE1 else load_model(folder)
 
 
@@ -95,7 +95,7 @@ def open_tower(source: str | Path) -> "ToVEVisionModel":
     return build_tower(source)
 
 
-def load_model(folder: str | Path) -> Loaded:
+def load_model(folder: str | Path) -> LoadedCheckpoint:
     """Load a model that can answer: a merged folder or an adapter.
 
     Raises:
@@ -108,7 +108,7 @@ def load_model(folder: str | Path) -> Loaded:
         return _load_adapter(folder)
     model, processor = load_whole(folder)
     ratio = _model_file(folder).get("image_aspect_ratio", "pad")
-    return Loaded(kind=MERGED, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
+    return LoadedCheckpoint(kind=MERGED, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
 
 
 def _locate_model(folder: Path) -> tuple[str, Path]:
@@ -127,7 +127,7 @@ def _locate_model(folder: Path) -> tuple[str, Path]:
     return ADAPTER, folder
 
 
-def _load_adapter(folder: Path) -> Loaded:
+def _load_adapter(folder: Path) -> LoadedCheckpoint:
     from .build import build_lvlm
 
     peft = require("peft", extra="train")
@@ -137,7 +137,7 @@ def _load_adapter(folder: Path) -> Loaded:
     check_tower(model, _model_file(folder), folder / MODEL_FILE)
     _check_adapter(model, folder)
     model = peft.PeftModel.from_pretrained(model, folder).merge_and_unload().eval()
-    return Loaded(kind=ADAPTER, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
+    return LoadedCheckpoint(kind=ADAPTER, folder=folder, model=model, processor=processor, image_aspect_ratio=ratio)
 
 
 def _check_adapter(model: nn.Module, folder: Path) -> None:
@@ -153,28 +153,30 @@ def _check_adapter(model: nn.Module, folder: Path) -> None:
         raise WeightsError(f"{file} does not fit the model that its {MODEL_FILE} names: {'; '.join(problems)}")
 
 
-def _load_stage1(folder: Path) -> Loaded:
+def _load_stage1(folder: Path) -> LoadedCheckpoint:
     from .build import build_lvlm
 
     config, ratio = _model_block(folder, pretrain_mm_mlp_adapter=str(folder))
     model, processor = build_lvlm(config)
-    return Loaded(kind=STAGE1, folder=folder, model=model.eval(), processor=processor, image_aspect_ratio=ratio)
+    return LoadedCheckpoint(
+        kind=STAGE1, folder=folder, model=model.eval(), processor=processor, image_aspect_ratio=ratio
+    )
 
 
 def _is_stage1(folder: Path) -> bool:
-    whole = any(folder.glob("model*.safetensors")) or (folder / "adapter").is_dir()
-    return (folder / PROJECTOR_FILE).is_file() and not whole
+    has_weights = any(folder.glob("model*.safetensors")) or (folder / "adapter").is_dir()
+    return (folder / PROJECTOR_FILE).is_file() and not has_weights
 
 
 def _model_block(folder: Path, **changes) -> tuple[Any, str]:
     """(ModelConfig, image_aspect_ratio) from a folder's MODEL_FILE."""
     from .config import ModelConfig
 
-    known = _model_file(folder)
-    if "model" not in known:
+    model_info = _model_file(folder)
+    if "model" not in model_info:
         raise UserError(f"folder `{folder}` has no {MODEL_FILE}, which says what it belongs to")
-    config = parse(ModelConfig, known["model"] | changes, where=str(folder / MODEL_FILE))
-    return config, known.get("image_aspect_ratio", "pad")
+    config = parse(ModelConfig, model_info["model"] | changes, where=str(folder / MODEL_FILE), warn=False)
+    return config, model_info.get("image_aspect_ratio", "pad")
 
 
 def _existing(folder: str | Path) -> Path:

@@ -1,8 +1,10 @@
-"""LoRA on the language model only, peft's adapter folder, and merging. DESIGN.md section 5, HOSTS.md 3.6.
+"""LoRA on the language model only, peft's adapter folder, and merging.
 
 The target is a regular expression over full module names, so that it cannot leak into the tower. Projector and
 `tove_fusion` are trained in place beside the adapter (peft would copy them, and a copy escapes ZeRO and the tower's own
 contracts) and are written as its `modules_to_save`, which is what peft reads back.
+
+See docs/design.md, "LVLM checkpoints".
 """
 
 import copy
@@ -14,14 +16,14 @@ from torch import nn
 
 from ..registry import require
 from ..storage import save_tensors
-from .config import LoraOptions
+from .config import LoraConfig
 from .gather import collect
 from .light import MODEL_FILE, adapter_parts, base_model
 
 _WRAP = "base_model.model."
 
 
-def add_lora(model: nn.Module, options: LoraOptions) -> nn.Module:
+def add_lora(model: nn.Module, options: LoraConfig) -> nn.Module:
     """peft's model around a frozen LLaVA model, LoRA on every linear layer of the language model.
 
     Args:
@@ -36,7 +38,7 @@ def add_lora(model: nn.Module, options: LoraOptions) -> nn.Module:
         r=options.lora_r,
         lora_alpha=options.lora_alpha,
         lora_dropout=options.lora_dropout,
-        bias=options.lora_bias,
+        bias="none",
         target_modules=lora_target(model),
         task_type="CAUSAL_LM",
     )
@@ -50,14 +52,14 @@ def lora_target(model: nn.Module) -> str:
     return rf"model\.language_model\.(.*\.)?({'|'.join(sorted(leaves))})"
 
 
-def save_adapter(folder: str | Path, peft_model: nn.Module, tensors: dict[str, torch.Tensor], about: dict) -> None:
+def save_adapter(folder: str | Path, peft_model: nn.Module, tensors: dict[str, torch.Tensor], model_info: dict) -> None:
     """Write peft's adapter folder. Rank 0 only.
 
     Args:
         folder: Made when absent.
         peft_model: From `add_lora`.
         tensors: From `collect_trainable(peft_model)`.
-        about: What goes into MODEL_FILE; its `model` is the `model` block, from which `loading` rebuilds the
+        model_info: What goes into MODEL_FILE; its `model` is the `model` block, from which `loading` rebuilds the
             base.
     """
     folder = Path(folder)
@@ -65,11 +67,11 @@ def save_adapter(folder: str | Path, peft_model: nn.Module, tensors: dict[str, t
     config = json.loads(json.dumps(peft_model.peft_config["default"].to_dict(), default=_jsonable))
     config |= {
         "inference_mode": True,
-        "base_model_name_or_path": about["model"]["llm"],
+        "base_model_name_or_path": model_info["model"]["llm"],
         "modules_to_save": [name.rsplit(".", 1)[-1] for name in adapter_parts(peft_model)],
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-    (folder / MODEL_FILE).write_text(json.dumps(about, indent=2), encoding="utf-8")
+    (folder / MODEL_FILE).write_text(json.dumps(model_info, indent=2), encoding="utf-8")
     adapter = {name.replace(".default.", "."): tensor for name, tensor in tensors.items()}
     save_tensors(folder / "adapter_model.safetensors", adapter, metadata={"format": "pt"})
 
@@ -84,11 +86,11 @@ def collect_merged(model: nn.Module) -> dict[str, torch.Tensor]:
 
     The sum is taken in float32 and rounded once, as peft's own merge does not under bf16.
     """
-    held = collect(model.named_parameters())
+    tensors = collect(model.named_parameters())
     buffers = dict(model.named_buffers())
-    held |= {name: buffers[name].detach().cpu() for name in model.state_dict() if name in buffers and held}
+    tensors |= {name: buffers[name].detach().cpu() for name in model.state_dict() if name in buffers and tensors}
     merged = {}
-    for name, tensor in held.items():
+    for name, tensor in tensors.items():
         if ".lora_" in name:
             continue
         plain = name.removeprefix(_WRAP)
@@ -97,7 +99,9 @@ def collect_merged(model: nn.Module) -> dict[str, torch.Tensor]:
             plain = plain.replace(".base_layer.", ".")
             if name.endswith(".weight"):
                 scaling = model.get_submodule(stem).scaling["default"]
-                delta = held[f"{stem}.lora_B.default.weight"].float() @ held[f"{stem}.lora_A.default.weight"].float()
+                delta = (
+                    tensors[f"{stem}.lora_B.default.weight"].float() @ tensors[f"{stem}.lora_A.default.weight"].float()
+                )
                 tensor = (tensor.float() + scaling * delta).to(tensor.dtype)
         merged[plain] = tensor
     return merged

@@ -1,6 +1,6 @@
 """The model of a training YAML at its real size and without its weights: on the meta device, or with random ones.
 
-What `tove info` counts and `benchmarks/train_step.py` times. Our choice.
+What `tove info` counts and `benchmarks/train_step.py` times.
 """
 
 import torch
@@ -30,14 +30,14 @@ def build_unloaded(
         ConfigError: The size of a part cannot be found out.
     """
     llava = unloaded_config(config)
-    held = torch.get_default_dtype()
+    default_dtype = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
             # A config may carry the dtype that its weights were saved in; `to` brings all parts to one.
             return LlavaForConditionalGeneration(llava).to(dtype)
     finally:
-        torch.set_default_dtype(held)
+        torch.set_default_dtype(default_dtype)
 
 
 def unloaded_config(config: ModelConfig) -> LlavaConfig:
@@ -76,8 +76,8 @@ def _clip_config(config: ModelConfig, tower: ToVEVisionConfig | None) -> CLIPVis
 
 def _text_config(config: ModelConfig):
     if config.llm_architecture is not None:
-        known = dict(config.llm_architecture)
-        return AutoConfig.for_model(known.pop("model_type", "llama"), **known)
+        architecture = dict(config.llm_architecture)
+        return AutoConfig.for_model(architecture.pop("model_type", "llama"), **architecture)
     try:
         return AutoConfig.from_pretrained(resolve_source(config.llm))
     except OSError as error:

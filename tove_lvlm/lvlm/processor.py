@@ -1,8 +1,10 @@
-"""LLaVA's v1 conversation as a chat template of transformers, for anyone who uses the processor. HOSTS.md 1.8.
+"""LLaVA's v1 conversation as a chat template of transformers, for anyone who uses the processor.
 
 LLaVA tokenises the texts before and after an image apart, each as the beginning of a text; transformers tokenises one
 string. Some Llama tokenizers start only the whole string with their word mark and leave it out after `<image>`. For
 those the template writes a blank there, which is the same token.
+
+See docs/hosts.md, "transformers".
 """
 
 import logging
@@ -63,11 +65,11 @@ def v1_chat_template(tokenizer: Any) -> str:
 def _gap(tokenizer: Any) -> str:
     """What stands between `<image>` and the end of its line."""
     talk = [{"from": "human", "value": f"{IMAGE_TOKEN}\nx"}]
-    apart = encode_prompt(tokenizer, talk)
-    wanted = expand_image_tokens(apart, apart, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), 1)
+    ids = encode_prompt(tokenizer, talk)
+    expected = expand_image_tokens(ids, ids, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), 1)
     for gap in ("", " "):
         text = build_prompt(talk).replace(IMAGE_TOKEN, IMAGE_TOKEN + gap)
-        if list(tokenizer(text).input_ids) == wanted:
+        if list(tokenizer(text).input_ids) == expected:
             return gap
     logger.warning(
         "%s tokenises the text after %s as no chat template can tell it to: tools that use the chat template ask "

@@ -19,9 +19,9 @@ def read_llava_config(folder: str | Path) -> LlavaConfig:
     Raises:
         UserError: The folder holds something else.
     """
-    found = load_json(Path(folder) / "config.json")
-    kind = found.get("model_type")
-    if kind == "llava_llama" or "mm_vision_tower" in found:
+    config = load_json(Path(folder) / "config.json")
+    kind = config.get("model_type")
+    if kind == "llava_llama" or "mm_vision_tower" in config:
         raise UserError(
             f"`{folder}` has the layout of LLaVA's own code; bring it to transformers' with `tove export --format "
             "transformers` first"

@@ -1,1 +1,4 @@
-"""What is done to a trained tower: see who is used, detach, attach, merge. DESIGN.md section 6."""
+"""What is done to a trained tower: see who is used, detach, attach, merge.
+
+See docs/design.md, "Detach and attach".
+"""

@@ -1,4 +1,4 @@
-"""Experts that were detached, back from the checkpoint that still has them, bit for bit. Our choice.
+"""Experts that were detached, back from the checkpoint that still has them, bit for bit.
 
 Only the experts' tensors are taken from the original; everything else stays what it is in the checkpoint, in the files
 and the order of the original. A checkpoint that holds no expert itself (an adapter, stage 1's folder, a light tower)
@@ -36,64 +36,75 @@ def attach(
         UserError: There is nothing to attach, `original` is another model or lacks an expert, `output` is in the way.
         WeightsError: Weights are missing or truncated.
     """
-    kind, place = locate(folder)
-    known = read_attachment(kind, place)
-    wanted = _wanted(known, experts, place)
+    kind, detached_path = locate(folder)
+    attachment = read_attachment(kind, detached_path)
+    selected = _selected(attachment, experts, detached_path)
     extra, layout = {}, None
-    holds = kind in (TOWER, MERGED) and not is_light(place)
+    holds = kind in (TOWER, MERGED) and not is_light(detached_path)
     if original is not None:
-        other = _same_model(kind, place, known, Path(original))
+        original_path = _same_model(kind, detached_path, attachment, Path(original))
         if holds:
-            extra, layout = _experts_of(kind, other, wanted), other
+            extra, layout = _experts_of(kind, original_path, selected), original_path
     elif holds:
-        raise UserError(f"`{folder}` does not hold {', '.join(wanted)}; name the checkpoint that does with `--from`")
-    detached = [name for name in known.detached if name not in wanted]
+        raise UserError(f"`{folder}` does not hold {', '.join(selected)}; name the checkpoint that does with `--from`")
+    detached = [name for name in attachment.detached if name not in selected]
     sources = [Path(folder), *([Path(original)] if original is not None else [])]
     with new_folder(output, *sources) as writing:
-        written = write(kind, place, writing, detached, extra=extra, layout=layout)
-    return {"kind": kind, "attached": wanted, "detached": detached, "written": written}
+        written = write(kind, detached_path, writing, detached, extra=extra, layout=layout)
+    return {"kind": kind, "attached": selected, "detached": detached, "written": written}
 
 
-def _wanted(known: Attachment, experts: Sequence[str], place: Path) -> list[str]:
+def _selected(attachment: Attachment, experts: Sequence[str], detached_path: Path) -> list[str]:
     for name in experts:
-        if name not in known.expert_names:
-            raise UserError(f"the model has no expert `{name}`; {nearest(name, known.expert_names)}")
-        if name not in known.detached:
-            raise UserError(f"`{name}` is attached already; detached: {', '.join(known.detached) or 'none'}")
-    never = [name for name in experts if name in known.fixed]
+        if name not in attachment.expert_names:
+            raise UserError(f"the model has no expert `{name}`; {nearest(name, attachment.expert_names)}")
+        if name not in attachment.detached:
+            raise UserError(f"`{name}` is attached already; detached: {', '.join(attachment.detached) or 'none'}")
+    never = [name for name in experts if name in attachment.fixed]
     if never:
         raise UserError(
-            f"`{never[0]}` is detached in the tower that `{place}` refers to, so the model was never trained with it"
+            f"`{never[0]}` is detached in the tower that `{detached_path}` refers to, so the model was never trained "
+            "with it"
         )
-    wanted = [name for name in known.detached if name not in known.fixed and (name in experts or not experts)]
-    if not wanted:
-        raise UserError(f"`{place}` has no detached expert ({', '.join(known.attached)} are attached): nothing to do")
-    return wanted
-
-
-def _same_model(kind: str, place: Path, known: Attachment, original: Path) -> Path:
-    """Where the original lies, after making sure that only its experts can differ."""
-    other_kind, other = locate(original)
-    if other_kind != kind:
-        raise UserError(f"`{original}` is a checkpoint of kind {other_kind} and `{place}` of kind {kind}; give its own")
-    names = read_attachment(kind, other).expert_names
-    if names != known.expert_names:
+    selected = [
+        name for name in attachment.detached if name not in attachment.fixed and (name in experts or not experts)
+    ]
+    if not selected:
         raise UserError(
-            f"`{original}` is not the model that `{place}` came from: it has the experts {', '.join(names)}, expected "
-            f"{', '.join(known.expert_names)}"
+            f"`{detached_path}` has no detached expert ({', '.join(attachment.attached)} are attached): nothing to do"
+        )
+    return selected
+
+
+def _same_model(kind: str, detached_path: Path, attachment: Attachment, original: Path) -> Path:
+    """Where the original lies, after making sure that only its experts can differ."""
+    other_kind, original_path = locate(original)
+    if other_kind != kind:
+        raise UserError(
+            f"`{original}` is a checkpoint of kind {other_kind} and `{detached_path}` of kind {kind}; give its own"
+        )
+    names = read_attachment(kind, original_path).expert_names
+    if names != attachment.expert_names:
+        raise UserError(
+            f"`{original}` is not the model that `{detached_path}` came from: it has the experts {', '.join(names)}, "
+            f"expected {', '.join(attachment.expert_names)}"
         )
     if kind in (TOWER, MERGED):
-        ours, theirs = (_architecture(path) for path in (place, other))
+        ours, theirs = (_architecture(path) for path in (detached_path, original_path))
         for key in ours:
             if ours[key] != theirs[key]:
-                raise UserError(f"`{original}` is not the model that `{place}` came from: its `{key}` is another")
-    found, expected = (fingerprint(_trained_and_clip(locate_tensors(kind, path))) for path in (other, place))
-    if found != expected:
+                raise UserError(
+                    f"`{original}` is not the model that `{detached_path}` came from: its `{key}` is another"
+                )
+    actual, expected = (
+        fingerprint(_trained_and_clip(locate_tensors(kind, path))) for path in (original_path, detached_path)
+    )
+    if actual != expected:
         raise UserError(
-            f"`{original}` is not the model that `{place}` came from: its fusion or its CLIP has other weights (sha256 "
-            f"{found[:12]}..., expected {expected[:12]}...)"
+            f"`{original}` is not the model that `{detached_path}` came from: its fusion or its CLIP has other "
+            f"weights (sha256 {actual[:12]}..., expected {expected[:12]}...)"
         )
-    return other
+    return original_path
 
 
 def _architecture(folder: Path) -> dict[str, Any]:
@@ -107,10 +118,10 @@ def _trained_and_clip(tensors: Mapping[str, TensorAt]) -> dict[str, TensorAt]:
     return {name: at for name, at in tensors.items() if name.startswith(prefix) and name not in owners}
 
 
-def _experts_of(kind: str, original: Path, wanted: Sequence[str]) -> dict[str, TensorAt]:
+def _experts_of(kind: str, original: Path, selected: Sequence[str]) -> dict[str, TensorAt]:
     tensors = locate_tensors(kind, original)
     owners = experts_by_tensor(tensors)
-    absent = [name for name in wanted if name not in owners.values()]
+    absent = [name for name in selected if name not in owners.values()]
     if absent:
         raise UserError(f"`{original}` does not hold the weights of `{absent[0]}` either; it is detached there too")
-    return {name: tensors[name] for name, owner in owners.items() if owner in wanted}
+    return {name: tensors[name] for name, owner in owners.items() if owner in selected}

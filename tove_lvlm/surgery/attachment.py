@@ -1,4 +1,4 @@
-"""Which experts a checkpoint has and which of them are detached, read off its files, nothing loaded. Our choice."""
+"""Which experts a checkpoint has and which of them are detached, read off its files, nothing loaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +43,10 @@ def read_attachment(kind: str, folder: Path) -> Attachment:
         names = [entry["name"] for entry in vision["experts"]]
         return Attachment(expert_names=names, detached=list(vision.get("detached", [])), fixed=[])
     file = folder / MODEL_FILE
-    known = load_json(file)
-    if "model" not in known:
+    model_info = load_json(file)
+    if "model" not in model_info:
         raise UserError(f"{file} has no `model` block, which says what the checkpoint belongs to")
-    block = parse(ModelConfig, known["model"], where=str(file))
+    block = parse(ModelConfig, model_info["model"], where=str(file), warn=False)
     if block.vision_tower == "clip":
         raise no_experts(folder)
     source = Path(block.tower if block.vision_tower == "tove" else block.vision_tower)

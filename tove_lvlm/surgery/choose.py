@@ -16,7 +16,6 @@ from ..config import UserError
 
 Attached = tuple[str, ...]
 KEEP, MIN_GAIN, BUDGET_MS, MAX_DROP = "keep", "min_gain", "budget_ms", "max_drop"
-RULES = (KEEP, MIN_GAIN, BUDGET_MS, MAX_DROP)
 _ROUNDING = 1e-9  # of shares of answers: 92 % - 90 % must count as 2 points
 
 
@@ -120,55 +119,59 @@ def choose(
     """
     cost = dict(cost or {})
     tower_ms = functools.cache(tower_ms) if tower_ms else None
-    now = tuple(attached)
-    _check_reachable(rule, now, tower_ms)
+    attached_now = tuple(attached)
+    _check_reachable(rule, attached_now, tower_ms)
     steps: list[Step] = []
-    start = here = None
+    start = current = None
     while True:
-        time = tower_ms(now) if rule.name == BUDGET_MS else None
-        met = not now or (rule.name == KEEP and len(now) <= rule.limit) or (time is not None and time <= rule.limit)
-        without = [] if met else [tuple(name for name in now if name != gone) for gone in now]
-        if here is None:  # never met yet, or `_check_reachable` would have said so
-            start, *measured = quality([now, *without])
-            here = start
-            _check_loss(start.loss, now)
+        time = tower_ms(attached_now) if rule.name == BUDGET_MS else None
+        met = (
+            not attached_now
+            or (rule.name == KEEP and len(attached_now) <= rule.limit)
+            or (time is not None and time <= rule.limit)
+        )
+        without = [] if met else [tuple(name for name in attached_now if name != dropped) for dropped in attached_now]
+        if current is None:  # never met yet, or `_check_reachable` would have said so
+            start, *measured = quality([attached_now, *without])
+            current = start
+            _check_loss(start.loss, attached_now)
         else:
             measured = list(quality(without)) if without else []
         candidates = [
-            _candidate(name, here, after, cost.get(name))
-            for name, after in zip(now[: len(without)], measured, strict=True)
+            _candidate(name, current, after, cost.get(name))
+            for name, after in zip(attached_now[: len(without)], measured, strict=True)
         ]
-        gone = None if met else _next(rule, start, candidates, time)
+        dropped = None if met else _next(rule, start, candidates, time)
         steps.append(
             Step(
-                attached=now,
-                loss=here.loss,
-                score=here.score,
+                attached=attached_now,
+                loss=current.loss,
+                score=current.score,
                 tower_ms=time,
                 candidates=tuple(candidates),
-                removed=gone.expert if gone else None,
+                removed=dropped.expert if dropped else None,
             )
         )
-        if gone is None:
+        if dropped is None:
             break
-        here = measured[candidates.index(gone)]
-        now = tuple(name for name in now if name != gone.expert)
+        current = measured[candidates.index(dropped)]
+        attached_now = tuple(name for name in attached_now if name != dropped.expert)
     removed = tuple(step.removed for step in steps if step.removed is not None)
-    return Choice(attached=now, removed=removed, steps=tuple(steps))
+    return Choice(attached=attached_now, removed=removed, steps=tuple(steps))
 
 
-def _candidate(expert: str, here: Measured, without: Measured, ms: float | None) -> Candidate:
+def _candidate(expert: str, current: Measured, without: Measured, ms: float | None) -> Candidate:
     _check_loss(without.loss, expert)
-    return Candidate(expert=expert, loss=without.loss, score=without.score, gain=without.loss - here.loss, ms=ms)
+    return Candidate(expert=expert, loss=without.loss, score=without.score, gain=without.loss - current.loss, ms=ms)
 
 
 def _next(rule: Rule, start: Measured, candidates: Sequence[Candidate], time: float | None) -> Candidate | None:
     """Who goes, or None when the rule lets nobody go. `min` keeps the first among equals."""
     if rule.name == MAX_DROP and start.score is not None:
-        best = min(candidates, key=lambda c: (-c.score, c.loss, *_settle(c)))
+        best = min(candidates, key=lambda c: (-c.score, c.loss, *_tie_break(c)))
         return best if 100 * (start.score - best.score) <= rule.limit + _ROUNDING else None
     if rule.name == BUDGET_MS:
-        best = min(candidates, key=lambda c: (*_per_ms(c), *_settle(c)))
+        best = min(candidates, key=lambda c: (*_per_ms(c), *_tie_break(c)))
         last = [c for c in candidates if time - (c.ms or 0.0) <= rule.limit + _ROUNDING]
         return min(last, key=_by_loss) if best in last else best
     least = min(candidates, key=_by_loss)
@@ -180,10 +183,10 @@ def _next(rule: Rule, start: Measured, candidates: Sequence[Candidate], time: fl
 
 
 def _by_loss(candidate: Candidate) -> tuple[float, float]:
-    return (candidate.loss, *_settle(candidate))
+    return (candidate.loss, *_tie_break(candidate))
 
 
-def _settle(candidate: Candidate) -> tuple[float]:
+def _tie_break(candidate: Candidate) -> tuple[float]:
     return (-(candidate.ms or 0.0),)
 
 
@@ -203,15 +206,15 @@ def _check_reachable(rule: Rule, attached: Attached, tower_ms: Callable[[Attache
             "to remove"
         )
     if rule.name == BUDGET_MS:
-        alone, whole = tower_ms(()), tower_ms(attached)
+        alone, all_experts = tower_ms(()), tower_ms(attached)
         if alone > rule.limit:
             raise UserError(
                 f"`--budget-ms` is {rule.limit:g}, but CLIP alone costs {alone:.3g} ms per image; no choice of experts "
                 "is faster than that"
             )
-        if whole <= rule.limit:
+        if all_experts <= rule.limit:
             raise UserError(
-                f"`--budget-ms` is {rule.limit:g} and the tower takes {whole:.3g} ms per image: nothing to remove"
+                f"`--budget-ms` is {rule.limit:g} and the tower takes {all_experts:.3g} ms per image: nothing to remove"
             )
 
 

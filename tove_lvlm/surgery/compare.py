@@ -1,4 +1,4 @@
-"""A checkpoint before and after, side by side in one process: speed, memory, size. Our choice.
+"""A checkpoint before and after, side by side in one process: speed, memory, size.
 
 Their forwards alternate (A B, B A, A B, ...) and the medians are compared, so that a machine that is busy for a while
 is busy for both.
@@ -13,7 +13,7 @@ from torch import nn
 
 from ..cost import clock_of
 from ..lvlm.batching import encode_question
-from ..lvlm.loading import TOWER, Loaded
+from ..lvlm.loading import TOWER, LoadedCheckpoint
 from ..tower.modeling import ToVEVisionModel
 from .saving import model_files
 
@@ -22,25 +22,25 @@ QUESTION = "What is in the image?"
 _MIN_ROUNDS, _MAX_ROUNDS = 7, 200
 
 
-def share_equal(kept: nn.Module, other: nn.Module) -> None:
-    """Let `other` use the memory of `kept` for every weight of its own: they must be the same.
+def share_equal(source: nn.Module, target: nn.Module) -> None:
+    """Let `target` use the memory of `source` for every weight of its own: they must be the same.
 
     Args:
-        kept: Model with at least the weights of `other`.
-        other: Model whose own copies are let go.
+        source: Model with at least the weights of `target`.
+        target: Model whose own copies are let go.
 
     Raises:
         RuntimeError: A weight differs; then what was written is not what was meant.
     """
-    weights = dict(kept.named_parameters())
-    for name, parameter in other.named_parameters():
+    weights = dict(source.named_parameters())
+    for name, parameter in target.named_parameters():
         ours = weights.get(name)
         if ours is None or not torch.equal(ours.data, parameter.data.to(ours.device)):
             raise RuntimeError(f"the saved model differs in `{name}`")
         parameter.data = ours.data
 
 
-def latencies(sides: Mapping[str, Loaded], seconds: float = 4.0) -> dict[str, dict[str, float]]:
+def latencies(sides: Mapping[str, LoadedCheckpoint], seconds: float = 4.0) -> dict[str, dict[str, float]]:
     """Milliseconds per image of the tower, and of a whole prompt with its image where there is a language model.
 
     Args:
@@ -50,15 +50,15 @@ def latencies(sides: Mapping[str, Loaded], seconds: float = 4.0) -> dict[str, di
     Returns:
         Side to `tower_ms` and, with a language model, `prefill_ms`; medians at batch size 8.
     """
-    found: dict[str, dict[str, float]] = {name: {} for name in sides}
+    samples: dict[str, dict[str, float]] = {name: {} for name in sides}
     towers = {name: tower_call(loaded.tower) for name, loaded in sides.items()}
     for name, ms in alternate(towers, next(iter(sides.values())).model.device, seconds).items():
-        found[name]["tower_ms"] = ms / BATCH_SIZE
+        samples[name]["tower_ms"] = ms / BATCH_SIZE
     if all(loaded.kind != TOWER for loaded in sides.values()):
         prompts = {name: _prefill_call(loaded) for name, loaded in sides.items()}
         for name, ms in alternate(prompts, next(iter(sides.values())).model.device, seconds).items():
-            found[name]["prefill_ms"] = ms / BATCH_SIZE
-    return found
+            samples[name]["prefill_ms"] = ms / BATCH_SIZE
+    return samples
 
 
 @torch.inference_mode()
@@ -75,7 +75,7 @@ def alternate(
     clock = clock_of(device)
     for call in calls.values():
         call()
-    took: dict[str, list[float]] = {name: [] for name in calls}
+    elapsed: dict[str, list[float]] = {name: [] for name in calls}
     begun = clock()
     for number in range(_MAX_ROUNDS):
         if number >= _MIN_ROUNDS and clock() - begun > 1e3 * seconds:
@@ -83,8 +83,8 @@ def alternate(
         for name in sorted(calls, reverse=bool(number % 2)):
             start = clock()
             calls[name]()
-            took[name].append(clock() - start)
-    return {name: statistics.median(times) for name, times in took.items()}
+            elapsed[name].append(clock() - start)
+    return {name: statistics.median(times) for name, times in elapsed.items()}
 
 
 def tower_call(tower: ToVEVisionModel) -> Callable[[], object]:
@@ -121,7 +121,7 @@ def _pixels(tower: ToVEVisionModel) -> torch.Tensor:
     return torch.randn(BATCH_SIZE, 3, size, size, generator=torch.Generator().manual_seed(0)).to(like)
 
 
-def _prefill_call(loaded: Loaded) -> Callable[[], object]:
+def _prefill_call(loaded: LoadedCheckpoint) -> Callable[[], object]:
     model, pixels_B3HW = loaded.model, _pixels(loaded.tower)
     ids_T = torch.tensor(encode_question(loaded.processor, model, QUESTION, has_image=True), device=model.device)
     ids_BT = ids_T.expand(BATCH_SIZE, -1)

@@ -16,7 +16,7 @@ import torch
 from .. import storage
 from ..config import UserError
 from ..cost import measure_cost
-from ..lvlm.loading import ADAPTER, STAGE1, Loaded, open_checkpoint
+from ..lvlm.loading import ADAPTER, STAGE1, LoadedCheckpoint, open_checkpoint
 from ..registry import nearest
 from ..tower.modeling import ToVEVisionModel
 from .attachment import no_experts
@@ -108,7 +108,7 @@ def detach(
             "change": _change(**measured),
             "notes": _notes(after, rule, measured["after"]),
             "history": [dataclasses.asdict(step) for step in choice.steps] if choice else [],
-            "data": _about(data, probe),
+            "data": _checkpoint_info(data, probe),
             "machine": _machine(before),
             "units": UNITS,
         }
@@ -126,7 +126,7 @@ def _check(tower: ToVEVisionModel, experts: Sequence[str], folder: Path) -> None
             raise UserError(f"`{name}` is detached already; attached: {', '.join(tower.attached_names)}")
 
 
-def _choose(loaded: Loaded, probe: Probe, rule: Rule, progress: Progress | None) -> Choice:
+def _choose(loaded: LoadedCheckpoint, probe: Probe, rule: Rule, progress: Progress | None) -> Choice:
     if not probe.has_quality:
         raise UserError(
             f"`{loaded.folder}` on `{probe.data.source}` gives no answers to judge by (a tower or images alone): "
@@ -159,22 +159,26 @@ def _choose(loaded: Loaded, probe: Probe, rule: Rule, progress: Progress | None)
 
 
 def _measure(
-    sides: dict[str, Loaded], data: ProbeData | None, batch_size: int, seconds: float, progress: Progress | None
+    sides: dict[str, LoadedCheckpoint],
+    data: ProbeData | None,
+    batch_size: int,
+    seconds: float,
+    progress: Progress | None,
 ) -> dict[str, dict[str, Any]]:
-    found = latencies(sides, seconds)
+    timings = latencies(sides, seconds)
     for name, loaded in sides.items():
         quality = None
         probe = Probe(loaded, data, batch_size) if data is not None else None
         if probe is not None and probe.has_quality:
             (quality,) = probe.quality([loaded.tower.attached_names], _labelled(progress, name))
-        found[name] |= {
+        timings[name] |= {
             "loss": quality and quality.loss,
             "score": quality and quality.score,
             "num_answers": quality and quality.num_answers,
             "memory_bytes": weight_bytes(loaded.model),
             "file_bytes": file_bytes(loaded.kind, loaded.folder),
         }
-    return found
+    return timings
 
 
 def _change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
@@ -184,7 +188,7 @@ def _change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
     return change if before["score"] is None else change | {"score": after["score"] - before["score"]}
 
 
-def _notes(after: Loaded, rule: Rule | None, measured: dict[str, Any]) -> list[str]:
+def _notes(after: LoadedCheckpoint, rule: Rule | None, measured: dict[str, Any]) -> list[str]:
     notes = []
     if not after.tower.attached_names:
         notes.append("every expert is detached: the tower is CLIP, bit for bit, and runs nothing else")
@@ -200,13 +204,13 @@ def _notes(after: Loaded, rule: Rule | None, measured: dict[str, Any]) -> list[s
     return notes
 
 
-def _about(data: ProbeData | None, probe: Probe | None) -> dict[str, Any] | None:
+def _checkpoint_info(data: ProbeData | None, probe: Probe | None) -> dict[str, Any] | None:
     if data is None:
         return None
     return {"source": str(data.source), "num_images": len(data.images), "left_out": probe.broken}
 
 
-def _machine(loaded: Loaded) -> dict[str, Any]:
+def _machine(loaded: LoadedCheckpoint) -> dict[str, Any]:
     device = loaded.model.device
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",

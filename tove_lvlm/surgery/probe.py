@@ -1,4 +1,4 @@
-"""How good a trained model is with each of several sets of experts, in one pass over the data. Our choice.
+"""How good a trained model is with each of several sets of experts, in one pass over the data.
 
 CLIP and every expert run once for each image; only the fusion, the projector and the language model run once for each
 set. Loss and score are read off the right answers (teacher forcing), so that nothing is generated: an answer is right
@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from ..config import UserError
-from ..cost import evaluating
+from ..cost import eval_mode
 from ..data.collator import ToVECollator
 from ..data.constants import IGNORE_INDEX
 from ..data.dataset import Sample
 from ..lvlm.light import base_model
-from ..lvlm.loading import TOWER, Loaded
+from ..lvlm.loading import TOWER, LoadedCheckpoint
 from ..registry import nearest
 from .probe_data import ProbeData
 from .probe_items import ProbeItems
@@ -45,7 +45,7 @@ class Quality:
 
     @classmethod
     def of(cls, sums_4: torch.Tensor) -> "Quality":
-        """From the sums (loss, tokens, right answers, answers) of `Probe.judge`."""
+        """From the sums (loss, tokens, right answers, answers) of `Probe.score_sets`."""
         loss, num_tokens, num_right, num_answers = sums_4.tolist()
         if not num_answers:
             return cls(None, None, 0, 0)
@@ -53,7 +53,7 @@ class Quality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class EncodedBatch:
     """One batch of images after everything frozen has run."""
 
     t_clip_IND: torch.Tensor
@@ -84,7 +84,7 @@ class Probe:
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedCheckpoint,
         data: ProbeData,
         batch_size: int = 32,
         device: str | torch.device | None = None,
@@ -132,15 +132,15 @@ class Probe:
             UserError: A set names an expert that is not attached.
         """
         sums_S4 = torch.zeros(len(sets), 4, dtype=torch.float64)
-        with evaluating(self.model):
-            for done, seen in enumerate(self.see(range(self.num_batches)), start=1):
-                sums_S4 += self.judge(seen, sets)
+        with eval_mode(self.model):
+            for done, batch in enumerate(self.encode(range(self.num_batches)), start=1):
+                sums_S4 += self.score_sets(batch, sets)
                 if progress is not None:
                     progress(done, self.num_batches)
         return [Quality.of(sums_4) for sums_4 in sums_S4]
 
     @torch.no_grad()
-    def see(self, numbers: Sequence[int]) -> Iterator[Seen]:
+    def encode(self, numbers: Sequence[int]) -> Iterator[EncodedBatch]:
         """Run everything frozen on the batches of these numbers.
 
         Raises:
@@ -155,7 +155,7 @@ class Probe:
             self.data.check_bad(self.broken)
             items = [item for item in items if item.pixels_3HW is not None]
             t_clip_IND, grids = self._freeze([item.pixels_3HW for item in items])
-            yield Seen(
+            yield EncodedBatch(
                 t_clip_IND=t_clip_IND,
                 grids=grids,
                 samples=[sample for item in items for sample in item.samples],
@@ -164,11 +164,11 @@ class Probe:
             )
 
     @torch.no_grad()
-    def judge(self, seen: Seen, sets: Sequence[Collection[str]]) -> torch.Tensor:
+    def score_sets(self, encoded: EncodedBatch, sets: Sequence[Collection[str]]) -> torch.Tensor:
         """Sums over a batch's answers.
 
         Args:
-            seen: The batch.
+            encoded: The batch.
             sets: As for `quality`.
 
         Returns:
@@ -180,16 +180,16 @@ class Probe:
         sums_S4 = torch.zeros(len(sets), 4, dtype=torch.float64)
         for names in sets:
             self._check(names)
-        if not seen.samples or not self.has_quality:
+        if not encoded.samples or not self.has_quality:
             return sums_S4
         # Rows of like length waste no padding.
-        order = sorted(range(len(seen.samples)), key=lambda row: len(seen.samples[row]["input_ids"]))
+        order = sorted(range(len(encoded.samples)), key=lambda row: len(encoded.samples[row]["input_ids"]))
         chunks = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        batches = [self._collate([seen.samples[row] for row in chunk]) for chunk in chunks]
+        batches = [self._collate([encoded.samples[row] for row in chunk]) for chunk in chunks]
         for index, names in enumerate(sets):
-            projected_IND = self._project(seen, names)
+            projected_IND = self._project(encoded, names)
             for chunk, batch in zip(chunks, batches, strict=True):
-                visual_RND = projected_IND[[seen.image_of[row] for row in chunk]]
+                visual_RND = projected_IND[[encoded.image_of[row] for row in chunk]]
                 sums_S4[index] += self._answer(batch, visual_RND)
         return sums_S4
 
@@ -209,12 +209,12 @@ class Probe:
         frozen = self.tower.encode_frozen(pixels_I3HW)
         return frozen.t_clip_BND, frozen.grids
 
-    def _project(self, seen: Seen, names: Collection[str]) -> torch.Tensor:
+    def _project(self, encoded: EncodedBatch, names: Collection[str]) -> torch.Tensor:
         if self.tower is None:
-            return seen.t_clip_IND
-        grids = {name: grid for name, grid in seen.grids.items() if name in names}
-        weight_I = torch.ones(len(seen.t_clip_IND), device=seen.t_clip_IND.device)
-        fused = self.tower.tove_fusion(seen.t_clip_IND, grids, weight_I)
+            return encoded.t_clip_IND
+        grids = {name: grid for name, grid in encoded.grids.items() if name in names}
+        weight_I = torch.ones(len(encoded.t_clip_IND), device=encoded.t_clip_IND.device)
+        fused = self.tower.tove_fusion(encoded.t_clip_IND, grids, weight_I)
         return self._core.model.multi_modal_projector(fused.t_fuse_BND)
 
     def _answer(self, batch: dict, visual_RND: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a trained model is measured on: conversations, questions, or images alone. Our choice.
+"""What a trained model is measured on: conversations, questions, or images alone.
 
 Samples are grouped by their image, because the frozen parts run once for each image however many ask about it.
 """
@@ -100,10 +100,10 @@ def read_probe_data(
 def _read_images(folder: Path, limit: int | None) -> ProbeData:
     if not folder.is_dir():
         raise UserError(f"folder of images `{folder}` does not exist")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not paths:
         raise UserError(f"folder `{folder}` holds no images ({', '.join(sorted(SUFFIXES))})")
-    names = [path.relative_to(folder).as_posix() for path in found[:limit]]
+    names = [path.relative_to(folder).as_posix() for path in paths[:limit]]
     return ProbeData(source=folder, image_folder=folder, images=names, samples=[[] for _ in names])
 
 
@@ -124,7 +124,7 @@ def _read_conversations(file: Path, image_folder: Path | None, limit: int | None
             num_text_only += 1
         else:
             groups.setdefault(image, []).append(index)
-    found = ProbeData(
+    probe_data = ProbeData(
         source=file,
         image_folder=Path(image_folder),
         images=list(groups),
@@ -133,10 +133,10 @@ def _read_conversations(file: Path, image_folder: Path | None, limit: int | None
         bad=bad,
         num_text_only=num_text_only,
     )
-    found.check_bad(bad)
+    probe_data.check_bad(bad)
     if not groups:
         raise DataError("no sample with an image can be used", file=file)
-    return found
+    return probe_data
 
 
 def _check(record: Record) -> None:

@@ -1,4 +1,4 @@
-"""One image at a time with the encoded conversations about it, ready for DataLoader workers. Our choice."""
+"""One image at a time with the encoded conversations about it, ready for DataLoader workers."""
 
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class Item(NamedTuple):
 
 
 class ProbeItems(Dataset):
-    """Reads images and encodes conversations as in stage 2's training; never raises for broken ones.
+    """Image and encoded conversations as in stage 2's training; never raises for broken ones.
 
     Args:
         data: What to read.
@@ -60,8 +60,8 @@ class ProbeItems(Dataset):
             return Item(None, [], {f"image {name}": error.reason})
         samples: list[Sample] = []
         broken: dict[str, str] = {}
-        for place in self.data.samples[index] if self.tokenizer is not None else ():
-            record = self.data.records[place]
+        for sample in self.data.samples[index] if self.tokenizer is not None else ():
+            record = self.data.records[sample]
             try:
                 encoded = encode(self.tokenizer, record.conversation, TEMPLATE, True)
                 check_context(encoded, self.num_image_tokens, self.model_max_length)

@@ -1,4 +1,4 @@
-"""A checkpoint written with other experts attached, in the form it has: only their tensors come or go. Our choice.
+"""A checkpoint written with other experts attached, in the form it has: only their tensors come or go.
 
 Nothing is loaded and nothing serialised anew. A tower and a merged model keep every other tensor's bytes; an adapter
 and stage 1's folder hold no expert and only say `model.detached`. What belongs to a run and not to the model
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..config import UserError
 from ..lvlm.light import MODEL_FILE, PROJECTOR_FILE
-from ..lvlm.loading import ADAPTER, MERGED, STAGE1, TOWER, Loaded
+from ..lvlm.loading import ADAPTER, MERGED, STAGE1, TOWER, LoadedCheckpoint
 from ..storage import WeightsError, atomic_dir, weight_files
 from .attachment import CONFIG, no_experts, read_attachment, vision_block
 from .tensor_files import TensorAt, read_header, write_file
@@ -47,13 +47,13 @@ def model_files(kind: str, folder: Path) -> list[Path]:
     Raises:
         WeightsError: There are no weights, or a shard is missing.
     """
-    found = {path for path in folder.iterdir() if path.is_file() and _matches(path.name)}
-    found |= {folder / _LIGHT_WEIGHTS[kind]} if kind in _LIGHT_WEIGHTS else set(weight_files(folder))
+    files = {path for path in folder.iterdir() if path.is_file() and _matches(path.name)}
+    files |= {folder / _LIGHT_WEIGHTS[kind]} if kind in _LIGHT_WEIGHTS else set(weight_files(folder))
     if kind not in _LIGHT_WEIGHTS and (index := _index(folder)):
-        found.add(index)
+        files.add(index)
     if has_adapter(kind, folder):
-        found.update(model_files(ADAPTER, folder / ADAPTER))
-    return sorted(found)
+        files.update(model_files(ADAPTER, folder / ADAPTER))
+    return sorted(files)
 
 
 def has_adapter(kind: str, folder: Path) -> bool:
@@ -100,7 +100,7 @@ def _index(folder: Path) -> Path | None:
 
 
 def _renew_card(folder: Path) -> None:
-    """The card that came along speaks of other experts."""
+    """The copied card names other experts."""
     from ..tower.card import write_card
     from ..tower.checkpoint import SOURCES_FILE
 
@@ -110,7 +110,7 @@ def _renew_card(folder: Path) -> None:
 # ---- writing ----
 
 
-def save(loaded: Loaded, output: str | Path) -> list[str]:
+def save(loaded: LoadedCheckpoint, output: str | Path) -> list[str]:
     """Write a checkpoint with the experts that its tower has attached at this moment.
 
     Args:
@@ -138,9 +138,9 @@ def new_folder(output: str | Path, *sources: Path) -> Iterator[Path]:
         UserError: `output` exists, or is or lies in one of `sources`.
     """
     output = Path(output)
-    place = output.resolve()
+    path = output.resolve()
     for source in map(Path, sources):
-        if place == source.resolve() or source.resolve() in place.parents:
+        if path == source.resolve() or source.resolve() in path.parents:
             raise UserError(f"`{output}` is or lies in the input `{source}`, which is not changed; name another folder")
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"`{output}` exists already; name a new folder, or remove it first")
@@ -189,8 +189,8 @@ def _write(
     kind: str, source: Path, target: Path, detached: Sequence[str], extra: Mapping[str, TensorAt], layout: Path
 ) -> list[str]:
     detached = list(detached)
-    own = [path for path in model_files(kind, source) if path.parent == source]
-    for path in own:
+    files = [path for path in model_files(kind, source) if path.parent == source]
+    for path in files:
         if path.name not in (CONFIG, MODEL_FILE, _INDEX) and path.suffix != ".safetensors":
             shutil.copyfile(path, target / path.name)
     if kind in (TOWER, MERGED):
@@ -199,7 +199,7 @@ def _write(
         _copy_if_there(source / MODEL_FILE, target)
     else:
         shutil.copyfile(source / _LIGHT_WEIGHTS[kind], target / _LIGHT_WEIGHTS[kind])
-        _edit_json(source / MODEL_FILE, target, lambda about: about["model"].update(detached=detached))
+        _edit_json(source / MODEL_FILE, target, lambda model_info: model_info["model"].update(detached=detached))
     if (source / CONFIG).is_file():
         _edit_json(source / CONFIG, target, lambda config: vision_block(config, source).update(detached=detached))
     if kind == TOWER:
@@ -232,18 +232,20 @@ def arrange(layout: Path, target: Path, tensors: Mapping[str, TensorAt]) -> None
     Raises:
         WeightsError: A tensor has no place in `layout`, or the weights are not safetensors.
     """
-    left = dict(tensors)
+    remaining = dict(tensors)
     dropped: dict[str, TensorAt] = {}
     for file in weight_files(layout):
         header = read_header(file)
         dropped |= {name: at for name, at in header.tensors.items() if name not in tensors}
-        here = {name: left.pop(name) for name in header.tensors if name in left}
-        if here == header.tensors:
+        own_tensors = {name: remaining.pop(name) for name in header.tensors if name in remaining}
+        if own_tensors == header.tensors:
             shutil.copyfile(file, target / file.name)
-        elif here:
-            write_file(target / file.name, here, header.metadata)
-    if left:
-        raise WeightsError(f"`{layout}` has no place for {len(left)} tensors ({', '.join(sorted(left)[:3])}, ...)")
+        elif own_tensors:
+            write_file(target / file.name, own_tensors, header.metadata)
+    if remaining:
+        raise WeightsError(
+            f"`{layout}` has no place for {len(remaining)} tensors ({', '.join(sorted(remaining)[:3])}, ...)"
+        )
     if index := _index(layout):
         _edit_json(index, target, lambda index: _shorten_index(index, dropped))
 

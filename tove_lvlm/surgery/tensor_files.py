@@ -1,7 +1,7 @@
 """safetensors files rewritten without loading them: tensors left out or put in, every byte of the others kept.
 
 Written at the level of the file format (8 bytes of header length, a JSON header, one buffer), so that a 7B model passes
-through in pieces of 16 MiB. What comes out has the same bytes as safetensors' own writer gives. Our choice.
+through in pieces of 16 MiB. What comes out has the same bytes as safetensors' own writer gives.
 """
 
 import hashlib
@@ -85,11 +85,11 @@ def write_file(file: Path, tensors: Mapping[str, TensorAt], metadata: Mapping[st
         WeightsError: A source is shorter than its header says.
     """
     header: dict[str, Any] = {} if metadata is None else {_METADATA: dict(metadata)}
-    place = 0
+    offset = 0
     for name, tensor in tensors.items():
-        offsets = [place, place + tensor.num_bytes]
+        offsets = [offset, offset + tensor.num_bytes]
         header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
-        place = offsets[1]
+        offset = offsets[1]
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGN)
     with open(file, "xb") as target:
@@ -107,12 +107,12 @@ def read_bytes(tensor: TensorAt) -> Iterator[bytes]:
     """
     with open(tensor.file, "rb") as source:
         source.seek(tensor.start)
-        left = tensor.num_bytes
-        while left:
-            chunk = source.read(min(left, _CHUNK))
+        remaining = tensor.num_bytes
+        while remaining:
+            chunk = source.read(min(remaining, _CHUNK))
             if not chunk:
-                raise WeightsError(f"weights `{tensor.file}` are truncated: {left} bytes of a tensor are missing")
-            left -= len(chunk)
+                raise WeightsError(f"weights `{tensor.file}` are truncated: {remaining} bytes of a tensor are missing")
+            remaining -= len(chunk)
             yield chunk
 
 

@@ -1,7 +1,9 @@
-"""Who is used and who matters: the gate's habits, what is lost without each expert, and what each costs.
+"""Which experts are used and matter: gate statistics, what is lost without each expert, and what each costs.
 
-DESIGN.md section 6. The figures stream: memory does not grow with the data. With several ranks each takes its share of
-the batches; a batch is the same whatever the number of ranks, so the figures are too.
+The figures stream: memory does not grow with the data. With several ranks each takes its share of the batches; a batch
+is the same whatever the number of ranks, so the figures are too.
+
+See docs/design.md, "Usage".
 """
 
 import dataclasses
@@ -16,9 +18,9 @@ import torch
 
 from .. import dist
 from ..config import UserError
-from ..cost import Cost, evaluating, measure_cost
+from ..cost import Cost, eval_mode, measure_cost
 from ..data.errors import DataError
-from ..lvlm.loading import Loaded
+from ..lvlm.loading import LoadedCheckpoint
 from ..storage import fingerprint
 from ..tower.modeling import ToVEVisionModel
 from .probe import Probe, Progress, Quality
@@ -32,7 +34,7 @@ _NO_COST = Cost(ms=0.0, gflops=0.0, parameters=0, memory_bytes=0)
 
 
 def measure_usage(
-    loaded: Loaded,
+    loaded: LoadedCheckpoint,
     data: ProbeData,
     batch_size: int = 32,
     device: str | torch.device | None = None,
@@ -79,7 +81,7 @@ def measure_usage(
         state = dist.all_gather(state)[0]
     if dist.is_main() and progress is not None:
         progress(state.done, probe.num_batches)
-    with evaluating(loaded.model):
+    with eval_mode(loaded.model):
         while state.done < probe.num_batches:
             _advance(probe, tower, sets, state, save_every, progress)
             if state_file is not None and dist.is_main():
@@ -88,19 +90,24 @@ def measure_usage(
         raise DataError("not one image can be read", file=data.source)
     costs = measure_cost(tower, batch_size=min(batch_size, 8)) if dist.is_main() else {}
     dist.barrier()
-    return _about(loaded, data, batch_size, state) | _figures(tower, sets, state.sums, costs)
+    return _checkpoint_info(loaded, data, batch_size, state) | _figures(tower, sets, state.sums, costs)
 
 
 def _advance(
-    probe: Probe, tower: ToVEVisionModel, sets: list[frozenset[str]], state: State, every: int, progress: Progress
+    probe: Probe,
+    tower: ToVEVisionModel,
+    sets: list[frozenset[str]],
+    state: State,
+    checkpoint_every: int,
+    progress: Progress,
 ) -> None:
-    """Each rank's next `every` batches, into `state`."""
-    stop = min(state.done + every * dist.world_size(), probe.num_batches)
+    """Each rank's next `checkpoint_every` batches, into `state`."""
+    stop = min(state.done + checkpoint_every * dist.world_size(), probe.num_batches)
     part = Sums.zeros(len(tower.expert_names), len(sets))
     probe.broken.update(state.broken)
-    for number, seen in enumerate(probe.see(rank_batches(state.done, stop)), start=1):
-        add_gate(part, tower, seen)
-        part["quality"] += probe.judge(seen, sets)
+    for number, batch in enumerate(probe.encode(rank_batches(state.done, stop)), start=1):
+        add_gate(part, tower, batch)
+        part["quality"] += probe.score_sets(batch, sets)
         if progress is not None and dist.is_main():
             progress(min(state.done + number * dist.world_size(), stop), probe.num_batches)
     state.sums.add(part.reduced())
@@ -110,7 +117,7 @@ def _advance(
     state.done = stop
 
 
-def _gated(loaded: Loaded) -> ToVEVisionModel:
+def _gated(loaded: LoadedCheckpoint) -> ToVEVisionModel:
     tower = loaded.tower
     if tower is None:
         raise UserError(f"`{loaded.folder}` has a plain CLIP and no ToVE tower: there are no experts to measure")
@@ -126,11 +133,11 @@ def _gated(loaded: Loaded) -> ToVEVisionModel:
 
 def _sets(tower: ToVEVisionModel) -> list[frozenset[str]]:
     """All attached experts first, then each left out, then none; a set that comes twice is measured once."""
-    every = frozenset(tower.attached_names)
-    return list(dict.fromkeys([every, *(every - {name} for name in tower.attached_names), frozenset()]))
+    all_experts = frozenset(tower.attached_names)
+    return list(dict.fromkeys([all_experts, *(all_experts - {name} for name in tower.attached_names), frozenset()]))
 
 
-def _identity(loaded: Loaded, data: ProbeData, batch_size: int) -> str:
+def _identity(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int) -> str:
     parts = {
         "format": _FORMAT,
         "weights": fingerprint(loaded.model.state_dict()),
@@ -142,7 +149,7 @@ def _identity(loaded: Loaded, data: ProbeData, batch_size: int) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _about(loaded: Loaded, data: ProbeData, batch_size: int, state: State) -> dict[str, Any]:
+def _checkpoint_info(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int, state: State) -> dict[str, Any]:
     device = next(loaded.model.parameters()).device
     return {
         "checkpoint": str(loaded.folder),
@@ -163,26 +170,26 @@ def _figures(
 ) -> dict[str, Any]:
     num_tokens = max(1.0, float(sums["counts"][1]))
     quality = {names: Quality.of(sums_4) for names, sums_4 in zip(sets, sums["quality"], strict=True)}
-    every = frozenset(tower.attached_names)
-    whole = quality.get(every, Quality(None, None, 0, 0))
+    all_experts = frozenset(tower.attached_names)
+    full_quality = quality.get(all_experts, Quality(None, None, 0, 0))
     experts = {}
     for k, name in enumerate(tower.expert_names):
-        without = quality.get(every - {name}, whole)
+        without = quality.get(all_experts - {name}, full_quality)
         experts[name] = {
-            "detached": name not in every,
+            "detached": name not in all_experts,
             "gate_mass": float(sums["mass"][k]) / num_tokens,
             "first_share": float(sums["first"][k]) / num_tokens,
             "relative_norm": float(sums["norm"][k]) / num_tokens,
-            "loss_change": _change(whole.loss, without.loss),
-            "score_change": _change(whole.score, without.score),
+            "loss_change": _change(full_quality.loss, without.loss),
+            "score_change": _change(full_quality.score, without.score),
             **dataclasses.asdict(costs.get(name, _NO_COST)),
         }
     whole_parts = {name: _cost_of(costs, name) for name in ("clip", "tove_fusion", "tower")}
     return {
-        "num_answers": whole.num_answers,
-        "num_answer_tokens": whole.num_tokens,
-        "quality": _shown(whole),
-        "quality_clip": _shown(quality.get(frozenset(), whole)),
+        "num_answers": full_quality.num_answers,
+        "num_answer_tokens": full_quality.num_tokens,
+        "quality": _shown(full_quality),
+        "quality_clip": _shown(quality.get(frozenset(), full_quality)),
         "experts": experts,
         **whole_parts,
     }

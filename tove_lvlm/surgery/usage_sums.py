@@ -1,4 +1,4 @@
-"""Running sums of `tove usage`, and the file that lets a stopped run go on. Our choice.
+"""Running sums of `tove usage`, and the file that lets a stopped run go on.
 
 Shapes: I images of a batch, N tokens, D width, K experts, S sets of experts.
 """
@@ -12,13 +12,13 @@ import torch
 from .. import dist
 from ..storage import WeightsError, load_json, save_json
 from ..tower.modeling import ToVEVisionModel
-from .probe import Seen
+from .probe import EncodedBatch
 
 
 class Sums(dict[str, torch.Tensor]):
     """Sums over images, tokens and answers, float64 on the CPU, so that no order or number of ranks shows in them.
 
-    `mass`, `first`, `norm`: (K,) over tokens. `counts`: images and tokens. `quality`: (S, 4) of `Probe.judge`.
+    `mass`, `first`, `norm`: (K,) over tokens. `counts`: images and tokens. `quality`: (S, 4) of `Probe.score_sets`.
     """
 
     @classmethod
@@ -38,22 +38,22 @@ class Sums(dict[str, torch.Tensor]):
 
 
 @torch.no_grad()
-def add_gate(sums: Sums, tower: ToVEVisionModel, seen: Seen) -> None:
+def add_gate(sums: Sums, tower: ToVEVisionModel, batch: EncodedBatch) -> None:
     """Add what the gate does on one batch with every attached expert: `mass`, `first`, `norm` and `counts`.
 
     `norm` sums ||g_k e_k|| / ||t_clip||, how long an expert's term is against the token that it is added to. A token
     whose experts are equally probable counts for the first of them in `first`.
     """
-    names, t_clip_IND = tower.expert_names, seen.t_clip_IND
+    names, t_clip_IND = tower.expert_names, batch.t_clip_IND
     if not len(t_clip_IND):
         return
     weight_I = torch.ones(len(t_clip_IND), device=t_clip_IND.device)
-    gate_INK = tower.tove_fusion(t_clip_IND, seen.grids, weight_I).gate_BNK
+    gate_INK = tower.tove_fusion(t_clip_IND, batch.grids, weight_I).gate_BNK
     sums["mass"] += gate_INK.double().sum((0, 1)).cpu()
     sums["counts"] += torch.tensor([gate_INK.shape[0], gate_INK.shape[0] * gate_INK.shape[1]])
-    if seen.grids:
+    if batch.grids:
         sums["first"] += torch.bincount(gate_INK.argmax(-1).flatten(), minlength=len(names)).cpu()
-    strength_INK = tower.tove_fusion.strengths(t_clip_IND, seen.grids, gate_INK)
+    strength_INK = tower.tove_fusion.strengths(t_clip_IND, batch.grids, gate_INK)
     sums["norm"] += strength_INK.double().sum((0, 1)).cpu()
 
 
@@ -80,14 +80,14 @@ class State:
             Whether it was.
         """
         try:
-            kept = load_json(path)
-            if kept["identity"] != self.identity:
+            saved = load_json(path)
+            if saved["identity"] != self.identity:
                 return False
-            sums = Sums({name: torch.tensor(kept["sums"][name], dtype=torch.float64) for name in self.sums})
+            sums = Sums({name: torch.tensor(saved["sums"][name], dtype=torch.float64) for name in self.sums})
             shapes = [tensor.shape for tensor in sums.values()]
             if shapes != [tensor.shape for tensor in self.sums.values()]:
                 return False
-            self.done, self.broken = int(kept["done"]), dict(kept["broken"])
+            self.done, self.broken = int(saved["done"]), dict(saved["broken"])
         except (WeightsError, KeyError, TypeError, ValueError):
             return False
         self.sums = sums

@@ -1,4 +1,7 @@
-"""Build a tower from its YAML, frozen weights loaded, or load a saved one. DESIGN.md section 2."""
+"""Build a tower from its YAML, frozen weights loaded, or load a saved one.
+
+See docs/design.md, "Tower".
+"""
 
 import dataclasses
 import logging
@@ -12,7 +15,7 @@ from ..config import ConfigError
 from ..weights.sources import fetch, is_hub_id, recorded, resolve_source, verify
 from .clip import load_clip, read_architecture, read_normalisation
 from .configuration import ToVEVisionConfig
-from .configuration_yaml import ClipSection, TowerConfig, check_names, read_tower_yaml
+from .configuration_yaml import ClipConfig, TowerConfig, check_names, read_tower_yaml
 from .modeling import ToVEVisionModel
 
 logger = logging.getLogger(__name__)
@@ -51,17 +54,18 @@ def build_tower(
     names = [expert.name for expert in tower.experts if expert.name in {*tower.detached, *detached}]
     tower = dataclasses.replace(tower, detached=names)
     # The checks of all weight files first: nothing is built for a source that is not there or is another one.
-    places = {part: fetch(place) for part, place in tower.parts.items() if place.pretrained is not None}
-    for place in places.values():
-        for file in storage.weight_files(place):
+    weights_paths = {part: fetch(source) for part, source in tower.parts.items() if source.pretrained is not None}
+    for weights_path in weights_paths.values():
+        for file in storage.weight_files(weights_path):
             storage.check_whole(file)
-    prints = {part: verify(tower.parts[part], place) for part, place in places.items()}
+    fingerprints = {part: verify(tower.parts[part], weights_path) for part, weights_path in weights_paths.items()}
     model = ToVEVisionModel(vision_config(tower))
-    _load(model, tower, places)
+    _load(model, tower, weights_paths)
     model.sources = {
-        "clip": recorded(tower.clip, prints.get("clip"), places.get("clip")),
+        "clip": recorded(tower.clip, fingerprints.get("clip"), weights_paths.get("clip")),
         "experts": {
-            expert.name: recorded(expert, prints.get(expert.name), places.get(expert.name)) for expert in tower.experts
+            expert.name: recorded(expert, fingerprints.get(expert.name), weights_paths.get(expert.name))
+            for expert in tower.experts
         },
     }
     return model.eval()
@@ -109,7 +113,7 @@ def vision_config(tower: TowerConfig) -> ToVEVisionConfig:
     )
 
 
-def _clip_architecture(clip: ClipSection) -> tuple[dict[str, Any], tuple[list[float], list[float]] | None]:
+def _clip_architecture(clip: ClipConfig) -> tuple[dict[str, Any], tuple[list[float], list[float]] | None]:
     if clip.pretrained is None:
         return dict(clip.architecture), None
     if is_hub_id(clip.pretrained) and clip.architecture is not None:
@@ -123,11 +127,11 @@ def _clip_architecture(clip: ClipSection) -> tuple[dict[str, Any], tuple[list[fl
     return {**read_architecture(folder), **(clip.architecture or {})}, read_normalisation(folder)
 
 
-def _load(model: ToVEVisionModel, tower: TowerConfig, places: dict[str, Path]) -> None:
+def _load(model: ToVEVisionModel, tower: TowerConfig, weights_paths: dict[str, Path]) -> None:
     for part in tower.parts:
-        if part not in places:
+        if part not in weights_paths:
             logger.warning("tower: `%s` has random weights, because its `pretrained` is none", part)
         elif part == "clip":
-            load_clip(model.clip, places[part])
+            load_clip(model.clip, weights_paths[part])
         else:
-            model.experts[part].load_weights(places[part])
+            model.experts[part].load_pretrained(weights_paths[part])

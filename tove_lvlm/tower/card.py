@@ -1,4 +1,4 @@
-"""The README.md of a saved tower, a model card: its parts, where they came from, what their licences allow. Our choice.
+"""The README.md of a saved tower, a model card: its parts, where they came from, what their licences allow.
 
 It is made from what lies in the folder (config.json, sources.json), and only takes the place of a card that was made
 here: a README without the mark is its user's and stays.
@@ -72,8 +72,8 @@ def write_card(folder: str | os.PathLike, sources_file: str) -> None:
     path = Path(folder) / CARD_FILE
     if path.is_file() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return
-    known = Path(folder) / sources_file
-    sources = storage.load_json(known) if known.is_file() else {}
+    path_of_sources = Path(folder) / sources_file
+    sources = storage.load_json(path_of_sources) if path_of_sources.is_file() else {}
     text = card(ToVEVisionConfig(**storage.load_json(Path(folder) / "config.json")), sources)
     with storage.atomic_file(path) as writing:
         writing.write_text(text, encoding="utf-8")
@@ -87,13 +87,13 @@ def card(config: ToVEVisionConfig, sources: Mapping[str, Any]) -> str:
         sources: Content of sources.json; empty where nothing is known.
     """
     parts = _parts(config, sources)
-    held = [part for part in parts if not part.detached]
+    attached = [part for part in parts if not part.detached]
     rows = "\n".join(_row(part) for part in parts)
     light = " Only the fusion is in this folder; the frozen parts are read from where the table says."
     fused = "concatenated to" if config.fusion_settings.kind == "concat" else "fused into"
     names = ", ".join(config.attached_names) or "none"
     return f"""---
-{yaml.safe_dump(_front(held), sort_keys=False).strip()}
+{yaml.safe_dump(_front(attached), sort_keys=False).strip()}
 ---
 {MARK}
 
@@ -106,7 +106,7 @@ An image of {config.image_size} x {config.image_size} pixels gives {config.num_t
     from tove_lvlm import ToVEVisionModel
     tower = ToVEVisionModel.from_pretrained(folder)
 
-**{_verdict(held)}**
+**{_verdict(attached)}**
 
 | part | network | gives | weights | sha256 | licence of weights | licence of code | commercial use |
 |---|---|---|---|---|---|---|---|
@@ -128,16 +128,16 @@ def _front(parts: list[Part]) -> dict[str, Any]:
 
 
 def _parts(config: ToVEVisionConfig, sources: Mapping[str, Any]) -> list[Part]:
-    known, about = sources.get("experts", {}), config.clip_config
+    expert_sources, clip_fields = sources.get("experts", {}), config.clip_config
     origin = sources.get("clip") or {}
     clip = Part(
         name="clip",
-        network=f"transformers: CLIP, {about['num_hidden_layers']} layers, patch {config.patch_size}",
-        gives=f"{about['hidden_size']} x {config.side}x{config.side}",
+        network=f"transformers: CLIP, {clip_fields['num_hidden_layers']} layers, patch {config.patch_size}",
+        gives=f"{clip_fields['hidden_size']} x {config.side}x{config.side}",
         source=origin,
         code_license=origin.get("code_license") or code_license("transformers"),
     )
-    return [clip, *(_expert(entry, config, known.get(entry["name"]) or {}) for entry in config.experts)]
+    return [clip, *(_expert(entry, config, expert_sources.get(entry["name"]) or {}) for entry in config.experts)]
 
 
 def _expert(entry: Mapping[str, Any], config: ToVEVisionConfig, origin: Mapping[str, Any]) -> Part:

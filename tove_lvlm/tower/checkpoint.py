@@ -1,7 +1,9 @@
-"""A tower on disk: whole (frozen weights included) or light (`tove_fusion` and references). DESIGN.md section 2.
+"""A tower on disk: whole (frozen weights included) or light (`tove_fusion` and references).
 
 Beside config.json lies sources.json: {"format": 1, "form": "whole" | "light", "clip": {...}, "experts": {NAME: {...}}},
 each part with its source, revision, file, sha256 and licences.
+
+See docs/design.md, "Saved towers".
 """
 
 import logging
@@ -59,7 +61,7 @@ def load_expert(model: "ToVEVisionModel", name: str, elsewhere: str | None = Non
     """
     expert = build_expert(next(entry for entry in model.config.experts if entry["name"] == name))
     if expert.has_weights:
-        expert.load_weights(_checked_path(name, model.sources.get("experts", {}).get(name), elsewhere))
+        expert.load_pretrained(_checked_path(name, model.sources.get("experts", {}).get(name), elsewhere))
     return expert
 
 
@@ -104,8 +106,8 @@ def save(
 
 
 def _parts(model: "ToVEVisionModel") -> list[tuple[str, Mapping[str, Any] | None]]:
-    known = model.sources.get("experts", {})
-    experts = [(name, known.get(name)) for name, expert in model.experts.items() if expert.has_weights]
+    expert_sources = model.sources.get("experts", {})
+    experts = [(name, expert_sources.get(name)) for name, expert in model.experts.items() if expert.has_weights]
     return [("clip", model.sources.get("clip")), *experts]
 
 
@@ -179,9 +181,9 @@ def load_light(
         if not expert.has_weights:
             continue
         entry = model.sources.get("experts", {}).get(name)
-        expert.load_weights(_checked_path(name, entry, sources.get(name)))
-    own = {key.removeprefix(FUSION): tensor for key, tensor in storage.load_tensors(folder).items()}
-    storage.load_strict(model.tove_fusion, own, where=storage.weight_files(folder)[0])
+        expert.load_pretrained(_checked_path(name, entry, sources.get(name)))
+    fusion = {key.removeprefix(FUSION): tensor for key, tensor in storage.load_tensors(folder).items()}
+    storage.load_strict(model.tove_fusion, fusion, where=storage.weight_files(folder)[0])
     dtype = dtype or torch_dtype
     if dtype is None or dtype == "auto":
         dtype = getattr(config, "dtype", None) or torch.float32

@@ -1,4 +1,7 @@
-"""The frozen CLIP: stock, but for staying in eval mode; and how its weights are read. DESIGN.md section 2."""
+"""The frozen CLIP: stock, but for staying in eval mode; and how its weights are read.
+
+See docs/design.md, "Tower".
+"""
 
 from pathlib import Path
 from typing import Any

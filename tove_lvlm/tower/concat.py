@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from ..experts import ExpertSpec
-from .configuration_yaml import FusionSettings
+from .configuration_yaml import FusionConfig
 from .fusion import FusionOutput
-from .init import start
+from .init import init_weights
 from .transfer import MapStem, resample
 
 
@@ -29,7 +29,7 @@ class ConcatFusion(nn.Module):
         settings: `stem_width` counts, the rest belongs to the gated kind.
     """
 
-    def __init__(self, specs: Sequence[ExpertSpec], side: int, settings: FusionSettings):
+    def __init__(self, specs: Sequence[ExpertSpec], side: int, settings: FusionConfig):
         super().__init__()
         self.names, self.side = [spec.name for spec in specs], side
         self.stems, self.norms = nn.ModuleDict(), nn.ModuleDict()
@@ -37,7 +37,7 @@ class ConcatFusion(nn.Module):
             if spec.output == "map":
                 self.stems[spec.name] = MapStem(spec.channels, min(spec.grid), side, settings.stem_width)
             self.norms[spec.name] = nn.LayerNorm(part_width(spec, settings))
-        self.apply(start)
+        self.apply(init_weights)
 
     def forward(
         self, t_clip_BND: torch.Tensor, grids: Mapping[str, torch.Tensor], weight_B: torch.Tensor
@@ -67,6 +67,6 @@ class ConcatFusion(nn.Module):
         return FusionOutput(torch.cat(parts, dim=-1), gate_BNK, gate_BNK.new_zeros(()))
 
 
-def part_width(spec: ExpertSpec, settings: FusionSettings) -> int:
+def part_width(spec: ExpertSpec, settings: FusionConfig) -> int:
     """Channels that an expert adds to the output."""
     return settings.stem_width if spec.output == "map" else spec.channels

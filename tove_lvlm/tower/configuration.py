@@ -1,6 +1,8 @@
-"""The tower's transformers config: architecture only. HOSTS.md section 3.3.
+"""The tower's transformers config: architecture only.
 
 Where weights came from is not architecture: `sources.json` beside it says that.
+
+See docs/hosts.md, "transformers".
 """
 
 import dataclasses
@@ -14,7 +16,7 @@ from transformers.models.auto.configuration_auto import AutoConfig
 
 from ..config import ConfigError, parse
 from ..experts.schema import parse_expert
-from .configuration_yaml import FusionSettings, check_names
+from .configuration_yaml import FusionConfig, check_names
 
 # What fixes a CLIP's network; the rest of its config (names, dtype, library version) is not architecture.
 _CLIP_FIELDS = {
@@ -39,7 +41,7 @@ class ToVEVisionConfig(PreTrainedConfig):
         experts: One plain dictionary for each expert: `name`, `family` and the family's architecture fields.
         detached: Names of experts that are not run; their weights are neither loaded nor saved.
         select_layer: CLIP's hidden state whose patch tokens are used.
-        fusion: Settings of `tove_fusion` (`FusionSettings`).
+        fusion: Settings of `tove_fusion` (`FusionConfig`).
         image_mean: Mean of the tower's input over [0, 1] RGB, three floats.
         image_std: Standard deviation of the same.
         input_size: Side of the square images that a host gives, a multiple of the token grid's; None is the CLIP's
@@ -65,15 +67,15 @@ class ToVEVisionConfig(PreTrainedConfig):
         input_size: int | None = None,
         **kwargs,
     ):
-        given = clip_config or {}
-        self.clip_config = {key: given.get(key, default) for key, default in _CLIP_FIELDS.items()}
+        clip_fields = clip_config or {}
+        self.clip_config = {key: clip_fields.get(key, default) for key, default in _CLIP_FIELDS.items()}
         self.experts = [parse_expert(entry, where="tower config") for entry in experts]
         self.detached = list(detached)
         self.select_layer = select_layer
         fusion = dict(fusion or {})
         if "num_hidden_layers" in kwargs:  # a saved config; before the transfers had a scale they had no unit either
             fusion.setdefault("transfer_scale", None)
-        self.fusion = dataclasses.asdict(parse(FusionSettings, fusion, where="tower config, fusion"))
+        self.fusion = dataclasses.asdict(parse(FusionConfig, fusion, where="tower config, fusion"))
         self.image_mean = [float(value) for value in image_mean]
         self.image_std = [float(value) for value in image_std]
         self.input_size = input_size
@@ -110,9 +112,9 @@ class ToVEVisionConfig(PreTrainedConfig):
         return [name for name in self.expert_names if name not in self.detached]
 
     @property
-    def fusion_settings(self) -> FusionSettings:
+    def fusion_settings(self) -> FusionConfig:
         """Typed settings of `tove_fusion`."""
-        return FusionSettings(**self.fusion)
+        return FusionConfig(**self.fusion)
 
     def _concatenated_width(self) -> int:
         """What the experts add to the output's width: nothing, unless their channels are concatenated."""
@@ -137,12 +139,14 @@ class ToVEVisionConfig(PreTrainedConfig):
                 )
         if size < patch:
             raise ConfigError(f"tower config: `image_size` {size} is smaller than `patch_size` {patch}")
-        side, given = size // patch, self.input_size
-        if given is not None and (not isinstance(given, int) or given < size or given % side):
-            above = -(-max(size, given if isinstance(given, int) else 0) // side) * side
+        side, side_of_input = size // patch, self.input_size
+        if side_of_input is not None and (
+            not isinstance(side_of_input, int) or side_of_input < size or side_of_input % side
+        ):
+            above = -(-max(size, side_of_input if isinstance(side_of_input, int) else 0) // side) * side
             raise ConfigError(
-                f"tower config: `input_size` is {given!r}; expected a multiple of the {side} tokens of a row, at least "
-                f"the CLIP's {size}, such as {above}"
+                f"tower config: `input_size` is {side_of_input!r}; expected a multiple of the {side} tokens of a "
+                f"row, at least the CLIP's {size}, such as {above}"
             )
         if not -layers - 1 <= self.select_layer <= layers:
             raise ConfigError(

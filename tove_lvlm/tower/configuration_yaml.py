@@ -1,4 +1,4 @@
-"""A tower's YAML as typed configuration, checked without importing torch. DESIGN.md sections 2 and 4.
+"""A tower's YAML as typed configuration, checked without importing torch.
 
 clip:
   pretrained: openai/clip-vit-large-patch14-336   # weights/sources.py: hub id | folder | file | package:... | none
@@ -13,6 +13,8 @@ experts:
   - {name: depth, family: dense_vit, output: map, pretrained: shipped:miniature/depth}
   - {expert: dexined, pretrained: OWNER/NAME, revision: abc123, file: DexiNed.pth, sha256: 0a1b..., license: mit}
 detached: []
+
+See docs/design.md, "Configuration".
 """
 
 import dataclasses
@@ -22,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ConfigError, parse, read_yaml
-from ..experts.catalogue import expanded
-from ..experts.schema import EXPERT_FIELDS, complete_fields, fields_of
+from ..experts.catalogue import resolve_entry
+from ..experts.schema import EXPERT_CONFIGS, complete_fields, expert_config_class
 from ..registry import nearest
 from ..storage import MissingWeightsError
 from ..weights.sources import WEIGHT_KEYS, WeightSource, fetch, is_hub_id, resolve_source
@@ -33,7 +35,7 @@ GATE_INPUTS = ("tokens", "shuffled", "constant")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FusionSettings:
+class FusionConfig:
     """The trainable part of the tower, `tove_fusion`. The values are our choice; the paper's are not known."""
 
     kind: str = field(default="gated", metadata={"choices": FUSION_KINDS})
@@ -78,7 +80,7 @@ class FusionSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipSection(WeightSource):
+class ClipConfig(WeightSource):
     """The frozen CLIP whose tokens are enriched: where its weights are (a CLIPModel's or its vision part's), and how
     it is used.
     """
@@ -98,7 +100,7 @@ class ClipSection(WeightSource):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpertSection(WeightSource):
+class TowerExpertConfig(WeightSource):
     """One expert: its architecture and where its weights come from."""
 
     fields: dict[str, Any]
@@ -112,16 +114,16 @@ class ExpertSection(WeightSource):
     @property
     def has_weights(self) -> bool:
         """Whether there is anything to load; an edge filter has nothing."""
-        return fields_of(self.fields["family"]).has_weights
+        return expert_config_class(self.fields["family"]).has_weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class TowerConfig:
     """A tower's YAML. Paths in it are already resolved."""
 
-    clip: ClipSection
-    experts: list[ExpertSection]
-    fusion: FusionSettings = field(default_factory=FusionSettings)
+    clip: ClipConfig
+    experts: list[TowerExpertConfig]
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     detached: list[str] = field(default_factory=list)
     """Experts that the tower has but does not run."""
 
@@ -133,10 +135,10 @@ class TowerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Raw:
-    clip: ClipSection
+class _TowerYaml:
+    clip: ClipConfig
     experts: list[str | dict[str, Any]] = field(default_factory=list)
-    fusion: FusionSettings = field(default_factory=FusionSettings)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     detached: list[str] = field(default_factory=list)
 
 
@@ -151,7 +153,7 @@ def read_tower_yaml(path: str | Path, options: Sequence[str] = ()) -> TowerConfi
         ConfigError: Unknown key, family or field, wrong type, a source that does not exist, an expert named twice.
     """
     path = Path(_resolved(str(path), None, "tower"))
-    raw = parse(_Raw, read_yaml(path, options), where=str(path))
+    raw = parse(_TowerYaml, read_yaml(path, options), where=str(path))
     clip = dataclasses.replace(raw.clip, pretrained=_source(raw.clip.pretrained, path, "clip.pretrained"))
     if clip.pretrained is None and clip.architecture is None:
         raise ConfigError(f"{path}: `clip.pretrained` is none, so `clip.architecture` must give the sizes")
@@ -166,17 +168,17 @@ def check_names(names: Sequence[str], detached: Sequence[str], where: str) -> No
     Raises:
         ConfigError: Names the expert.
     """
-    twice = sorted({name for name in names if list(names).count(name) > 1})
-    if twice:
-        raise ConfigError(f"{where}: experts named twice: {', '.join(twice)}; give each its own `name`")
+    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    if repeated:
+        raise ConfigError(f"{where}: experts named twice: {', '.join(repeated)}; give each its own `name`")
     for name in detached:
         if name not in names:
             raise ConfigError(f"{where}: `detached` names the expert `{name}`; {nearest(name, names)}")
 
 
-def _expert(given: str | Mapping[str, Any], index: int, path: Path) -> ExpertSection:
+def _expert(entry_or_name: str | Mapping[str, Any], index: int, path: Path) -> TowerExpertConfig:
     where = f"experts[{index}]"
-    entry = expanded(given, where=f"{path}: {where}")
+    entry = resolve_entry(entry_or_name, where=f"{path}: {where}")
     if "pretrained" not in entry and _needs_weights(entry.get("family")):
         raise ConfigError(
             f"{path}: required key `{where}.pretrained` is missing; give a hub id, a file or a folder, or `none` for "
@@ -188,11 +190,11 @@ def _expert(given: str | Mapping[str, Any], index: int, path: Path) -> ExpertSec
     fields = {key: value for key, value in entry.items() if key not in WEIGHT_KEYS}
     if isinstance(fields.get("family"), str):
         try:
-            fields_of(fields["family"])
+            expert_config_class(fields["family"])
         except ValueError as error:
             raise ConfigError(f"{path}: `{where}.family`: {error}") from error
     stating = _stating(fields, WeightSource(**weights), f"{path}: {where}")
-    return ExpertSection(fields=complete_fields(fields, stating, f"{path}: {where}"), **weights)
+    return TowerExpertConfig(fields=complete_fields(fields, stating, f"{path}: {where}"), **weights)
 
 
 def _stating(fields: Mapping[str, Any], weights: WeightSource, where: str) -> str | None:
@@ -202,7 +204,7 @@ def _stating(fields: Mapping[str, Any], weights: WeightSource, where: str) -> st
     source, family = weights.pretrained, fields.get("family")
     if source is None or not is_hub_id(source) or not isinstance(family, str) or "architecture" in fields:
         return source
-    if "architecture" not in {item.name for item in dataclasses.fields(fields_of(family))}:
+    if "architecture" not in {item.name for item in dataclasses.fields(expert_config_class(family))}:
         return source
     try:
         return str(fetch(weights, weights=False))
@@ -212,7 +214,7 @@ def _stating(fields: Mapping[str, Any], weights: WeightSource, where: str) -> st
 
 def _needs_weights(family: Any) -> bool:
     """Of an unknown family it is not known; what is wrong with it is said later."""
-    return not isinstance(family, str) or family not in EXPERT_FIELDS or EXPERT_FIELDS.get(family).has_weights
+    return not isinstance(family, str) or family not in EXPERT_CONFIGS or EXPERT_CONFIGS.get(family).has_weights
 
 
 def _source(source: str | None, path: Path, key: str) -> str | None:

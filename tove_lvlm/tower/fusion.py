@@ -1,4 +1,4 @@
-"""`tove_fusion`: everything that is trained in the tower, as one module. DESIGN.md section 2.
+"""`tove_fusion`: everything that is trained in the tower, as one module.
 
     t_fuse = t_clip + sum_k g_k * e_k,    e_k = scale * rms(t_clip) * transfer_k(grid_k)
 
@@ -9,6 +9,8 @@ One call with one positional tensor first, so that a wrapper (peft's `modules_to
 parameters are never reached from outside.
 
 Shapes: B images, N tokens, D width, K experts, C h w an expert's grid.
+
+See docs/design.md, "Transfer".
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +20,9 @@ import torch
 from torch import nn
 
 from ..experts import ExpertSpec
-from .configuration_yaml import FusionSettings
+from .configuration_yaml import FusionConfig
 from .gate import Gate
-from .init import start
+from .init import init_weights
 from .losses import balance_loss
 from .transfer import Transfer
 
@@ -46,7 +48,7 @@ class ToVEFusion(nn.Module):
         settings: Sizes and switches.
     """
 
-    def __init__(self, specs: Sequence[ExpertSpec], width: int, side: int, settings: FusionSettings):
+    def __init__(self, specs: Sequence[ExpertSpec], width: int, side: int, settings: FusionConfig):
         super().__init__()
         self.names = [spec.name for spec in specs]
         self.scale = settings.transfer_scale
@@ -74,7 +76,7 @@ class ToVEFusion(nn.Module):
                 for spec in specs
             }
         )
-        self.apply(start)
+        self.apply(init_weights)
 
     def forward(
         self, t_clip_BND: torch.Tensor, grids: Mapping[str, torch.Tensor], weight_B: torch.Tensor
@@ -96,7 +98,7 @@ class ToVEFusion(nn.Module):
         return FusionOutput(
             t_fuse_BND=t_clip_BND + delta_BND.to(t_clip_BND.dtype),
             gate_BNK=gate.probs_BNK,
-            balance=balance_loss(gate.wanted_BNK, weight_B, attached_K, collective=self.training),
+            balance=balance_loss(gate.full_probs_BNK, weight_B, attached_K, collective=self.training),
         )
 
     def terms(
@@ -112,12 +114,12 @@ class ToVEFusion(nn.Module):
         share_BNK = gate_BNK
         if self.scale is not None:
             share_BNK = gate_BNK * self.scale * t_clip_BND.float().square().mean(-1, keepdim=True).sqrt()
-        found = {}
+        by_expert = {}
         for index, name in enumerate(self.names):
             if name in grids:
                 e_BND = self.transfers[name](grids[name])
-                found[name] = share_BNK[..., index, None].to(e_BND.dtype) * e_BND
-        return found
+                by_expert[name] = share_BNK[..., index, None].to(e_BND.dtype) * e_BND
+        return by_expert
 
     def strengths(
         self, t_clip_BND: torch.Tensor, grids: Mapping[str, torch.Tensor], gate_BNK: torch.Tensor

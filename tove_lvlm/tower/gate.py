@@ -1,8 +1,10 @@
-"""The token-aware gate: how much every token takes from each expert. PAPER.md section 7.
+"""The token-aware gate: how much every token takes from each expert.
 
     g = softmax(G(t_clip) / temperature), logits of detached experts at -inf; G: LayerNorm, a small MLP (our choice)
 
 Shapes: B images, N tokens, D width, K experts.
+
+See docs/design.md, "Gate".
 """
 
 from typing import NamedTuple
@@ -10,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .init import FAN_IN, mark
+from .init import FAN_IN, set_init
 
 
 class GateOutput(NamedTuple):
@@ -18,7 +20,7 @@ class GateOutput(NamedTuple):
 
     probs_BNK: torch.Tensor
     """What the experts are weighted with."""
-    wanted_BNK: torch.Tensor
+    full_probs_BNK: torch.Tensor
     """The same before expert dropout; the balance loss shapes the gate, not the mask."""
 
 
@@ -51,7 +53,7 @@ class Gate(nn.Module):
         self.temperature, self.noise, self.expert_dropout = temperature, noise, expert_dropout
         self.reads = reads
         self.norm = nn.LayerNorm(width)
-        self.fc1 = mark(nn.Linear(width, hidden), FAN_IN)
+        self.fc1 = set_init(nn.Linear(width, hidden), FAN_IN)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, num_experts)
 
@@ -70,13 +72,13 @@ class Gate(nn.Module):
         if self.training and self.noise > 0:
             logits_BNK = logits_BNK + self.noise * torch.randn_like(logits_BNK)
         logits_BNK = logits_BNK.masked_fill(~mask_K, float("-inf"))
-        wanted_BNK = logits_BNK.softmax(-1)
+        full_probs_BNK = logits_BNK.softmax(-1)
         if not (self.training and self.expert_dropout > 0):
-            return GateOutput(wanted_BNK, wanted_BNK)
+            return GateOutput(full_probs_BNK, full_probs_BNK)
         keep_BK = torch.rand(len(logits_BNK), len(attached_K), device=logits_BNK.device) >= self.expert_dropout
         keep_BK = keep_BK & mask_K
         keep_BK = torch.where(keep_BK.any(-1, keepdim=True), keep_BK, mask_K)
-        return GateOutput(logits_BNK.masked_fill(~keep_BK[:, None], float("-inf")).softmax(-1), wanted_BNK)
+        return GateOutput(logits_BNK.masked_fill(~keep_BK[:, None], float("-inf")).softmax(-1), full_probs_BNK)
 
     def _read(self, t_clip_BND: torch.Tensor) -> torch.Tensor:
         if self.reads == "constant":

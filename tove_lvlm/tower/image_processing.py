@@ -1,7 +1,9 @@
-"""The tower's image processor: CLIP's, under the tower's own name. HOSTS.md sections 1.2 and 3.3.
+"""The tower's image processor: CLIP's, under the tower's own name.
 
 Every host stacks one (3, H, W) tensor for each image, so there is one normalisation here; what each expert wants is
 made from it inside the tower.
+
+See docs/hosts.md, "transformers".
 """
 
 from transformers.models.auto.image_processing_auto import AutoImageProcessor

@@ -17,18 +17,18 @@ STEM = "stem"
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
-def mark(layer: Layer, kind: str) -> Layer:
+def set_init(layer: Layer, kind: str) -> Layer:
     """Say how `layer` starts."""
     layer.tove_init = kind
     return layer
 
 
-def is_marked(module: nn.Module) -> bool:
-    """Whether `start` knows this layer."""
+def has_init(module: nn.Module) -> bool:
+    """Whether `init_weights` knows this layer."""
     return hasattr(module, "tove_init")
 
 
-def start(module: nn.Module, std: float = 0.02) -> None:
+def init_weights(module: nn.Module, std: float = 0.02) -> None:
     """Give one layer its first values; parameters that were loaded are left alone.
 
     Args:

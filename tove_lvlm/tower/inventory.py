@@ -1,4 +1,4 @@
-"""What a tower's parts are, cost, and may be used for; which weights are missing. Our choice.
+"""What a tower's parts are, cost, and may be used for; which weights are missing.
 
 Sizes are counted on the meta device; nothing is downloaded, and no weight is read but to compare a checksum.
 """
@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from ..cost import Size, measure_cost, tower_sizes
-from ..experts.declared import Network, count_network, declaration_of, network_of
+from ..experts.info import NetworkInfo, count_network, make_expert_info, network_of
 from ..licenses import commercial_use, terms_of
 from ..weights.sources import WEIGHT_KEYS, WeightSource, WeightStatus, status
 from .build import vision_config
 from .configuration import ToVEVisionConfig
-from .configuration_yaml import ClipSection, TowerConfig, read_tower_yaml
+from .configuration_yaml import ClipConfig, TowerConfig, read_tower_yaml
 from .modeling import ToVEVisionModel
 
 CLIP_CODE_LICENSE = "apache-2.0"
@@ -25,7 +25,7 @@ SUMMED = ("parameters", "gflops", "disk_bytes", "bf16_bytes")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
+class TimingConfig:
     """Where and how a tower is timed."""
 
     device: str
@@ -36,7 +36,7 @@ class Setting:
 
 
 def tower_inventory(
-    path: str | Path, options: Sequence[str] = (), measure: Setting | None = None, checksum: bool = False
+    path: str | Path, options: Sequence[str] = (), measure: TimingConfig | None = None, checksum: bool = False
 ) -> dict[str, Any]:
     """The parts of a tower's YAML with their cost, licences and weights.
 
@@ -47,7 +47,7 @@ def tower_inventory(
         checksum: Whether weights are compared with the `sha256` that is given, for which all bytes are read.
 
     Returns:
-        Plain values. `parts`: `clip`, each expert, `tove_fusion`, with the keys of `Declaration.as_dict` and
+        Plain values. `parts`: `clip`, each expert, `tove_fusion`, with the keys of `ExpertInfo.as_dict` and
         `weights` (a `WeightStatus`), `disk_bytes` (of what is here, else as float32), `detached`, `ms`.
         `total`: sums over what is run. `relative_to_clip`: the same as multiples of CLIP alone. `missing`: parts whose
         weights are not all here. `commercial`: of the whole.
@@ -66,7 +66,7 @@ def tower_inventory(
     for section, entry in zip(tower.experts, config.experts, strict=True):
         name, detached = section.name, section.name in tower.detached
         network = count_network(entry) if detached else network_of(unloaded.experts[name].spec, sizes[name])
-        row = declaration_of(section.fields, section, network).as_dict()
+        row = make_expert_info(section.fields, section, network).as_dict()
         rows.append(row | {"detached": detached})
     rows.append(
         {"name": "tove_fusion", "kind": "fusion", **dataclasses.asdict(sizes["tove_fusion"]), "detached": False}
@@ -90,12 +90,12 @@ def tower_inventory(
     }
 
 
-def _clip_row(config: ToVEVisionConfig, clip: ClipSection, size: Size) -> dict[str, Any]:
+def _clip_row(config: ToVEVisionConfig, clip: ClipConfig, size: Size) -> dict[str, Any]:
     weights = {key: getattr(clip, key) for key in WEIGHT_KEYS}
     code = clip.code_license or CLIP_CODE_LICENSE
     licenses = [code, *([clip.license] if clip.pretrained else [])]
     layers, patch = config.clip_config["num_hidden_layers"], config.patch_size
-    network = Network(
+    network = NetworkInfo(
         kind="clip",
         library="transformers",
         architecture=f"CLIP, {layers} layers of width {config.clip_config['hidden_size']}, patch {patch}",
@@ -126,8 +126,8 @@ def _status(tower: TowerConfig, name: str, checksum: bool) -> dict[str, Any] | N
     if name not in sections:
         return None
     needless = any(expert.name == name and not expert.has_weights for expert in tower.experts)
-    found = WeightStatus(state="none needed") if needless else status(sections[name], checksum)
-    return dataclasses.asdict(found)
+    weights = WeightStatus(state="none needed") if needless else status(sections[name], checksum)
+    return dataclasses.asdict(weights)
 
 
 def _is_missing(weights: Mapping[str, Any] | None) -> bool:
@@ -149,7 +149,7 @@ def _commercial(rows: list[dict[str, Any]]) -> str:
     return commercial_use(licenses)
 
 
-def _times(config: ToVEVisionConfig, setting: Setting) -> dict[str, float]:
+def _times(config: ToVEVisionConfig, setting: TimingConfig) -> dict[str, float]:
     """Milliseconds per image of each part and of the whole, random weights."""
     tower = ToVEVisionModel(config).to(setting.device, getattr(torch, setting.dtype)).eval()
     return {name: cost.ms for name, cost in measure_cost(tower, setting.batch_size, setting.repeats).items()}

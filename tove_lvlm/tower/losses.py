@@ -1,10 +1,12 @@
-"""The balance loss: no expert shall take all tokens, none shall starve. PAPER.md section 7 (Shazeer's importance).
+"""The balance loss: no expert takes all tokens, and none gets nothing.
 
     L = CV^2(m) = var(m) / mean(m)^2,   m_k = mean gate mass of expert k over tokens and images of the global batch
 
 With a dense soft-max only the importance term of Shazeer's loss carries a gradient, so the load term is left out.
 
 Shapes: B images, N tokens, K experts.
+
+See docs/design.md, "Balance loss".
 """
 
 import torch

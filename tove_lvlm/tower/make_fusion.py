@@ -1,4 +1,7 @@
-"""The `tove_fusion` that a tower's config asks for. DESIGN.md section 2."""
+"""The `tove_fusion` that a tower's config asks for.
+
+See docs/design.md, "Tower".
+"""
 
 from torch import nn
 

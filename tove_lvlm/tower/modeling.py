@@ -1,9 +1,11 @@
-"""The ToVE vision tower as a transformers model. DESIGN.md section 2, HOSTS.md section 3.
+"""The ToVE vision tower as a transformers model.
 
     pixels -> CLIP (frozen) -> t_clip -> tove_fusion -> t_fuse
         \\--> hub of experts (frozen) -> grids --^
 
 Shapes: B images, N tokens, D width, K experts, H W pixels.
+
+See docs/design.md, "Tower".
 """
 
 import os
@@ -24,7 +26,7 @@ from ..storage import WeightsError
 from . import checkpoint
 from .clip import FrozenCLIP
 from .configuration import ToVEVisionConfig
-from .init import is_marked, start
+from .init import has_init, init_weights
 from .make_fusion import make_fusion
 
 
@@ -92,7 +94,7 @@ class ToVEVisionModel(PreTrainedModel):
         self.post_init()
         # `from_pretrained` of this model or of a host puts the first values off until it has read the files.
         self._awaits_weights = not getattr(self, "_is_hf_initialized", False)
-        self._settle()
+        self._restore_frozen()
 
     # ---- what it computes ----
 
@@ -142,13 +144,13 @@ class ToVEVisionModel(PreTrainedModel):
         self._check_pixels(pixel_values)
         self._pass_on_attention()
         if self.training:
-            self._sleep()  # train() called on a part deep inside CLIP or an expert does not pass our own train()
+            self._set_frozen_eval()  # train() of a part deep inside CLIP or an expert does not pass our own train()
         t_clip_BND = self._clip_tokens(pixel_values)
-        grids = self.experts(pixel_values, self._given, dtype=t_clip_BND.dtype)
+        grids = self.experts(pixel_values, self._preprocessing, dtype=t_clip_BND.dtype)
         return FrozenFeatures(t_clip_BND, grids, weight_B=(pixel_values != 0).flatten(1).any(1))
 
     @property
-    def _given(self) -> Preprocessing:
+    def _preprocessing(self) -> Preprocessing:
         return Preprocessing(self.config.image_size, tuple(self.config.image_mean), tuple(self.config.image_std))
 
     def clip_pixels(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
@@ -159,15 +161,16 @@ class ToVEVisionModel(PreTrainedModel):
         Args:
             pixels_B3HW: As for `forward`.
         """
-        wanted = self._given._replace(size=self.config.clip_config["image_size"])
-        return prepare(pixels_B3HW, self._given, wanted, mode="bicubic")
+        target = self._preprocessing._replace(size=self.config.clip_config["image_size"])
+        return prepare(pixels_B3HW, self._preprocessing, target, mode="bicubic")
 
     @torch.no_grad()
     def _clip_tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         layer = self.config.select_layer
-        wanted = layer if layer != 0 else True  # an index makes transformers keep that layer only; 0 reads as "none"
+        # An index makes transformers keep that layer only; 0 reads as "none".
+        selected_layers = layer if layer != 0 else True
         seen_B3HW = self.clip_pixels(pixels_B3HW).to(self.clip.dtype)
-        states = self.clip(seen_B3HW, output_hidden_states=wanted).hidden_states
+        states = self.clip(seen_B3HW, output_hidden_states=selected_layers).hidden_states
         tokens_BND = states[layer][:, 1:]
         if tokens_BND.shape[1] != self.config.num_tokens:
             raise ValueError(
@@ -189,22 +192,22 @@ class ToVEVisionModel(PreTrainedModel):
                 "the tower's ToVEImageProcessor"
             )
 
-    def _check_selected(self, asked: bool | int | list[int] | None) -> None:
-        layers = asked if isinstance(asked, list | tuple) else [asked]
-        wrong = [layer for layer in layers if not isinstance(layer, bool | None) and layer not in (-1, 1)]
-        if wrong:
+    def _check_selected(self, output_hidden_states: bool | int | list[int] | None) -> None:
+        layers = output_hidden_states if isinstance(output_hidden_states, list | tuple) else [output_hidden_states]
+        unsupported = [layer for layer in layers if not isinstance(layer, bool | None) and layer not in (-1, 1)]
+        if unsupported:
             raise ValueError(
-                f"the host selects layer {wrong[0]} of the tower, which holds CLIP's tokens without the experts; set "
-                "`vision_feature_layer` to -1 and `vision_feature_select_strategy` to `full`"
+                f"the host selects layer {unsupported[0]} of the tower, which holds CLIP's tokens without the "
+                "experts; set `vision_feature_layer` to -1 and `vision_feature_select_strategy` to `full`"
             )
 
     def _pass_on_attention(self) -> None:
         """Experts follow the tower's `attn_implementation`, as CLIP does; a host may change it at any time."""
-        wanted = self.config._attn_implementation
-        if wanted != self._attention:
+        implementation = self.config._attn_implementation
+        if implementation != self._attention:
             for expert in self.experts.values():
-                expert.use_attention(wanted)
-            self._attention = wanted
+                expert.use_attention(implementation)
+            self._attention = implementation
 
     def compile_experts(self, **options: Any) -> None:
         """Run CLIP's and each attached expert's forward through `torch.compile`, from the next call on.
@@ -255,16 +258,16 @@ class ToVEVisionModel(PreTrainedModel):
             ValueError: No such expert, or its weights are unknown.
         """
         self._check_names(names)
-        wanted = [name for name in self.config.detached if name in names or not names]
-        found = {
+        selected = [name for name in self.config.detached if name in names or not names]
+        loaded = {
             name: self._put_aside[name] if name in self._put_aside else checkpoint.load_expert(self, name)
-            for name in wanted
+            for name in selected
         }
         like = next(self.clip.parameters())
-        attached = {**dict(self.experts.items()), **{name: expert.to(like) for name, expert in found.items()}}
-        for name in found:
+        attached = {**dict(self.experts.items()), **{name: expert.to(like) for name, expert in loaded.items()}}
+        for name in loaded:
             self._put_aside.pop(name, None)
-        self.config.detached = [name for name in self.config.detached if name not in wanted]
+        self.config.detached = [name for name in self.config.detached if name not in selected]
         self.experts.clear()
         self.experts.update({name: attached[name] for name in self.attached_names})
         self._attention = None
@@ -287,8 +290,8 @@ class ToVEVisionModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """First values of one module that was not loaded; transformers calls it for each."""
-        if is_marked(module):
-            start(module)
+        if has_init(module):
+            init_weights(module)
         else:
             super()._init_weights(module)
 
@@ -296,38 +299,39 @@ class ToVEVisionModel(PreTrainedModel):
         """transformers' walk over the modules after building or loading; the tower itself comes last."""
         super()._initialize_weights(module, *args, **kwargs)
         if module is self:
-            self._refuse_random()
-            self._settle()
+            self._check_all_loaded()
+            self._restore_frozen()
 
-    def _refuse_random(self) -> None:
+    def _check_all_loaded(self) -> None:
         """transformers only warns of missing keys, and a host's `from_pretrained` does not pass our own."""
         if not self._awaits_weights:
             return
-        kept = self.state_dict().keys()
+        persistent = self.state_dict().keys()
         tensors = [*self.named_parameters(), *self.named_buffers()]
         # What is still on the meta device here was offloaded to disk: it is read when it is used.
         missing = [
             name
             for name, tensor in tensors
-            if name in kept and not tensor.is_meta and not getattr(tensor, "_is_hf_initialized", False)
+            if name in persistent and not tensor.is_meta and not getattr(tensor, "_is_hf_initialized", False)
         ]
         if missing:
             raise WeightsError(
-                f"the checkpoint lacks {len(missing)} of {len(kept)} tensors of the tower ({', '.join(missing[:3])}, "
+                f"the checkpoint lacks {len(missing)} of {len(persistent)} tensors of the tower "
+                f"({', '.join(missing[:3])}, "
                 "...), or has them in another shape; they would be random. The load report above names its folder"
             )
         self._awaits_weights = False
 
-    def _settle(self) -> None:
+    def _restore_frozen(self) -> None:
         """What loading undoes: transformers makes every loaded parameter trainable and leaves loose buffers empty."""
         self.clip.requires_grad_(False)
         self.experts.requires_grad_(False)
-        self._sleep()
+        self._set_frozen_eval()
         self._pass_on_attention()
         for expert in self.experts.values():
             expert.repair_buffers()
 
-    def _sleep(self) -> None:
+    def _set_frozen_eval(self) -> None:
         self.clip.train(False)
         self.experts.train(False)
 

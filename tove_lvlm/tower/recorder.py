@@ -1,4 +1,7 @@
-"""Collect what hosts drop: the gate's probabilities and the balance loss. DESIGN.md section 2."""
+"""Collect what hosts drop: the gate's probabilities and the balance loss.
+
+See docs/design.md, "Tower".
+"""
 
 from torch import nn
 

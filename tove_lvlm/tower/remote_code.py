@@ -1,7 +1,9 @@
-"""A saved tower that also loads where this package is not installed: its source files go along. HOSTS.md section 3.4.
+"""A saved tower that also loads where this package is not installed: its source files go along.
 
 transformers' remote code is a flat folder whose files import each other as `from .name import thing`. The files are
 made from the package when a tower is exported: each module that the tower needs, line for line but for its imports.
+
+See docs/hosts.md, "Remote code".
 """
 
 import ast
@@ -48,13 +50,13 @@ def save_remote_code(tower: "ToVEVisionModel", folder: str | os.PathLike) -> Pat
         tower.save_pretrained(writing)
         for name, text in bundle().items():
             (writing / name).write_text(text, encoding="utf-8")
-        places = {auto: f"{_flat(module)}.{name}" for auto, (module, name) in _CLASSES.items()}
+        references = {auto: f"{_flat(module)}.{name}" for auto, (module, name) in _CLASSES.items()}
         for file, autos in (
             ("config.json", ("AutoConfig", "AutoModel")),
             ("preprocessor_config.json", ("AutoImageProcessor",)),
         ):
             content = storage.load_json(writing / file)
-            storage.save_json(writing / file, content | {"auto_map": {auto: places[auto] for auto in autos}})
+            storage.save_json(writing / file, content | {"auto_map": {auto: references[auto] for auto in autos}})
     return Path(folder)
 
 
@@ -76,7 +78,7 @@ def bundle() -> dict[str, str]:
         f"    from .{_flat(module)} import __doc__ as _{_flat(module)}  # noqa\n" for module in sorted(sources)
     )
     for module in entries:
-        sources[module] += f"\n\nif False:  # what transformers shall copy along\n{named}"
+        sources[module] += f"\n\nif False:  # what transformers must copy too\n{named}"
     return {f"{_flat(module)}.py": text for module, text in sorted(sources.items())}
 
 
@@ -84,8 +86,8 @@ def _families() -> list[str]:
     """Modules of the expert families, those of a plugin outside this package left out."""
     from ..experts import EXPERTS
 
-    homes = [EXPERTS.get(name).__module__ for name in EXPERTS.names()]
-    return [home.removeprefix(f"{PACKAGE}.") for home in homes if home.startswith(f"{PACKAGE}.")]
+    modules = [EXPERTS.get(name).__module__ for name in EXPERTS.names()]
+    return [module.removeprefix(f"{PACKAGE}.") for module in modules if module.startswith(f"{PACKAGE}.")]
 
 
 def _flat(module: str) -> str:
@@ -120,12 +122,12 @@ def _flat_import(node: ast.ImportFrom, module: str) -> tuple[list[str], list[str
     """The lines for one relative import, and the modules that it needs."""
     base = module.split(".")[: -node.level]  # the folder that the dots stand for
     if node.module is not None:  # from ..experts.base import Expert
-        found = ".".join([*base, node.module])
-        return [f"from .{_flat(found)} import {', '.join(map(ast.unparse, node.names))}"], [found]
+        target = ".".join([*base, node.module])
+        return [f"from .{_flat(target)} import {', '.join(map(ast.unparse, node.names))}"], [target]
     modules = [".".join([*base, alias.name]) for alias in node.names]  # from .. import storage
     lines = [
-        f"from . import {_flat(found)} as {alias.asname or alias.name}"
-        for found, alias in zip(modules, node.names, strict=True)
+        f"from . import {_flat(target)} as {alias.asname or alias.name}"
+        for target, alias in zip(modules, node.names, strict=True)
     ]
     return lines, modules
 
@@ -152,9 +154,9 @@ def _flat_experts() -> tuple[str, list[str]]:
     """The package `experts`, whose names load on first use, as a module that imports them at once."""
     from .. import experts
 
-    homes = {name: f"experts.{home}" for name, home in experts._HOMES.items()}
+    modules = {name: f"experts.{module}" for name, module in experts._HOMES.items()}
     families = _families()
     lines = [f"from . import {_flat(family)}  # noqa" for family in families]
-    lines += [f"from .{_flat(home)} import {name}  # noqa" for name, home in sorted(homes.items())]
+    lines += [f"from .{_flat(module)} import {name}  # noqa" for name, module in sorted(modules.items())]
     header = f"# Generated from {PACKAGE}.experts: every family registers itself."
-    return "\n".join([header, *lines]) + "\n", sorted({*homes.values(), *families})
+    return "\n".join([header, *lines]) + "\n", sorted({*modules.values(), *families})

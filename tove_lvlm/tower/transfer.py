@@ -1,8 +1,10 @@
-"""From an expert's grid to CLIP's tokens: stem, resampling, LayerNorm and a two-layer MLP. PAPER.md section 7.
+"""From an expert's grid to CLIP's tokens: stem, resampling, LayerNorm and a two-layer MLP.
 
     e_k = MLP_k(LN(resample(grid_k)))        the MLP's last layer starts at zero (our choice; a switch)
 
 Shapes: B images, C channels and h w sides of an expert's grid, N tokens, D width.
+
+See docs/design.md, "Transfer".
 """
 
 import math
@@ -12,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..experts import ExpertSpec
-from .init import FAN_IN, STEM, ZERO, mark
+from .init import FAN_IN, STEM, ZERO, set_init
 
 NUM_STEM_CONVS = 4
 
@@ -36,7 +38,7 @@ class MapStem(nn.Sequential):
         for index in range(NUM_STEM_CONVS):
             stride = 2 if index < halvings else 1
             conv = nn.Conv2d(widths[index], widths[index + 1], kernel_size=3, stride=stride, padding=1)
-            layers += [mark(conv, STEM), nn.GELU()]
+            layers += [set_init(conv, STEM), nn.GELU()]
         super().__init__(*layers)
 
 
@@ -60,9 +62,9 @@ class Transfer(nn.Module):
             self.stem = MapStem(spec.channels, min(spec.grid), side, stem_width)
             channels = stem_width
         self.norm = nn.LayerNorm(channels)
-        self.fc1 = mark(nn.Linear(channels, hidden), FAN_IN)
+        self.fc1 = set_init(nn.Linear(channels, hidden), FAN_IN)
         self.act = nn.GELU()
-        self.fc2 = mark(nn.Linear(hidden, width), ZERO if zero_init else FAN_IN)
+        self.fc2 = set_init(nn.Linear(hidden, width), ZERO if zero_init else FAN_IN)
 
     def forward(self, grid_BChw: torch.Tensor) -> torch.Tensor:
         """Tokens `e_k`, (B, N, D).

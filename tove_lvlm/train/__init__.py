@@ -1,1 +1,4 @@
-"""The two training stages of DESIGN.md section 5: typed configuration, stages, trainer, checkpoints and guards."""
+"""The two training stages: typed configuration, stages, trainer, checkpoints and guards.
+
+See docs/design.md, "Training".
+"""

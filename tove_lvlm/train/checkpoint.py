@@ -1,10 +1,12 @@
-"""Complete, atomic checkpoints and resuming from them. DESIGN.md section 5.
+"""Complete, atomic checkpoints and resuming from them.
 
 `checkpoint-N/` holds every trainable (`trainable.safetensors`, whole and portable), the optimizer (DeepSpeed's shards,
 or `optimizer.pt`), the scheduler, each rank's random states and running sums, transformers' trainer state, the resolved
 configuration, and last of all `complete.json`, which lists every file with its size. All ranks write into a hidden
 folder, which is flushed to the disk and renamed: a folder called `checkpoint-N` is whole, and one that somehow is not
 (a copy cut short) is passed over. The sampler's position is the step, since the order depends on seed and epoch alone.
+
+See docs/design.md, "Training".
 """
 
 import json
@@ -52,17 +54,17 @@ def is_complete(folder: Path) -> bool:
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
     """Complete checkpoints, oldest first; what is not whole is named in a warning and left alone."""
-    found = []
+    paths = []
     root = Path(output_dir)
     for path in root.iterdir() if root.is_dir() else ():
         match = _NAME.fullmatch(path.name)
         if match is None or not path.is_dir():
             continue
         if is_complete(path):
-            found.append((int(match.group(1)), path))
+            paths.append((int(match.group(1)), path))
         else:
             logger.warning("%s is not complete and is passed over", path)
-    return [path for _, path in sorted(found)]
+    return [path for _, path in sorted(paths)]
 
 
 def prepare_folder(output_dir: str | Path, resume: bool) -> Path | None:
@@ -81,8 +83,8 @@ def prepare_folder(output_dir: str | Path, resume: bool) -> Path | None:
         if path.is_dir() and path.name.startswith((_TEMPORARY, _TRASH)):
             shutil.rmtree(path, ignore_errors=True)
     if resume:
-        found = checkpoints(root)
-        return found[-1] if found else None
+        complete = checkpoints(root)
+        return complete[-1] if complete else None
     old = [path for path in root.iterdir() if _NAME.fullmatch(path.name)]
     if old:
         number = 1
@@ -125,8 +127,8 @@ def save(trainer: Any, output_dir: str | Path, limit: int | None) -> Path:
             raise
         if dist.world_size() == 1:  # other ranks may still be writing there; prepare_folder clears it later
             shutil.rmtree(writing, ignore_errors=True)
-        kept = checkpoints(root)
-        last = f"the last good one is {kept[-1]}" if kept else "there is none yet"
+        complete = checkpoints(root)
+        last = f"the last good one is {complete[-1]}" if complete else "there is none yet"
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"checkpoint at step {step} could not be written: {reason}; {last}") from error
     return final
@@ -211,7 +213,7 @@ def _write(trainer: Any, folder: Path) -> None:
         save_tensors(folder / TRAINABLE, trainable)
         torch.save(trainer.lr_scheduler.state_dict(), folder / "scheduler.pt")
         trainer.state.save_to_json(str(folder / "trainer_state.json"))
-        save_yaml(trainer.run, folder / "run.yaml")
+        save_yaml(trainer.run_config, folder / "run.yaml")
         (folder / "identity.json").write_text(json.dumps(trainer.identity), encoding="utf-8")
 
 
@@ -245,10 +247,12 @@ def _load_plain(trainer: Any, folder: Path) -> None:
     from ..storage import load_tensors
 
     tensors = load_tensors(folder / TRAINABLE)
-    own = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
-    if own.keys() != tensors.keys():
-        raise CheckpointError(f"{folder}: its trainables are not this run's: {sorted(own.keys() ^ tensors.keys())[:3]}")
+    trainables = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+    if trainables.keys() != tensors.keys():
+        raise CheckpointError(
+            f"{folder}: its trainables are not this run's: {sorted(trainables.keys() ^ tensors.keys())[:3]}"
+        )
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in trainables.items():
             parameter.copy_(tensors[name])
     trainer.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))

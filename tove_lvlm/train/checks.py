@@ -1,6 +1,8 @@
-"""Load a training YAML and check everything that can be checked before torch is imported. DESIGN.md section 4.
+"""Load a training YAML and check everything that can be checked before torch is imported.
 
 Paths come out absolute, so that the resolved YAML in the run folder works from anywhere.
+
+See docs/design.md, "Configuration".
 """
 
 import dataclasses
@@ -34,35 +36,37 @@ def load_run(stage: Stage | str, cfg_path: str | Path, options: Sequence[str] = 
     Raises:
         ConfigError: One line that names the key.
     """
-    run = configs.load(stage_of(stage).schema, cfg_path, options)
-    return settle(stage, run, Path(cfg_path).resolve().parent)
+    config = configs.load(stage_of(stage).schema, cfg_path, options)
+    return resolve_paths(stage, config, Path(cfg_path).resolve().parent)
 
 
-def settle(stage: Stage | str, run: Any, base: Path) -> Any:
+def resolve_paths(stage: Stage | str, config: Any, base: Path) -> Any:
     """Resolve and check a configuration of the stage's schema.
 
     Args:
         stage: As for `load_run`.
-        run: As it was read.
+        config: As it was read.
         base: What paths that start with ./ or ../ are relative to.
 
     Raises:
         ConfigError: One line that names the key.
     """
-    run = stage_of(stage).settle(run, lambda key, source, kind, hub=False: resolve(key, source, base, kind, hub))
+    config = stage_of(stage).resolve_paths(
+        config, lambda key, source, kind, hub=False: resolve(key, source, base, kind, hub)
+    )
     train = dataclasses.replace(
-        run.train,
-        output_dir=str(Path(run.train.output_dir).expanduser().resolve()),
-        deepspeed=resolve("train.deepspeed", run.train.deepspeed, base, "file"),
+        config.train,
+        output_dir=str(Path(config.train.output_dir).expanduser().resolve()),
+        deepspeed=resolve("train.deepspeed", config.train.deepspeed, base, "file"),
     )
     if Path(train.output_dir).exists() and not Path(train.output_dir).is_dir():
-        raise ConfigError(f"`train.output_dir`: `{run.train.output_dir}` exists and is not a folder")
+        raise ConfigError(f"`train.output_dir`: `{config.train.output_dir}` exists and is not a folder")
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if train.deepspeed is not None:
         read_deepspeed(train.deepspeed, train, world_size)
     elif world_size > 1:
         raise ConfigError(f"`train.deepspeed` is empty, but there are {world_size} ranks; name a DeepSpeed JSON")
-    return dataclasses.replace(run, train=train)
+    return dataclasses.replace(config, train=train)
 
 
 def resolve(key: str, source: str | None, base: Path, kind: str, hub: bool = False) -> str | None:

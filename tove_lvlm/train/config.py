@@ -1,11 +1,14 @@
-"""Typed schema of the training YAMLs (DESIGN.md section 4). Key names are LLaVA's flags; nothing heavy is imported."""
+"""Typed schema of the training YAMLs. Key names are LLaVA's flags; nothing heavy is imported.
+
+See docs/design.md, "Configuration".
+"""
 
 import dataclasses
 from dataclasses import dataclass, field
 
 from ..config import ConfigError
-from ..lvlm.config import LoraOptions, ModelConfig
-from ..stage import LoopConfig, at_least, positive
+from ..lvlm.config import LoraConfig, ModelConfig
+from ..stage import LoopConfig, at_least, check_error_share, positive
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,12 +23,15 @@ class DataConfig:
     """`pad` pads to a square with the image mean before resizing, as LLaVA-1.5 does in stage 2."""
     on_error: str = dataclasses.field(default="raise", metadata={"choices": ("raise", "skip")})
     """What to do with a broken sample; `skip` counts, reports, and stops when too many are broken."""
+    max_error_share: float = 0.01
+    """With `on_error: skip`, the share of samples that may be broken before the run stops (five may always)."""
     allow_symlinks: bool = False
     """Let links inside the image folder lead out of it, as where COCO lies elsewhere; `..` in a sample never does."""
 
     def __post_init__(self):
         if not self.train:
             raise ConfigError("`data.train` is empty; list at least one LLaVA JSON file")
+        check_error_share(self.max_error_share)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,4 +65,4 @@ class RunConfig:
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
-    lora: LoraOptions = field(default_factory=LoraOptions)
+    lora: LoraConfig = field(default_factory=LoraConfig)

@@ -1,7 +1,9 @@
-"""Read a DeepSpeed JSON and refuse what would silently bypass the YAML. DESIGN.md section 5.
+"""Read a DeepSpeed JSON and refuse what would silently bypass the YAML.
 
 Every number that the YAML also states must be `auto` or the same; an `optimizer` or `scheduler` block would make
 transformers drop our learning-rate groups (`mm_projector_lr`) and cosine schedule, so it is refused.
+
+See docs/design.md, "Training".
 """
 
 import json
@@ -41,11 +43,6 @@ def read_deepspeed(path: str | Path, train: LoopConfig, world_size: int) -> dict
         tree.setdefault(name, "auto")
     _check_agreement(tree, path, train, world_size)
     return tree
-
-
-def zero_stage(tree: dict[str, Any] | None) -> int:
-    """The ZeRO stage of a read configuration, 0 without DeepSpeed."""
-    return 0 if tree is None else int(tree.get("zero_optimization", {}).get("stage", 0))
 
 
 def _check_agreement(tree: dict[str, Any], path: str | Path, train: LoopConfig, world_size: int) -> None:

@@ -1,4 +1,7 @@
-"""What stops a run before it does harm: a loss that is no number, a signal, a stall. DESIGN.md section 5."""
+"""What stops a run before it does harm: a loss that is no number, a signal, a stall.
+
+See docs/design.md, "Training".
+"""
 
 import faulthandler
 import logging
@@ -19,9 +22,9 @@ class TrainingStopped(RuntimeError):
 class NonFiniteLoss(TrainingStopped):
     """The loss or a weight is NaN or infinite."""
 
-    def __init__(self, what: str, step: int, sample_ids: Sequence[str]):
+    def __init__(self, problem: str, step: int, sample_ids: Sequence[str]):
         shown = ", ".join(sample_ids[:16]) + (f" and {len(sample_ids) - 16} more" if len(sample_ids) > 16 else "")
-        super().__init__(f"{what} at step {step}; samples on this rank: {shown or 'none'}")
+        super().__init__(f"{problem} at step {step}; samples on this rank: {shown or 'none'}")
         self.step = step
         self.sample_ids = list(sample_ids)
 
@@ -43,11 +46,11 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        held = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield self
         finally:
-            for number, handler in held.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
     def _on_signal(self, signum: int, frame) -> None:

@@ -1,4 +1,7 @@
-"""LLaVA's two stages with torch: what is trained, on what, and what is written. DESIGN.md section 5."""
+"""LLaVA's two stages with torch: what is trained, on what, and what is written.
+
+See docs/design.md, "Training".
+"""
 
 import json
 from collections.abc import Callable
@@ -9,68 +12,67 @@ import torch
 
 from .. import dist
 from ..config import to_dict
-from ..lvlm.light import MODEL_FILE, about_model, adapter_parts, base_model, collect_light, save_light
+from ..lvlm.light import MODEL_FILE, adapter_parts, base_model, collect_light, make_model_info, save_light
 from ..lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
-from ..stage import Work
+from ..stage import TrainingSetup, block_values
 from .config import RunConfig
 from .trainer import ToVETrainer
 
 TEMPLATES = {"pretrain": "plain", "finetune": "v1"}
 
 
-def build(stage: str, run: RunConfig) -> Work:
+def build(stage: str, config: RunConfig) -> TrainingSetup:
     """The model with its trainables for the stage, and the data.
 
     Args:
         stage: `pretrain` or `finetune`.
-        run: The resolved configuration.
+        config: The resolved configuration.
     """
     from ..lvlm.build import build_lvlm
 
-    model, processor = build_lvlm(run.model, dtype=torch.bfloat16 if run.train.bf16 else torch.float32)
-    model = set_trainable(model, stage, run)
-    dataset, collator, sampler = build_data(stage, run, model, processor)
+    model, processor = build_lvlm(config.model, dtype=torch.bfloat16 if config.train.bf16 else torch.float32)
+    model = set_trainable(model, stage, config)
+    dataset, collator, sampler = build_data(stage, config, model, processor)
     recorder = None
     if hasattr(base_model(model).model.vision_tower, "tove_fusion"):
         from ..tower.recorder import GateRecorder
 
         recorder = GateRecorder(model)
-    blocks = to_dict(run)
-    identity = {f"{block}.{key}": value for block in ("model", "data", "lora") for key, value in blocks[block].items()}
-    identity["train.group_by_modality_length"] = run.train.group_by_modality_length
-    return Work(
+    identity = block_values(config, "model", "data", "lora")
+    identity["train.group_by_modality_length"] = config.train.group_by_modality_length
+    return TrainingSetup(
         model=model,
         dataset=dataset,
         collator=collator,
         sampler=sampler,
         identity=identity,
-        results=lambda trainer: gather_results(stage, run, trainer.model, processor),
+        results=lambda trainer: gather_results(stage, config, trainer.model, processor),
         trainer_class=ToVETrainer,
         trainer_arguments={"recorder": recorder},
     )
 
 
-def set_trainable(model: torch.nn.Module, stage: str, run: RunConfig) -> torch.nn.Module:
+def set_trainable(model: torch.nn.Module, stage: str, config: RunConfig) -> torch.nn.Module:
     """Stage 1: projector and fusion. Stage 2: those and LoRA, or the whole language model without it."""
     model.requires_grad_(False)
-    if stage == "finetune" and run.lora.lora_enable:
-        model = add_lora(model, run.lora)
+    if stage == "finetune" and config.lora.lora_enable:
+        model = add_lora(model, config.lora)
     elif stage == "finetune":
         model.model.language_model.requires_grad_(True)
         model.lm_head.requires_grad_(True)
     for name, part in adapter_parts(model).items():
-        part.requires_grad_(name != "multi_modal_projector" or not run.train.freeze_mm_mlp_adapter)
+        part.requires_grad_(name != "multi_modal_projector" or not config.train.freeze_mm_mlp_adapter)
     return model
 
 
-def build_data(stage: str, run: RunConfig, model: torch.nn.Module, processor) -> tuple[Any, Any, Any]:
+def build_data(stage: str, config: RunConfig, model: torch.nn.Module, processor) -> tuple[Any, Any, Any]:
     """(data set, collator, sampler)."""
     from ..data.collator import ToVECollator
     from ..data.dataset import ToVEDataset
     from ..data.images import pixel_shape
     from ..data.sampler import ModalityLengthSampler, SeededSampler
 
-    data, train = run.data, run.train
+    data, train = config.data, config.train
     num_image_tokens = model.config.image_seq_length
     dataset = ToVEDataset(
         data.train,
@@ -82,6 +84,7 @@ def build_data(stage: str, run: RunConfig, model: torch.nn.Module, processor) ->
         image_folder=data.image_folder,
         image_aspect_ratio=data.image_aspect_ratio,
         on_error=data.on_error,
+        max_error_share=data.max_error_share,
         allow_symlinks=data.allow_symlinks,
     )
     collator = ToVECollator(
@@ -99,24 +102,24 @@ def build_data(stage: str, run: RunConfig, model: torch.nn.Module, processor) ->
     return dataset, collator, sampler
 
 
-def gather_results(stage: str, run: RunConfig, model: torch.nn.Module, processor) -> Callable[[Path], None]:
+def gather_results(stage: str, config: RunConfig, model: torch.nn.Module, processor) -> Callable[[Path], None]:
     """Stage 1: the light folder. Stage 2: `adapter/`, and the merged model when asked for.
 
     Every rank must call; what comes back writes them, on rank 0.
     """
-    lora = stage == "finetune" and run.lora.lora_enable
+    lora = stage == "finetune" and config.lora.lora_enable
     tensors = collect_light(model) if stage == "pretrain" else collect_trainable(model) if lora else {}
-    merged = collect_merged(model) if stage == "finetune" and (run.train.save_merged or not lora) else {}
-    about = about_model(to_dict(run.model), model, run.data.image_aspect_ratio)
+    merged = collect_merged(model) if stage == "finetune" and (config.train.save_merged or not lora) else {}
+    model_info = make_model_info(to_dict(config.model), model, config.data.image_aspect_ratio)
 
     def write(folder: Path) -> None:
         if stage == "pretrain":
             save_light(folder, tensors, model, processor)
         if lora:
-            save_adapter(folder / "adapter", model, tensors, about)
+            save_adapter(folder / "adapter", model, tensors, model_info)
             processor.save_pretrained(folder / "adapter")
         if merged:
             save_merged(folder, merged, model, processor)
-        (folder / MODEL_FILE).write_text(json.dumps(about, indent=2), encoding="utf-8")
+        (folder / MODEL_FILE).write_text(json.dumps(model_info, indent=2), encoding="utf-8")
 
     return write

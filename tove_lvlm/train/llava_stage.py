@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import ConfigError
 from ..registry import nearest
-from ..stage import Work
+from ..stage import TrainingSetup
 from ..tower.configuration_yaml import read_tower_yaml
 from .config import RunConfig
 
@@ -22,10 +22,10 @@ class LlavaStage:
     description: str
     schema: type = RunConfig
 
-    def settle(self, run: RunConfig, resolve: Callable[..., str | None]) -> RunConfig:
+    def resolve_paths(self, config: RunConfig, resolve: Callable[..., str | None]) -> RunConfig:
         """See `stage.Stage`."""
-        model, data, train = run.model, run.data, run.train
-        if self.name == "pretrain" and run.lora.lora_enable:
+        model, data, train = config.model, config.data, config.train
+        if self.name == "pretrain" and config.lora.lora_enable:
             raise ConfigError(
                 "`lora.lora_enable` is true, but stage 1 keeps the language model frozen; it is for stage 2"
             )
@@ -40,8 +40,8 @@ class LlavaStage:
                 "`train.freeze_mm_mlp_adapter` is true, but the projector is a new one; name a whole LLaVA folder in "
                 "`model.llm` and `model.vision_tower`, or `model.pretrain_mm_mlp_adapter`"
             )
-        run = dataclasses.replace(
-            run,
+        config = dataclasses.replace(
+            config,
             model=dataclasses.replace(
                 model,
                 llm=resolve("model.llm", model.llm, "folder", hub=True),
@@ -56,15 +56,15 @@ class LlavaStage:
                 image_folder=resolve("data.image_folder", data.image_folder, "folder"),
             ),
         )
-        if run.model.tower is not None:
-            read_tower_yaml(run.model.tower)
-        return run
+        if config.model.tower is not None:
+            read_tower_yaml(config.model.tower)
+        return config
 
-    def build(self, run: RunConfig) -> Work:
+    def build(self, config: RunConfig) -> TrainingSetup:
         """See `stage.Stage`."""
         from .llava import build
 
-        return build(self.name, run)
+        return build(self.name, config)
 
 
 LLAVA_STAGES = {

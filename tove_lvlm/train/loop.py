@@ -1,4 +1,7 @@
-"""transformers' Trainer with our sampler, logs, guards and checkpoints: what every stage is trained by. DESIGN.md 5."""
+"""transformers' Trainer with our sampler, logs, guards and checkpoints: what every stage is trained by.
+
+See docs/design.md, "Training".
+"""
 
 import logging
 import random
@@ -54,24 +57,26 @@ class GuardedTrainer(Trainer):
     """See the module's docstring. The loss is the model's own, whose mean is taken over the accumulation steps.
 
     Args:
-        run: The resolved configuration.
+        run_config: The resolved configuration.
         identity: What a checkpoint must share with a run that resumes from it.
         sampler: Order of the samples.
         kwargs: Trainer's own.
     """
 
-    def __init__(self, *, run: Any, identity: dict, sampler: Any, **kwargs):
-        self.run, self.identity, self.sampler = run, identity, sampler
+    def __init__(self, *, run_config: Any, identity: dict, sampler: Any, **kwargs):
+        self.run_config, self.identity, self.sampler = run_config, identity, sampler
         super().__init__(**kwargs)
         self.loss_is_scaled_for_ga = True  # compute_loss does it
         self.remove_callback(PrinterCallback)
         self.add_callback(_Steps(self))
         self.meter: Any = FigureMeter()
-        self.metrics_file = MetricsFile(Path(run.train.output_dir) / "metrics.jsonl")
-        self.stop_signal, self.watchdog = StopSignal(), Watchdog(run.train.stall_timeout)
+        self.metrics_file = MetricsFile(Path(run_config.train.output_dir) / "metrics.jsonl")
+        self.stop_signal, self.watchdog = StopSignal(), Watchdog(run_config.train.stall_timeout)
         self.stopped_by: int | None = None
         self._sample_ids: list[str] = []
-        self._rank_batches = RankBatches(sampler, run.train.per_device_train_batch_size, dist.rank(), dist.world_size())
+        self._rank_batches = RankBatches(
+            sampler, run_config.train.per_device_train_batch_size, dist.rank(), dist.world_size()
+        )
 
     # ---- data ----
 
@@ -93,13 +98,13 @@ class GuardedTrainer(Trainer):
 
     def rates(self) -> tuple[dict[str, float], dict[int, str]]:
         """Learning rate of each kind of parameter, and the kind of a parameter by its id; unnamed ones are `model`."""
-        return {"model": self.run.train.learning_rate}, {}
+        return {"model": self.run_config.train.learning_rate}, {}
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """AdamW with a rate for each kind of parameter, and no decay for biases and norms."""
         if self.optimizer is not None:
             return self.optimizer
-        train = self.run.train
+        train = self.run_config.train
         rates, kinds = self.rates()
         decayed = set(self.get_decay_parameter_names(self.model)) if train.weight_decay else set()
         groups: dict[tuple[str, bool], list] = {}
@@ -145,17 +150,17 @@ class GuardedTrainer(Trainer):
     def _agree(self, loss: torch.Tensor) -> None:
         """One small collective: does any rank have a bad loss, was any asked to stop?"""
         bad = not bool(torch.isfinite(loss.detach()).all())
-        asked = self.stop_signal.signum or 0
+        signal_number = self.stop_signal.signum or 0
         if dist.world_size() > 1:
-            flags = torch.tensor([float(bad), float(asked)], device=self.args.device)
+            flags = torch.tensor([float(bad), float(signal_number)], device=self.args.device)
             any_bad, any_asked = dist.all_reduce_sum(flags).tolist()
         else:
-            any_bad, any_asked = bad, asked
+            any_bad, any_asked = bad, signal_number
         if any_asked:
-            self.stopped_by = asked or 15
+            self.stopped_by = signal_number or 15
         if any_bad:
-            what = f"the loss is {loss.detach().item()}" if bad else "another rank's loss is not a finite number"
-            raise NonFiniteLoss(what, self.state.global_step + 1, self._sample_ids)
+            problem = f"the loss is {loss.detach().item()}" if bad else "another rank's loss is not a finite number"
+            raise NonFiniteLoss(problem, self.state.global_step + 1, self._sample_ids)
 
     def floating_point_ops(self, inputs) -> int:
         """Not counted: Trainer would walk over all parameters at every step for it."""
@@ -196,7 +201,7 @@ class GuardedTrainer(Trainer):
         if not all(bool(torch.isfinite(local_values(p)).all()) for p in self.model.parameters() if p.requires_grad):
             raise NonFiniteLoss("a weight is not a finite number, so no checkpoint is written,", step, self._sample_ids)
         self.watchdog.alive(step, self._sample_ids)
-        path = checkpoint.save(self, self.run.train.output_dir, self.run.train.save_total_limit)
+        path = checkpoint.save(self, self.run_config.train.output_dir, self.run_config.train.save_total_limit)
         self.watchdog.alive(step, self._sample_ids)
         logger.info("checkpoint %s", path)
 

@@ -1,6 +1,8 @@
-"""Running sums between two log lines: gate mass and entropy, balance loss, throughput, memory. DESIGN.md section 5.
+"""Running sums between two log lines: gate mass and entropy, balance loss, throughput, memory.
 
 B images, N tokens, K experts.
+
+See docs/design.md, "Training".
 """
 
 import json

@@ -1,4 +1,4 @@
-"""`tove info`: what a training YAML's model will cost, without a weight, a data file or a GPU. Our choice."""
+"""`tove info`: what a training YAML's model will cost, without a weight, a data file or a GPU."""
 
 import dataclasses
 from pathlib import Path
@@ -27,17 +27,17 @@ def budget_report(cfg_path: str | Path, options: list[str], stage: str | None = 
     Raises:
         ConfigError: The YAML does not fit, or the size of a part on the hub is not stated in it.
     """
-    run = configs.load(RunConfig, cfg_path, options)
-    stage = stage or ("finetune" if run.lora.lora_enable or run.model.pretrain_mm_mlp_adapter else "pretrain")
+    config = configs.load(RunConfig, cfg_path, options)
+    stage = stage or ("finetune" if config.lora.lora_enable or config.model.pretrain_mm_mlp_adapter else "pretrain")
     from ..lvlm.budget import memory, parts
     from ..lvlm.meta import build_unloaded
     from .checks import resolve
     from .llava import set_trainable
 
-    tower = resolve("model.tower", run.model.tower, Path(cfg_path).resolve().parent, "file")
-    model = build_unloaded(dataclasses.replace(run.model, tower=tower))
+    tower = resolve("model.tower", config.model.tower, Path(cfg_path).resolve().parent, "file")
+    model = build_unloaded(dataclasses.replace(config.model, tower=tower))
     num_tokens = model.config.image_seq_length
-    model = set_trainable(model, stage, run)
+    model = set_trainable(model, stage, config)
     rows = parts(model)
     return {
         "stage": stage,

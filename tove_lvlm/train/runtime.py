@@ -1,6 +1,8 @@
-"""One stage of training with torch: join the ranks, build, train, write the results. DESIGN.md section 5.
+"""One stage of training with torch: join the ranks, build, train, write the results.
 
 Nothing here knows what is trained: a stage (stage.py) brings the model, the data and what is written.
+
+See docs/design.md, "Training".
 """
 
 import contextlib
@@ -19,7 +21,7 @@ import torch.distributed as td
 from .. import dist
 from ..config import save_yaml, to_dict
 from ..registry import require
-from ..stage import Stage, Work
+from ..stage import Stage, TrainingSetup
 from . import checkpoint
 from .checks import stage_of
 from .deepspeed_json import read_deepspeed
@@ -30,12 +32,12 @@ logger = logging.getLogger(__name__)
 _KEPT = ("per_device_train_batch_size", "gradient_accumulation_steps", "seed", "bf16")
 
 
-def run_stage(stage: Stage | str, run: Any) -> int:
+def run_stage(stage: Stage | str, config: Any) -> int:
     """Train a stage and write its output folder; every rank must call.
 
     Args:
         stage: The stage, or the name of one of LLaVA's.
-        run: The resolved configuration.
+        config: The resolved configuration.
 
     Returns:
         0, or 128 + n when signal n ended the run after a checkpoint.
@@ -45,11 +47,11 @@ def run_stage(stage: Stage | str, run: Any) -> int:
         TrainingStopped: The run cannot go on.
     """
     require("accelerate", extra="train")
-    join_ranks(run)
+    join_ranks(config)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    resume = agree_on_checkpoint(run)
+    resume = agree_on_checkpoint(config)
     try:
-        trainer, work = build_trainer(stage, run)
+        trainer, setup = build_trainer(stage, config)
         if resume is not None:
             checkpoint.check_continuity(resume, trainer.identity)
             logger.info("resuming from %s", resume)
@@ -61,15 +63,15 @@ def run_stage(stage: Stage | str, run: Any) -> int:
                 trainer.state.global_step,
             )
             return 128 + trainer.stopped_by
-        write_results(run, trainer, work.results(trainer))
+        write_results(config, trainer, setup.results(trainer))
         return 0
     finally:
         leave_ranks()
 
 
-def join_ranks(run: Any) -> None:
-    """Make the process group before transformers looks for it (HOSTS.md 0): gloo without a GPU, nccl with one."""
-    if run.train.deepspeed is None:
+def join_ranks(config: Any) -> None:
+    """Make the process group before transformers looks for it: gloo without a GPU, nccl with one."""
+    if config.train.deepspeed is None:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
@@ -85,49 +87,49 @@ def leave_ranks() -> None:
             td.destroy_process_group()
 
 
-def agree_on_checkpoint(run: Any) -> Path | None:
+def agree_on_checkpoint(config: Any) -> Path | None:
     """Rank 0 clears the folder and looks; all take its answer."""
-    found = [None]
+    newest = [None]
     if dist.is_main():
-        found = [checkpoint.prepare_folder(run.train.output_dir, run.train.resume)]
-        save_yaml(run, Path(run.train.output_dir) / "run.yaml")
+        newest = [checkpoint.prepare_folder(config.train.output_dir, config.train.resume)]
+        save_yaml(config, Path(config.train.output_dir) / "run.yaml")
     if td.is_initialized() and td.get_world_size() > 1:
-        td.broadcast_object_list(found, src=0)
-    return found[0]
+        td.broadcast_object_list(newest, src=0)
+    return newest[0]
 
 
-def build_trainer(stage: Stage | str, run: Any) -> tuple[GuardedTrainer, Work]:
+def build_trainer(stage: Stage | str, config: Any) -> tuple[GuardedTrainer, TrainingSetup]:
     """The stage's model and data, and the trainer around them.
 
     Args:
         stage: As for `run_stage`.
-        run: The resolved configuration.
+        config: The resolved configuration.
     """
     from transformers import set_seed
 
     stage = stage_of(stage)
-    arguments = training_arguments(run)  # first: under ZeRO-3 it decides how weights are loaded
-    set_seed(run.train.seed)  # the same new weights on every rank
-    work = stage.build(run)
-    trainer = (work.trainer_class or GuardedTrainer)(
-        run=run,
-        identity=identity_of(stage, run, work),
-        sampler=work.sampler,
-        model=work.model,
+    arguments = training_arguments(config)  # first: under ZeRO-3 it decides how weights are loaded
+    set_seed(config.train.seed)  # the same new weights on every rank
+    setup = stage.build(config)
+    trainer = (setup.trainer_class or GuardedTrainer)(
+        run_config=config,
+        identity=identity_of(stage, config, setup),
+        sampler=setup.sampler,
+        model=setup.model,
         args=arguments,
-        train_dataset=work.dataset,
-        data_collator=work.collator,
-        **work.trainer_arguments,
+        train_dataset=setup.dataset,
+        data_collator=setup.collator,
+        **setup.trainer_arguments,
     )
-    log_sizes(stage.name, work.model, len(work.dataset))
-    return trainer, work
+    log_sizes(stage.name, setup.model, len(setup.dataset))
+    return trainer, setup
 
 
-def training_arguments(run: Any):
+def training_arguments(config: Any):
     """transformers' arguments for the `train` block."""
     from transformers import TrainingArguments
 
-    train, on_gpu = run.train, torch.cuda.is_available()
+    train, on_gpu = config.train, torch.cuda.is_available()
     deepspeed = None if train.deepspeed is None else read_deepspeed(train.deepspeed, train, dist.world_size())
     # Renamed in transformers 5.2x; the old name warns there.
     names = TrainingArguments.__dataclass_fields__
@@ -163,15 +165,15 @@ def training_arguments(run: Any):
     )
 
 
-def identity_of(stage: Stage, run: Any, work: Work) -> dict[str, Any]:
+def identity_of(stage: Stage, config: Any, setup: TrainingSetup) -> dict[str, Any]:
     """What a checkpoint must share with the run that goes on from it: what is trained, on what, in which order."""
-    names = [name for name, parameter in work.model.named_parameters() if parameter.requires_grad]
-    train = to_dict(run.train)
+    names = [name for name, parameter in setup.model.named_parameters() if parameter.requires_grad]
+    train = to_dict(config.train)
     return {
         "stage": stage.name,
         "world_size": dist.world_size(),
-        "zero_stage": _zero_stage(run),
-        **work.identity,
+        "zero_stage": _zero_stage(config),
+        **setup.identity,
         **{f"train.{key}": train[key] for key in _KEPT},
         "trainables": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
     }
@@ -186,15 +188,15 @@ def log_sizes(stage: str, model: torch.nn.Module, num_samples: int) -> None:
     logger.info("%s: %d samples, %s of %s parameters trained", stage, num_samples, f"{trained:,}", f"{total:,}")
 
 
-def write_results(run: Any, trainer: GuardedTrainer, write: Callable[[Path], None]) -> None:
+def write_results(config: Any, trainer: GuardedTrainer, write: Callable[[Path], None]) -> None:
     """Let the stage write beside `output_dir`'s entries and move them to their places at the end; every rank must call.
 
     Args:
-        run: The resolved configuration.
+        config: The resolved configuration.
         trainer: At its end.
-        write: From `Work.results`.
+        write: From `TrainingSetup.results`.
     """
-    output = Path(run.train.output_dir)
+    output = Path(config.train.output_dir)
     try:
         if dist.is_main():
             writing = output / ".writing-results"
@@ -213,16 +215,16 @@ def move_into(source: Path, target: Path) -> None:
     """Move a folder's entries into another, weights last: whoever sees them finds the rest there too."""
     weights = ".safetensors"
     for entry in sorted(source.iterdir(), key=lambda path: (path.name.endswith(weights), path.name)):
-        place = target / entry.name
-        retired = place.with_name(f".removing-{place.name}")  # what a kill leaves of it, the next start clears
-        if entry.is_dir() and place.exists():
-            os.replace(place, retired)
-        os.replace(entry, place)
+        destination = target / entry.name
+        retired = destination.with_name(f".removing-{destination.name}")  # the next start clears what a kill leaves
+        if entry.is_dir() and destination.exists():
+            os.replace(destination, retired)
+        os.replace(entry, destination)
         shutil.rmtree(retired, ignore_errors=True)
     source.rmdir()
 
 
-def _zero_stage(run: Any) -> int | None:
-    if run.train.deepspeed is None:
+def _zero_stage(config: Any) -> int | None:
+    if config.train.deepspeed is None:
         return None
-    return json.loads(Path(run.train.deepspeed).read_text()).get("zero_optimization", {}).get("stage", 0)
+    return json.loads(Path(config.train.deepspeed).read_text()).get("zero_optimization", {}).get("stage", 0)

@@ -1,6 +1,8 @@
-"""The command line of the training scripts, up to the point where torch is needed. DESIGN.md sections 4 and 5.
+"""The command line of the training scripts, up to the point where torch is needed.
 
 Everything that can be wrong in the configuration is found here, in under a second and before torch is imported.
+
+See docs/design.md, "Configuration".
 """
 
 import argparse
@@ -47,12 +49,12 @@ def guarded(stage: Stage | str, load: Callable[[], Any], local_rank: int | None 
         Exit code, as `main`.
     """
     try:
-        run = load()
-        prepare_environment(run, local_rank)
+        config = load()
+        prepare_environment(config, local_rank)
         _configure_logging()
         from .runtime import run_stage
 
-        return run_stage(stage, run)
+        return run_stage(stage, config)
     except (UserError, DataError) as error:
         return _report(error, 2)
     except (ImportError, TrainingStopped) as error:
@@ -70,19 +72,19 @@ def parse_arguments(stage: Stage | str, argv: Sequence[str] | None) -> argparse.
     return parser.parse_args(argv)
 
 
-def prepare_environment(run: Any, local_rank: int | None) -> None:
+def prepare_environment(config: Any, local_rank: int | None) -> None:
     """Set what torch and DeepSpeed read from the environment: ranks for a plain `python` start, and CPU threads."""
     if local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(local_rank))
-    if run.train.deepspeed is not None and "RANK" not in os.environ:
+    if config.train.deepspeed is not None and "RANK" not in os.environ:
         if local_rank not in (None, 0):
             raise ConfigError(
                 f"--local_rank is {local_rank}, but RANK is not set; start with `deepspeed` or `torchrun`"
             )
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ.setdefault("MASTER_PORT", str(_free_port()))
-    if run.train.num_threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(run.train.num_threads)
+    if config.train.num_threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(config.train.num_threads)
     elif "OMP_NUM_THREADS" not in os.environ:
         local_size = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or _local_world_size())
         os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // local_size))
@@ -95,9 +97,9 @@ def _keep_compiled_ops_apart() -> None:
     environments, where another torch or another ninja makes it compile anew at every start: give each its own folder
     and the ninja that is installed beside this python.
     """
-    own = os.path.dirname(sys.executable)
-    if os.environ.get("PATH", "").split(os.pathsep)[0] != own:
-        os.environ["PATH"] = os.pathsep.join(filter(None, [own, os.environ.get("PATH", "")]))
+    bin_folder = os.path.dirname(sys.executable)
+    if os.environ.get("PATH", "").split(os.pathsep)[0] != bin_folder:
+        os.environ["PATH"] = os.pathsep.join(filter(None, [bin_folder, os.environ.get("PATH", "")]))
     if "TORCH_EXTENSIONS_DIR" not in os.environ:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         environment = hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]

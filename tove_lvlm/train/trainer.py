@@ -1,7 +1,9 @@
-"""The trainer of LLaVA's two stages: its loss and its learning rates. DESIGN.md section 5.
+"""The trainer of LLaVA's two stages: its loss and its learning rates.
 
 The loss is the language model's mean over the tokens of the global batch (all ranks and accumulation steps) plus the
 gate's balance loss, whose mean over the accumulation steps is weighed by `train.balance_loss_weight`.
+
+See docs/design.md, "Training".
 """
 
 from typing import Any
@@ -18,20 +20,20 @@ class ToVETrainer(GuardedTrainer):
     """See the module's docstring.
 
     Args:
-        run: The resolved configuration.
+        run_config: The resolved configuration.
         recorder: GateRecorder on the tower, none for a plain CLIP.
         kwargs: GuardedTrainer's own.
     """
 
-    def __init__(self, *, run: RunConfig, recorder: Any | None, **kwargs):
+    def __init__(self, *, run_config: RunConfig, recorder: Any | None, **kwargs):
         self.recorder = recorder
-        super().__init__(run=run, **kwargs)
+        super().__init__(run_config=run_config, **kwargs)
         tower = base_model(self.model).model.vision_tower
         self.meter = Meter(tower.expert_names if recorder is not None else [])
 
     def rates(self) -> tuple[dict[str, float], dict[int, str]]:
         """`mm_projector_lr` for projector and fusion."""
-        train = self.run.train
+        train = self.run_config.train
         adapter = {id(p) for part in adapter_parts(self.model).values() for p in part.parameters()}
         kinds = {id(p): "projector" if id(p) in adapter else "language_model" for p in self.model.parameters()}
         return {
@@ -48,6 +50,6 @@ class ToVETrainer(GuardedTrainer):
         if self.recorder is not None:
             tower_output = self.recorder.last
             self.recorder.clear()
-            share = self.run.train.balance_loss_weight / self.current_gradient_accumulation_steps
-            loss = loss + share * tower_output.balance_loss.to(loss.dtype)
+            scale = self.run_config.train.balance_loss_weight / self.current_gradient_accumulation_steps
+            loss = loss + scale * tower_output.balance_loss.to(loss.dtype)
         return loss, outputs, tower_output

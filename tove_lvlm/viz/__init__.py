@@ -1,1 +1,1 @@
-"""Pictures for people."""
+"""Pictures: the gate, usage, and examples of answers."""

@@ -1,4 +1,4 @@
-"""A sheet of images with what was asked about them and what was answered. Our choice."""
+"""A sheet of images with what was asked about them and what was answered."""
 
 from collections.abc import Sequence
 from pathlib import Path

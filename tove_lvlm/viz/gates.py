@@ -1,4 +1,4 @@
-"""What the gate did with one image, token by token: the numbers behind `tove gates`. Issue "Seeing it"; our choice.
+"""What the gate did with one image, token by token: the numbers behind `tove gates`.
 
 The gate's probability alone does not say what an expert adds, because its term may be large or small; so beside it
 stands the term's length in relation to the token's, ||g_k e_k|| / ||t_clip||.
@@ -21,7 +21,7 @@ from ..config import UserError
 from ..data.errors import DataError
 from ..data.images import read_image, to_pixels
 from ..experts import Expert
-from ..lvlm.loading import Loaded
+from ..lvlm.loading import LoadedCheckpoint
 from ..tower.modeling import ToVEVisionModel
 
 _DIGITS = 4
@@ -75,7 +75,7 @@ class TokenGates:
         return {name: float((first_YX == index).mean()) for index, name in enumerate(self.names)}
 
 
-def find_gated_tower(loaded: Loaded) -> ToVEVisionModel:
+def find_gated_tower(loaded: LoadedCheckpoint) -> ToVEVisionModel:
     """The tower of a checkpoint.
 
     Raises:
@@ -90,7 +90,9 @@ def find_gated_tower(loaded: Loaded) -> ToVEVisionModel:
     return tower
 
 
-def gates_of_images(loaded: Loaded, images: Sequence[str | Path], batch_size: int = 16) -> Iterator[TokenGates]:
+def gates_of_images(
+    loaded: LoadedCheckpoint, images: Sequence[str | Path], batch_size: int = 16
+) -> Iterator[TokenGates]:
     """What the gate does with each image, in order.
 
     Args:
@@ -153,16 +155,16 @@ def as_json(images: Sequence[str | Path], gates: Sequence[TokenGates]) -> dict[s
     rows = [
         {
             "image": str(image),
-            **_means(one),
+            **_means(image_gates),
             "tokens": {
-                "gate": _rows(names, one.gate_KYX),
-                "strength": _rows(names, one.strength_KYX),
-                "first": [[None if k == _NONE else names[k] for k in row] for row in one.first_YX.tolist()],
+                "gate": _rows(names, image_gates.gate_KYX),
+                "strength": _rows(names, image_gates.strength_KYX),
+                "first": [[None if k == _NONE else names[k] for k in row] for row in image_gates.first_YX.tolist()],
             },
         }
-        for image, one in zip(images, gates, strict=True)
+        for image, image_gates in zip(images, gates, strict=True)
     ]
-    per_image = [_means(one, digits=None) for one in gates]
+    per_image = [_means(image_gates, digits=None) for image_gates in gates]
     mean = {
         figure: {name: round(sum(row[figure][name] for row in per_image) / len(per_image), _DIGITS) for name in names}
         for figure in per_image[0]
@@ -172,7 +174,7 @@ def as_json(images: Sequence[str | Path], gates: Sequence[TokenGates]) -> dict[s
 
 
 def principal_components(grid_BChw: torch.Tensor) -> torch.Tensor:
-    """A feature grid's first three principal components over its own image, (B, 3, h, w). Our choice.
+    """A feature grid's first three principal components over its own image, (B, 3, h, w).
 
     A component's sign is free; it is set so that its largest loading is positive. Missing ones are zero.
 
@@ -193,20 +195,20 @@ def principal_components(grid_BChw: torch.Tensor) -> torch.Tensor:
 @contextlib.contextmanager
 def _outputs_of(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
     """Collects what each module gives while the block runs."""
-    found: dict[str, torch.Tensor] = {}
+    outputs: dict[str, torch.Tensor] = {}
 
     def keep(name: str):
-        return lambda module, args, output: found.__setitem__(name, output)
+        return lambda module, args, output: outputs.__setitem__(name, output)
 
     handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
     try:
-        yield found
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _pixels(loaded: Loaded, path: str | Path) -> torch.Tensor:
+def _pixels(loaded: LoadedCheckpoint, path: str | Path) -> torch.Tensor:
     picture = read_image(path, apply_exif=True)
     try:
         return to_pixels(picture, loaded.image_processor, loaded.image_aspect_ratio)
@@ -234,8 +236,12 @@ def _largest(values_KYX: np.ndarray) -> np.ndarray:
     return np.where(values_KYX.max(0) > 0, values_KYX.argmax(0), _NONE)
 
 
-def _means(one: TokenGates, digits: int | None = _DIGITS) -> dict[str, dict[str, float]]:
-    figures = {"gate_mass": one.gate_mass(), "first_share": one.first_share(), "strength": one.strength()}
+def _means(image_gates: TokenGates, digits: int | None = _DIGITS) -> dict[str, dict[str, float]]:
+    figures = {
+        "gate_mass": image_gates.gate_mass(),
+        "first_share": image_gates.first_share(),
+        "strength": image_gates.strength(),
+    }
     if digits is None:
         return figures
     return {figure: {name: round(value, digits) for name, value in row.items()} for figure, row in figures.items()}

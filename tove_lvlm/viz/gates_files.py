@@ -1,11 +1,9 @@
 """What `tove gates` writes: a panel for each image, pages for all, the figures as JSON, and one HTML file.
 
-    NNN-NAME.png    a panel
-    page.png        every image in a row, when there are several; page-2.png and so on after each 24
-    gates.json      `as_json`
-    index.html      means and all panels, in one file that needs nothing beside it
-
-Issue "Seeing it"; our choice.
+NNN-NAME.png    a panel
+page.png        every image in a row, when there are several; page-2.png and so on after each 24
+gates.json      `as_json`
+index.html      means and all panels, in one file that needs nothing beside it
 """
 
 import base64
@@ -71,8 +69,10 @@ def write_gates(
     titles, scale = [Path(image).name for image in images], common_scale(gates)
     with atomic_dir(folder) as working:
         panels = []
-        for number, (image, title, one) in enumerate(zip(images, titles, gates, strict=True)):
-            panels += save_figure(gate_panel(one, title, scale), working / _stem(number, image), ("png",), dpi=_DPI)
+        for number, (image, title, image_gates) in enumerate(zip(images, titles, gates, strict=True)):
+            panels += save_figure(
+                gate_panel(image_gates, title, scale), working / _stem(number, image), ("png",), dpi=_DPI
+            )
             progress(number + 1)
         pages = []
         for start in range(0, len(gates) if len(gates) > 1 else 0, ROWS_PER_PAGE):
@@ -93,9 +93,10 @@ def _stem(number: int, image: str | Path) -> str:
 def _html(report: dict[str, Any], titles: Sequence[str], panels: Sequence[Path]) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in report["experts"])
     body = "".join(
-        f"<tr><td>{about}</td>" + "".join(f"<td>{report['mean'][figure][name]:.3f}</td>" for name in report["experts"])
+        f"<tr><td>{caption}</td>"
+        + "".join(f"<td>{report['mean'][figure][name]:.3f}</td>" for name in report["experts"])
         + "</tr>"
-        for figure, about in _FIGURES.items()
+        for figure, caption in _FIGURES.items()
     )  # fmt: skip
     shown = "".join(
         f'<figure><img alt="{html.escape(title)}" src="data:image/png;base64,'

@@ -1,4 +1,4 @@
-"""`tove gates` as pictures: a panel for each image and a page for many. Issue "Seeing it"; our choice.
+"""`tove gates` as pictures: a panel for each image and a page for many.
 
 All heat maps of one command share one colour scale for probabilities and one for strengths, over experts and images.
 
@@ -44,11 +44,11 @@ def common_scale(gates: Sequence[TokenGates]) -> Scale:
     Args:
         gates: At least one.
     """
-    attached = [[name in one.maps for name in one.names] for one in gates]
-    parts = [one.gate_KYX[rows] for one, rows in zip(gates, attached, strict=True) if any(rows)]
+    attached = [[name in image_gates.maps for name in image_gates.names] for image_gates in gates]
+    parts = [image_gates.gate_KYX[rows] for image_gates, rows in zip(gates, attached, strict=True) if any(rows)]
     low = min((float(part.min()) for part in parts), default=0.0)
     high = max((float(part.max()) for part in parts), default=1.0)
-    strongest = max(float(one.strength_KYX.max()) for one in gates)
+    strongest = max(float(image_gates.strength_KYX.max()) for image_gates in gates)
     # An even gate has no range of its own; a tower at its start adds nothing yet.
     return Scale(gate=(low, high) if high - low > 1e-3 else (0.0, 1.0), strength=(0.0, strongest or 1.0))
 
@@ -108,19 +108,19 @@ def gate_page(gates: Sequence[TokenGates], titles: Sequence[str], scale: Scale) 
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     rows = figure.subplots(len(gates), num_columns + 1, squeeze=False, width_ratios=[1] * num_columns + [_BAR])
     heat = None
-    for number, (row, one, title) in enumerate(zip(rows, gates, titles, strict=True)):
-        _show(row[0], one.picture_HW3, "")
+    for number, (row, image_gates, title) in enumerate(zip(rows, gates, titles, strict=True)):
+        _show(row[0], image_gates.picture_HW3, "")
         row[0].set_title(title, fontsize=SMALL - 1, color=palette.SOFT, loc="left", parse_math=False)
-        _show_owner(row[1], one, one.first_YX, colors, "" if number else "first\nby gate")
-        _show_owner(row[2], one, one.strongest_YX, colors, "" if number else "first\nby strength")
-        mass = one.gate_mass()
+        _show_owner(row[1], image_gates, image_gates.first_YX, colors, "" if number else "first\nby gate")
+        _show_owner(row[2], image_gates, image_gates.strongest_YX, colors, "" if number else "first\nby strength")
+        mass = image_gates.gate_mass()
         for index, name in enumerate(names):
             axes, head = row[index + 3], {"color": colors[name], "fontweight": "bold"}
-            if name in one.maps:
-                heat = _show_heat(axes, one, one.gate_KYX[index], scale.gate)
+            if name in image_gates.maps:
+                heat = _show_heat(axes, image_gates, image_gates.gate_KYX[index], scale.gate)
             else:
                 _show_detached(axes)
-            figures = f"{mass[name]:.3f}" if name in one.maps else ""
+            figures = f"{mass[name]:.3f}" if name in image_gates.maps else ""
             _set_title(axes, figures if number else f"{name}\n{figures}", **({} if number else head))
         row[-1].set_axis_off()
     if heat is not None:

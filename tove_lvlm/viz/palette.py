@@ -1,4 +1,4 @@
-"""One colour for each expert and each model in every plot, told apart by colour-blind readers too. Our choice.
+"""One colour for each expert and each model in every plot, told apart by colour-blind readers too.
 
 The first colours are Okabe and Ito's (Color Universal Design, 2008), the further ones Paul Tol's muted scheme.
 """
@@ -47,8 +47,8 @@ def model_colors(names: Iterable[str]) -> dict[str, str]:
     return _colors(names, MODELS)
 
 
-def _colors(names: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
+def _colors(names: Iterable[str], fixed: Mapping[str, str]) -> dict[str, str]:
     names = list(names)
-    others = [name for name in names if name not in known]
+    others = [name for name in names if name not in fixed]
     fresh = {name: FURTHER[index % len(FURTHER)] for index, name in enumerate(others)}
-    return {name: known.get(name) or fresh[name] for name in names}
+    return {name: fixed.get(name) or fresh[name] for name in names}

@@ -1,4 +1,4 @@
-"""Figures of the miniature study (benchmarks/miniature_study.py). Issue 3; our choice.
+"""Figures of the miniature study (benchmarks/miniature_study.py).
 
 Every figure shows the mean and each seed; what the results lack is left out. Scores are in per cent.
 """
@@ -87,17 +87,17 @@ def overall_figure(results: Mapping[str, Any]) -> "Figure | None":
     groups = {group: names for group, names in groups.items() if names}
     if not groups:
         return None
-    shown, labels, place = [], {}, 0.0
+    shown, labels, position = [], {}, 0.0
     for group, names in groups.items():
         if _GROUPS[group]:
-            labels[place] = _GROUPS[group]
-            place += 1
+            labels[position] = _GROUPS[group]
+            position += 1
         for name in names:
-            shown.append((place, name))
-            place += 1
-        place += 0.4
+            shown.append((position, name))
+            position += 1
+        position += 0.4
     colors = _row_colors(results)
-    figure = new_figure(_WIDTH, 0.75 + 0.235 * place)
+    figure = new_figure(_WIDTH, 0.75 + 0.235 * position)
     axes = tidy(figure.add_subplot(), "score on held-out questions, %", grid="x")
     low = min([value for _, name in shown for value in scores[name].values] + _chance(results))
     reference = scores[CLIP_ROW].mean if CLIP_ROW in scores else None
@@ -114,7 +114,7 @@ def overall_figure(results: Mapping[str, Any]) -> "Figure | None":
         axes.annotate("chance", (value, 1), xycoords=("data", "axes fraction"), xytext=(3, -1), fontsize=SMALL,
                       textcoords="offset points", color=palette.SOFT, va="top")  # fmt: skip
     ticks = {at: results["rows"][name]["label"] for at, name in shown} | labels
-    axes.set(ylim=(place - 0.8, -0.8), yticks=list(ticks))
+    axes.set(ylim=(position - 0.8, -0.8), yticks=list(ticks))
     axes.set_yticklabels(list(ticks.values()), parse_math=False)
     for at, text in zip(ticks, axes.get_yticklabels(), strict=True):
         text.set(color=palette.SOFT if at in labels else palette.INK, style="italic" if at in labels else "normal")
@@ -143,12 +143,14 @@ def families_figure(results: Mapping[str, Any]) -> "Figure | None":
         tidy(axes, "" if line else "% right by question family", grid="y")
         for slot, (name, row) in enumerate(rows.items()):
             for at, family in enumerate(chosen):
-                found = [s["families"][family]["accuracy"] for s in row["seeds"].values() if family in s["families"]]
-                if not found:
+                accuracies = [
+                    s["families"][family]["accuracy"] for s in row["seeds"].values() if family in s["families"]
+                ]
+                if not accuracies:
                     continue
-                scores, x = Seeds.of(found), at + (slot - (len(rows) - 1) / 2) * width
+                scores, x = Seeds.of(accuracies), at + (slot - (len(rows) - 1) / 2) * width
                 axes.bar(x, scores.mean, 0.9 * width, color=colors[name], label=f"{name}/{family}")
-                axes.plot([x] * len(found), scores.values, "o", color=palette.INK, markersize=2.2, alpha=0.7)
+                axes.plot([x] * len(accuracies), scores.values, "o", color=palette.INK, markersize=2.2, alpha=0.7)
         for at, family in enumerate(chosen):
             if family in chance:
                 axes.plot([at - 0.45, at + 0.45], [100 * _share(chance[family])] * 2, color=palette.INK, linewidth=1)
@@ -185,8 +187,9 @@ def data_curve_figure(results: Mapping[str, Any]) -> "Figure | None":
     if target is not None:
         axes.axhline(target, color=colors[CLIP_ROW], linewidth=1, linestyle=(0, (2, 2)), zorder=0.5)
         reached = [share for share, seeds in sorted(curves.get(TOVE_ROW, {}).items()) if seeds.mean >= target]
-        said = f": ToVE is past it at {_fraction_text(reached[0])}" if reached and reached[0] < 1 else ""
-        axes.annotate(f"CLIP-only with all data{said}", (0, target), xycoords=("axes fraction", "data"), xytext=(0, 3),
+        conclusion = f": ToVE is past it at {_fraction_text(reached[0])}" if reached and reached[0] < 1 else ""
+        label = f"CLIP-only with all data{conclusion}"
+        axes.annotate(label, (0, target), xycoords=("axes fraction", "data"), xytext=(0, 3),
                       textcoords="offset points", va="bottom", fontsize=SMALL, color=palette.SOFT)  # fmt: skip
     return figure
 
@@ -233,10 +236,10 @@ def _draw_single(axes: "Axes", rows: Mapping[str, Any], experts: list[str], colo
     tidy(axes, "with one expert gone", grid="y")
     for slot, (name, seeds) in enumerate(rows.items()):
         for at, expert in enumerate(experts):
-            found = [seed["single"][expert] for seed in seeds.values() if expert in seed.get("single", {})]
-            if found:
+            accuracies = [seed["single"][expert] for seed in seeds.values() if expert in seed.get("single", {})]
+            if accuracies:
                 x = at + (slot - (len(rows) - 1) / 2) * 0.22
-                _dots(axes, Seeds.of(found), x, colors[name], f"{name}/{expert}", along="y")
+                _dots(axes, Seeds.of(accuracies), x, colors[name], f"{name}/{expert}", along="y")
     axes.set(xlim=(-0.6, len(experts) - 0.4), xticks=range(len(experts)))
     axes.set_xticklabels(experts)
     for text, color in zip(axes.get_xticklabels(), palette.expert_colors(experts).values(), strict=True):
@@ -264,9 +267,9 @@ def _line_with_band(axes: "Axes", x: list[float], scores: Sequence[Seeds], color
 def _end_labels(axes: "Axes", ends: Mapping[str, tuple[float, str]]) -> None:
     """Names beside the lines' ends, kept apart."""
     low, high = axes.get_ylim()
-    places = spread([value for value, _ in ends.values()], least=0.065 * (high - low))
-    for (label, (_, color)), place in zip(ends.items(), places, strict=True):
-        axes.annotate(label, (1, place), xycoords=("axes fraction", "data"), xytext=(2, 0), parse_math=False,
+    positions = spread([value for value, _ in ends.values()], least=0.065 * (high - low))
+    for (label, (_, color)), position in zip(ends.items(), positions, strict=True):
+        axes.annotate(label, (1, position), xycoords=("axes fraction", "data"), xytext=(2, 0), parse_math=False,
                       textcoords="offset points", va="center", fontsize=SMALL, color=color)  # fmt: skip
 
 
@@ -305,8 +308,10 @@ def _share(value: Any) -> float:
 
 def _curve(points: Mapping[str, Mapping[str, float]]) -> dict[float, Seeds]:
     """Share of the data -> scores, ascending."""
-    found = {float(Fraction(share)): Seeds.of(list(seeds.values())) for share, seeds in points.items() if seeds}
-    return dict(sorted(found.items()))
+    points_by_share = {
+        float(Fraction(share)): Seeds.of(list(seeds.values())) for share, seeds in points.items() if seeds
+    }
+    return dict(sorted(points_by_share.items()))
 
 
 def _fraction_text(share: float) -> str:

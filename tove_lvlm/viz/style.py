@@ -1,7 +1,7 @@
 """How our plots look and how they are written: no frame where an axis says enough, the same file from the same figures.
 
 matplotlib is an optional package: it is imported inside functions, and `pyplot`, which keeps figures in a global list,
-is never used. Our choice.
+is never used.
 """
 
 from collections.abc import Sequence
@@ -62,8 +62,8 @@ def spread(values: Sequence[float], least: float) -> list[float]:
         values: In any order; the result has the same.
         least: Smallest distance of two places.
     """
-    places = list(values)
-    order = sorted(range(len(places)), key=places.__getitem__)
+    positions = list(values)
+    order = sorted(range(len(positions)), key=positions.__getitem__)
     groups: list[list[int]] = []
     for index in order:
         groups.append([index])
@@ -73,8 +73,8 @@ def spread(values: Sequence[float], least: float) -> list[float]:
     for group in groups:
         low = _lowest(values, group, least)
         for rank, index in enumerate(group):
-            places[index] = low + rank * least
-    return places
+            positions[index] = low + rank * least
+    return positions
 
 
 def _lowest(values: Sequence[float], group: list[int], least: float) -> float:

@@ -1,4 +1,4 @@
-"""`tove usage` as a picture: who is asked, who is missed, and what that costs. Issue 3; our choice."""
+"""`tove usage` as a picture: who is asked, who is missed, and what that costs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,11 +65,11 @@ def usage_figure(report: Mapping[str, Any]) -> "Figure":
                           color=palette.SOFT, ha="center", va="bottom")  # fmt: skip
     for index, key in enumerate(missed):
         axes = figure.add_subplot(grid[1, 2 * index : 2 * index + 2])
-        worth = {name: _worth(key, row.get(key)) for name, row in experts.items()}
-        _bars(axes, worth, colors, _MISSED[key], names=index == 0, digits=1 if key == "score_change" else 3)
+        gain = {name: _worth(key, row.get(key)) for name, row in experts.items()}
+        _bars(axes, gain, colors, _MISSED[key], names=index == 0, digits=1 if key == "score_change" else 3)
         axes.set_xlabel("points" if key == "score_change" else "nats per answer token")
-    place = grid[1, 2 * len(missed) :] if missed else grid[1, :4]
-    _scatter(figure.add_subplot(place), experts, colors, missed[0] if missed else "relative_norm")
+    axes_position = grid[1, 2 * len(missed) :] if missed else grid[1, :4]
+    _scatter(figure.add_subplot(axes_position), experts, colors, missed[0] if missed else "relative_norm")
     return figure
 
 
@@ -77,21 +77,21 @@ def _bars(
     axes: "Axes", values: Mapping[str, Any], colors: Mapping[str, str], title: str, names: bool, digits: int = 3
 ) -> None:
     """A bar for each expert with its figure at the end; an expert without a figure has no bar."""
-    places = {name: place for place, name in enumerate(values)}
-    known = {name: float(value) for name, value in values.items() if _is_number(value)}
+    rows = {name: row for row, name in enumerate(values)}
+    numbers = {name: float(value) for name, value in values.items() if _is_number(value)}
     bars = axes.barh(
-        [places[name] for name in known], list(known.values()), color=[colors[name] for name in known], height=0.68
+        [rows[name] for name in numbers], list(numbers.values()), color=[colors[name] for name in numbers], height=0.68
     )
     texts = axes.bar_label(bars, fmt=f"%.{digits}f", padding=3, fontsize=SMALL, color=palette.INK)
     for text in texts:
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8})
     axes.axvline(0, color=palette.INK, linewidth=0.8)
-    axes.set(ylim=(len(places) - 0.4, -0.6), xticks=[], yticks=list(places.values()) if names else [])
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xticks=[], yticks=list(rows.values()) if names else [])
     axes.margins(x=0.3)
-    if min(known.values(), default=0) >= 0:
+    if min(numbers.values(), default=0) >= 0:
         axes.set_xlim(left=0)
     if names:
-        axes.set_yticklabels(list(places))
+        axes.set_yticklabels(list(rows))
     tidy(axes, title)
 
 
@@ -112,8 +112,8 @@ def _scatter(axes: "Axes", experts: Mapping[str, Any], colors: Mapping[str, str]
     margin = 0.12 * ((high - low) or 1.0)
     axes.set(xlim=(0, 1.45 * right), ylim=(low - margin, high + margin))
     heights = spread(worths, least=margin)
-    for (name, (cost, worth)), height in zip(points.items(), heights, strict=True):
-        axes.plot(cost, worth, "o", color=colors[name], markersize=8, label=name)
+    for (name, (cost, gain)), height in zip(points.items(), heights, strict=True):
+        axes.plot(cost, gain, "o", color=colors[name], markersize=8, label=name)
         axes.text(cost + 0.06 * right, height, name, va="center", fontsize=SMALL, color=palette.INK, parse_math=False,
                   bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""One file from a hub, resumable and checked. Our choice.
+"""One file from a hub, resumable and checked.
 
 The hub's own client throws away what it has when it is interrupted; the files of a tower are gigabytes, so here the
 part that arrived stays beside its place (NAME.part) and the next call asks for the rest.

@@ -1,4 +1,4 @@
-"""A hub repository's files on this machine: in a mirror folder, in the hub's cache, or downloaded. Our choice.
+"""A hub repository's files on this machine: in a mirror folder, in the hub's cache, or downloaded.
 
 Of a repository that holds its weights in several formats one is taken, and besides it only the files that say how the
 network is built. The mirror folder (TOVE_MIRROR) is what `tove fetch TOWER.yaml --to DIR` writes: DIR/OWNER/NAME/...,
@@ -117,14 +117,14 @@ def mirrored(repo: str, revision: str | None = None) -> Path | None:
     if revision is not None:
         record = read_record(folder)
         if not record or revision not in (record["commit"], record["revision"]):
-            found = (
+            holds_file = (
                 f"at revision `{record['revision']}` ({record['commit'][:12]})"
                 if record
                 else "at one it has no record of"
             )
             raise UserError(
-                f"`{repo}` is wanted at revision `{revision}`, and the mirror has it {found}: {folder}; fetch that one "
-                f"into another folder, or leave {MIRROR_VARIABLE} unset"
+                f"`{repo}` is wanted at revision `{revision}`, and the mirror has it {holds_file}: {folder}; fetch "
+                f"that one into another folder, or leave {MIRROR_VARIABLE} unset"
             )
     return folder
 
@@ -138,9 +138,9 @@ def read_record(folder: Path) -> dict:
 def recorded_sha256(file: Path) -> str | None:
     """What the mirror's record says of a file in it; None for any other file, and where the hub stated nothing."""
     for folder in file.parents:
-        known = read_record(folder).get("files", {}).get(file.relative_to(folder).as_posix())
-        if known is not None:
-            return known["sha256"]
+        checksum = read_record(folder).get("files", {}).get(file.relative_to(folder).as_posix())
+        if checksum is not None:
+            return checksum["sha256"]
     return None
 
 
@@ -149,11 +149,11 @@ def cached(repo: str, revision: str | None = None, file: str | None = None) -> P
     from huggingface_hub import try_to_load_from_cache
 
     weights = [name + ending for name in storage.STANDARD_NAMES for ending in ("", storage.INDEX)]
-    own = [file] if file is not None and not storage.is_pattern(file) else []
-    for name in (*own, *CONFIG_FILES, *weights):
-        found = try_to_load_from_cache(repo, name, revision=revision)
-        if isinstance(found, str):
-            return Path(found.removesuffix(name))
+    named = [file] if file is not None and not storage.is_pattern(file) else []
+    for name in (*named, *CONFIG_FILES, *weights):
+        path = try_to_load_from_cache(repo, name, revision=revision)
+        if isinstance(path, str):
+            return Path(path.removesuffix(name))
     return None
 
 
@@ -172,14 +172,14 @@ def _problem(folder: Path, file: str | None, weights: bool) -> MissingWeightsErr
         return MissingWeightsError(f"folder `{folder}` holds none of {', '.join(CONFIG_FILES)}")
     recorded = read_record(folder).get("files", {})
     try:
-        found = storage.weight_files(storage.named_file(folder, file))
+        files = storage.weight_files(storage.named_file(folder, file))
     except MissingWeightsError as error:
-        wanted = storage.standard_names(file) if storage.is_pattern(file) else [file] if file else recorded
-        lost = sorted(name for name in recorded if name in wanted and not (folder / name).is_file())
+        expected = storage.standard_names(file) if storage.is_pattern(file) else [file] if file else recorded
+        lost = sorted(name for name in recorded if name in expected and not (folder / name).is_file())
         if lost:
             return PartialWeightsError(f"mirror folder `{folder}`: `{lost[0]}` has not been fetched to its end")
         return error
-    for path in found:
+    for path in files:
         name, size = path.relative_to(folder).as_posix(), path.stat().st_size
         if name in recorded and recorded[name]["size"] != size:
             return PartialWeightsError(f"weights `{path}` have {size} bytes, expected {recorded[name]['size']}")
@@ -210,8 +210,8 @@ def choose(names: Collection[str], file: str | None, repo: str) -> str:
                 return candidate
     others = [name for name in names if name.endswith(storage.WEIGHT_SUFFIXES)]
     hint = f"; `file` can name one of {', '.join(f'`{name}`' for name in sorted(others)[:5])}" if others else ""
-    wanted = ", ".join(storage.standard_names(file))
-    raise MissingWeightsError(f"hub repository `{repo}` holds none of {wanted}{hint}")
+    expected = ", ".join(storage.standard_names(file))
+    raise MissingWeightsError(f"hub repository `{repo}` holds none of {expected}{hint}")
 
 
 def needed(names: Collection[str], file: str | None, weights: bool, repo: str, get: Callable[[str], Path]) -> list[str]:
@@ -227,26 +227,26 @@ def needed(names: Collection[str], file: str | None, weights: bool, repo: str, g
     Raises:
         MissingWeightsError: As for `choose`, or a shard is missing.
     """
-    wanted = [name for name in CONFIG_FILES if name in names]
+    files = [name for name in CONFIG_FILES if name in names]
     if not weights:
-        return wanted
+        return files
     chosen = choose(names, file, repo)
-    wanted.append(chosen)
+    files.append(chosen)
     if chosen.endswith(storage.INDEX):
         shards = storage.shard_names(get(chosen))
         lost = [name for name in shards if name not in names]
         if lost:
             raise MissingWeightsError(f"hub repository `{repo}`: `{chosen}` names `{lost[0]}`, which it does not have")
-        wanted += shards
-    return wanted
+        files += shards
+    return files
 
 
 def _download(repo: str, revision: str | None, file: str | None, weights: bool) -> Path:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
     names = [entry.rfilename for entry in HfApi().model_info(repo, revision=revision).siblings]
-    wanted = needed(names, file, weights, repo, lambda name: Path(hf_hub_download(repo, name, revision=revision)))
-    folder = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
+    files = needed(names, file, weights, repo, lambda name: Path(hf_hub_download(repo, name, revision=revision)))
+    folder = Path(snapshot_download(repo, revision=revision, allow_patterns=files))
     problem = _problem(folder, file, weights)
     if problem is not None:
         raise problem

@@ -1,4 +1,4 @@
-"""A mirror folder: all that a tower needs from the hub, for a cluster without network. Our choice.
+"""A mirror folder: all that a tower needs from the hub, for a cluster without network.
 
 DIR/OWNER/NAME/ holds one commit of each repository, and `hub.RECORD` in it says which. What was begun at a commit is
 finished at that commit, so a download that is resumed a week later is still one model.
@@ -47,11 +47,11 @@ def plan(parts: Mapping[str, WeightSource], to: Path) -> list[MirroredRepository
         MissingWeightsError: A repository, revision or file is not to be had; says why.
         ChecksumError: The hub's file is not the one that a `sha256` names.
     """
-    wanted: dict[str, dict[str, WeightSource]] = {}
+    repositories: dict[str, dict[str, WeightSource]] = {}
     for part, source in parts.items():
         if source.pretrained is not None and is_hub_id(source.pretrained):
-            wanted.setdefault(source.pretrained, {})[part] = source
-    return [_look_up(repo, of_it, to / repo) for repo, of_it in wanted.items()]
+            repositories.setdefault(source.pretrained, {})[part] = source
+    return [_look_up(repo, of_it, to / repo) for repo, of_it in repositories.items()]
 
 
 def fill(repositories: Iterable[MirroredRepository], to: Path, progress: Progress) -> tuple[list[str], dict[str, str]]:
@@ -73,23 +73,25 @@ def fill(repositories: Iterable[MirroredRepository], to: Path, progress: Progres
     from huggingface_hub.errors import HfHubHTTPError
 
     fetched, refused = [], {}
-    for wanted in repositories:
-        folder = to / wanted.repo
+    for repository in repositories:
+        folder = to / repository.repo
         try:
-            _write_record(wanted, folder)
-            for file in wanted.files:
+            _write_record(repository, folder)
+            for file in repository.files:
                 if download.download(file, folder, lambda size, file=file: progress(file, size)):
-                    fetched.append(f"{wanted.repo}/{file.name}")
+                    fetched.append(f"{repository.repo}/{file.name}")
         except HfHubHTTPError as error:
-            refused[wanted.repo] = f"`{wanted.repo}`: {hub.explained(wanted.repo, wanted.revision, error)}"
+            refused[repository.repo] = (
+                f"`{repository.repo}`: {hub.explained(repository.repo, repository.revision, error)}"
+            )
             continue
         except UserError:
             raise
         except Exception as error:  # OSError of the disk, httpx's of the network
-            reason = hub.explained(wanted.repo, wanted.revision, error)
-            raise UserError(f"`{wanted.repo}`: {reason}; the same command goes on from here") from error
-        compared = {None, *(file.sha256 for file in wanted.files)}
-        for source in wanted.parts.values():
+            reason = hub.explained(repository.repo, repository.revision, error)
+            raise UserError(f"`{repository.repo}`: {reason}; the same command goes on from here") from error
+        compared = {None, *(file.sha256 for file in repository.files)}
+        for source in repository.parts.values():
             if source.sha256 not in compared:  # of shards, or of a file that the hub has no SHA-256 of
                 verify(source, storage.named_file(folder, source.file))
     return fetched, refused
@@ -102,13 +104,13 @@ def check_space(repositories: Iterable[MirroredRepository], to: Path) -> None:
         UserError: Names both sizes.
     """
     missing = sum(
-        file.size - download.size_here(file, to / wanted.repo)
-        for wanted in repositories
-        for file in wanted.files
-        if not (to / wanted.repo / file.name).is_file()
+        file.size - download.size_here(file, to / repository.repo)
+        for repository in repositories
+        for file in repository.files
+        if not (to / repository.repo / file.name).is_file()
     )
-    there = next(folder for folder in (to.absolute(), *to.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free
+    existing = next(folder for folder in (to.absolute(), *to.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free
     if missing > free:
         raise UserError(f"`{to}` needs {missing / 1e9:.2f} GB more, and its disk has {free / 1e9:.2f} GB left")
 
@@ -141,16 +143,20 @@ def _look_up(repo: str, parts: dict[str, WeightSource], folder: Path) -> Mirrore
         )
         for entry in info.siblings
     }
-    wanted: dict[str, RemoteFile] = {}
+    files_needed: dict[str, RemoteFile] = {}
     for source in parts.values():
         names = _needed(files, source, repo, revision)
-        wanted |= {name: files[name] for name in names}
+        files_needed |= {name: files[name] for name in names}
         weights = [name for name in names if name not in hub.CONFIG_FILES]
         stated = files[weights[0]].sha256 if len(weights) == 1 else None
         if source.sha256 is not None and stated not in (None, source.sha256):
             raise ChecksumError(f"`{repo}`: `{weights[0]}` has the sha256 {stated}, expected {source.sha256}")
     return MirroredRepository(
-        repo=repo, revision=revision, commit=info.sha, parts=parts, files=sorted(wanted.values(), key=lambda f: f.size)
+        repo=repo,
+        revision=revision,
+        commit=info.sha,
+        parts=parts,
+        files=sorted(files_needed.values(), key=lambda f: f.size),
     )
 
 
@@ -169,9 +175,9 @@ def _needed(files: Mapping[str, RemoteFile], source: WeightSource, repo: str, re
         return hub.needed(files, source.file, True, repo, get)
 
 
-def _write_record(wanted: MirroredRepository, folder: Path) -> None:
+def _write_record(repository: MirroredRepository, folder: Path) -> None:
     """Before the files, so that a folder with a part of them says so."""
     files = hub.read_record(folder).get("files", {})
-    files |= {file.name: {"size": file.size, "sha256": file.sha256} for file in wanted.files}
-    record = {"repo": wanted.repo, "revision": wanted.revision, "commit": wanted.commit, "files": files}
+    files |= {file.name: {"size": file.size, "sha256": file.sha256} for file in repository.files}
+    record = {"repo": repository.repo, "revision": repository.revision, "commit": repository.commit, "files": files}
     storage.save_json(folder / hub.RECORD, record)

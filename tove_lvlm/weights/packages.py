@@ -1,4 +1,4 @@
-"""Weights that an installed Python package ships: `package:NAME/FILE`. Our choice.
+"""Weights that an installed Python package ships: `package:NAME/FILE`.
 
 NAME is what pip calls the package; FILE is a path in it, with or without the folder that is imported. The package is
 found by its metadata and never imported.

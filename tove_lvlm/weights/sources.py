@@ -1,4 +1,4 @@
-"""Where weights come from: one typed value for each frozen part, and the way from it to files. DESIGN.md section 2.
+"""Where weights come from: one typed value for each frozen part, and the way from it to files.
 
     pretrained: OWNER/NAME         a hub id: from a mirror folder (TOVE_MIRROR), the hub's cache, or downloaded
                 ./folder, /a/file  a file or folder, in the formats that the libraries publish
@@ -7,6 +7,8 @@
                 none               random weights
 
 Nothing heavy is imported at the top: configurations are checked with this before torch is loaded.
+
+See docs/design.md, "Saved towers".
 """
 
 import os
@@ -94,8 +96,10 @@ def resolve_source(source: str | os.PathLike, base: str | os.PathLike | None = N
     if text.startswith(_SHIPPED):
         path = storage.ASSETS / text.removeprefix(_SHIPPED)
         if not path.exists():
-            found = sorted(f"{_SHIPPED}{path.relative_to(storage.ASSETS)}" for path in storage.ASSETS.glob("*/*"))
-            shipped = ", ".join(found) or "nothing"
+            shipped_names = sorted(
+                f"{_SHIPPED}{path.relative_to(storage.ASSETS)}" for path in storage.ASSETS.glob("*/*")
+            )
+            shipped = ", ".join(shipped_names) or "nothing"
             raise MissingWeightsError(f"`{text}` is not shipped with this package; shipped: {shipped}")
         return str(path)
     path = Path(text).expanduser()
@@ -139,7 +143,7 @@ def fetch(source: WeightSource, weights: bool = True) -> Path:
         ConfigError: `file` does not go with `pretrained`.
         UserError: The mirror holds another revision.
     """
-    return _found(source, hub.fetch, weights)
+    return _locate(source, hub.fetch, weights)
 
 
 def locate(source: WeightSource) -> Path:
@@ -148,22 +152,22 @@ def locate(source: WeightSource) -> Path:
     Raises:
         MissingWeightsError: They are not here.
     """
-    return _found(source, hub.local, True)
+    return _locate(source, hub.local, True)
 
 
-def _found(source: WeightSource, from_hub, weights: bool) -> Path:
+def _locate(source: WeightSource, from_hub, weights: bool) -> Path:
     if source.pretrained is None:
         raise ConfigError("`pretrained` is none: there are no weights to look for")
     text = resolve_source(source.pretrained)
     if is_hub_id(text):
-        place = from_hub(text, source.revision, source.file, weights, compared=source.sha256 is not None)
+        path = from_hub(text, source.revision, source.file, weights, compared=source.sha256 is not None)
     else:
-        place = packages.locate(text) if text.startswith(packages.PREFIX) else Path(text)
-        if source.file is not None and place.is_file():
+        path = packages.locate(text) if text.startswith(packages.PREFIX) else Path(text)
+        if source.file is not None and path.is_file():
             raise ConfigError(f"`file: {source.file}`: `pretrained` is the file `{source.pretrained}` already")
     if not weights:
-        return place.parent if place.is_file() else place
-    return place if place.is_file() else storage.named_file(place, source.file)
+        return path.parent if path.is_file() else path
+    return path if path.is_file() else storage.named_file(path, source.file)
 
 
 def verify(source: WeightSource, path: Path) -> str:
@@ -177,10 +181,10 @@ def verify(source: WeightSource, path: Path) -> str:
         ChecksumError: Another fingerprint; names both.
         MissingWeightsError: There are no weights.
     """
-    found, expected = storage.fingerprint(path), _expected_sha256(source, path)
-    if expected not in (None, found):
-        raise ChecksumError(f"weights `{path}` have the sha256 {found}, expected {expected}")
-    return found
+    actual, expected = storage.fingerprint(path), _expected_sha256(source, path)
+    if expected not in (None, actual):
+        raise ChecksumError(f"weights `{path}` have the sha256 {actual}, expected {expected}")
+    return actual
 
 
 def _expected_sha256(source: WeightSource, path: Path) -> str | None:
@@ -210,7 +214,7 @@ def status(source: WeightSource, checksum: bool = True) -> WeightStatus:
         return WeightStatus(state="partial", problem=str(error))
     except MissingWeightsError as error:
         return WeightStatus(state="missing", problem=str(error))
-    known = {
+    fields = {
         "place": str(path),
         "bytes": sum(file.stat().st_size for file in files),
         "format": files[0].suffix.removeprefix("."),
@@ -219,13 +223,13 @@ def status(source: WeightSource, checksum: bool = True) -> WeightStatus:
         for file in files:
             storage.check_whole(file)
     except WeightsError as error:
-        return WeightStatus(state="partial", problem=str(error), **known)
+        return WeightStatus(state="partial", problem=str(error), **fields)
     try:
         if checksum and _expected_sha256(source, path) is not None:
             verify(source, path)
     except ChecksumError as error:
-        return WeightStatus(state="wrong checksum", problem=str(error), **known)
-    return WeightStatus(state="present", **known)
+        return WeightStatus(state="wrong checksum", problem=str(error), **fields)
+    return WeightStatus(state="present", **fields)
 
 
 # ---- record ----

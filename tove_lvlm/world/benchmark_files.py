@@ -1,7 +1,9 @@
-"""The miniature's benchmark files, field by field in the official schemas (EVAL.md section 1).
+"""The miniature's benchmark files, field by field in the official schemas.
 
 Each function gives the files of one benchmark: path -> text. What the world has nothing to say about (links, licences,
 token lists) is there and empty. The ten annotators of a question agree, as the world is exact.
+
+See docs/evaluation.md, "Tasks".
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _GQA_TYPES |= {family: ("choose", "rel") for family in ("leftright", "updown", "
 _GQA_TYPES |= {family: ("compare", "rel") for family in ("rel_left", "rel_above", "rel_nearer")}
 
 
-class Told(NamedTuple):
+class DescribedImage(NamedTuple):
     """What is said about one picture."""
 
     image_id: int
@@ -55,7 +57,7 @@ def open_images_name(image_id: int) -> str:
     return f"{image_id:016x}.jpg"
 
 
-def pope(told: Sequence[Told], rng: np.random.Generator) -> dict[str, str]:
+def pope(pictures: Sequence[DescribedImage], rng: np.random.Generator) -> dict[str, str]:
     """POPE's label files and LLaVA's pooled question file.
 
     As in POPE, a picture's objects are asked about in all three splits, and after each comes an object that is not
@@ -63,23 +65,25 @@ def pope(told: Sequence[Told], rng: np.random.Generator) -> dict[str, str]:
     together with the object before (adversarial). No object is asked about twice.
     """
     everything = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
-    frequency = Counter(name for picture in told for name in picture.objects)
+    frequency = Counter(name for picture in pictures for name in picture.objects)
     together: dict[str, Counter[str]] = defaultdict(Counter)
-    for picture in told:
+    for picture in pictures:
         for name in picture.objects:
             together[name].update(other for other in picture.objects if other != name)
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in POPE_SPLITS}
     for split, rows in splits.items():
-        for picture in told:
-            known = set(picture.objects)
+        for picture in pictures:
+            present = set(picture.objects)
             for name in picture.objects[:MIN_OBJECTS]:
                 ranked = {"random": [], "popular": frequency.most_common(), "adversarial": together[name].most_common()}
-                absent = next((other for other, _ in ranked[split] if other not in known), None)
-                absent = absent or str(rng.choice([other for other in everything if other not in known]))
-                known.add(absent)
-                for asked, label in ((name, "yes"), (absent, "no")):
+                absent = next((other for other, _ in ranked[split] if other not in present), None)
+                absent = absent or str(rng.choice([other for other in everything if other not in present]))
+                present.add(absent)
+                for object_name, label in ((name, "yes"), (absent, "no")):
                     image = coco_name(picture.image_id)
-                    rows.append({"question_id": len(rows) + 1, "image": image, "text": is_there(asked), "label": label})
+                    rows.append(
+                        {"question_id": len(rows) + 1, "image": image, "text": is_there(object_name), "label": label}
+                    )
     pooled = [
         {
             "question_id": first + row["question_id"],
@@ -94,10 +98,10 @@ def pope(told: Sequence[Told], rng: np.random.Generator) -> dict[str, str]:
     return files | {f"{EVAL}/pope/llava_pope_test.jsonl": _lines(pooled)}
 
 
-def vsr(told: Sequence[Told]) -> dict[str, str]:
+def vsr(pictures: Sequence[DescribedImage]) -> dict[str, str]:
     """VSR's zero-shot test file. Statements of place and distance only: VSR has none about what a thing is."""
     rows = []
-    for picture in told:
+    for picture in pictures:
         for statement in picture.statements:
             pair = _PAIR.fullmatch(statement.text)
             if pair:
@@ -118,10 +122,10 @@ def vsr(told: Sequence[Told]) -> dict[str, str]:
     return {f"{EVAL}/vsr/zeroshot/test.jsonl": _lines(rows)}
 
 
-def vqav2(told: Sequence[Told]) -> dict[str, str]:
+def vqav2(pictures: Sequence[DescribedImage]) -> dict[str, str]:
     """VQAv2's questions and annotations of val2014."""
     questions, annotations = [], []
-    for picture in told:
+    for picture in pictures:
         for k, question in enumerate(picture.questions):
             ids = {"image_id": picture.image_id, "question_id": 1000 * picture.image_id + k}
             questions.append(ids | {"question": question.text})
@@ -135,17 +139,17 @@ def vqav2(told: Sequence[Told]) -> dict[str, str]:
                 | ids
             )
     head = {"info": _INFO, "data_type": "mscoco", "data_subtype": "val2014", "license": _LICENSE}
-    asked = head | {"task_type": "Open-Ended", "questions": questions}
+    questions_file = head | {"task_type": "Open-Ended", "questions": questions}
     return {
-        "v2_OpenEnded_mscoco_val2014_questions.json": json.dumps(asked),
+        "v2_OpenEnded_mscoco_val2014_questions.json": json.dumps(questions_file),
         "v2_mscoco_val2014_annotations.json": json.dumps(head | {"annotations": annotations}),
     }
 
 
-def gqa(told: Sequence[Told]) -> dict[str, str]:
+def gqa(pictures: Sequence[DescribedImage]) -> dict[str, str]:
     """GQA's balanced test-dev questions: all families but `count`."""
     questions: dict[str, dict[str, Any]] = {}
-    for picture in told:
+    for picture in pictures:
         for question in picture.questions:
             if question.family in _GQA_TYPES:
                 structural, semantic = _GQA_TYPES[question.family]
@@ -166,10 +170,10 @@ def gqa(told: Sequence[Told]) -> dict[str, str]:
     return {f"{EVAL}/gqa/data/testdev_balanced_questions.json": json.dumps(questions)}
 
 
-def textvqa(told: Sequence[Told]) -> dict[str, str]:
+def textvqa(pictures: Sequence[DescribedImage]) -> dict[str, str]:
     """TextVQA's val file, with the world's ordinary questions: there is no text in its pictures."""
     rows: list[dict[str, Any]] = []
-    for picture in told:
+    for picture in pictures:
         for question in picture.questions:
             rows.append(
                 {
@@ -195,7 +199,7 @@ def vizwiz_name(image_id: int) -> str:
     return f"VizWiz_val_{image_id:08d}.jpg"
 
 
-def vizwiz(told: Sequence[Told]) -> dict[str, str]:
+def vizwiz(pictures: Sequence[DescribedImage]) -> dict[str, str]:
     """VizWiz' val file: one question for each picture, as it has. All can be answered."""
     rows = [
         {
@@ -205,12 +209,12 @@ def vizwiz(told: Sequence[Told]) -> dict[str, str]:
             "answer_type": _answer_type(picture.questions[0].answer),
             "answerable": 1,
         }
-        for picture in told
+        for picture in pictures
     ]
     return {"Annotations/val.json": json.dumps(rows)}
 
 
-def coco_caption(told: Sequence[Told]) -> dict[str, str]:
+def coco_caption(pictures: Sequence[DescribedImage]) -> dict[str, str]:
     """COCO's captions of val2014, five for each picture."""
     images = [
         {
@@ -223,12 +227,12 @@ def coco_caption(told: Sequence[Told]) -> dict[str, str]:
             "flickr_url": "",
             "id": picture.image_id,
         }
-        for picture in told
+        for picture in pictures
     ]
-    return {f"{EVAL}/coco_caption/captions_val2014.json": _captions(images, told, per_image=5)}
+    return {f"{EVAL}/coco_caption/captions_val2014.json": _captions(images, pictures, per_image=5)}
 
 
-def nocaps(told: Sequence[Told]) -> dict[str, str]:
+def nocaps(pictures: Sequence[DescribedImage]) -> dict[str, str]:
     """NoCaps' val file, ten captions for each picture. The number of objects, 2, 3 or 4, stands in for the domain."""
     domains = dict(zip(range(MIN_OBJECTS, MAX_OBJECTS + 1), _DOMAINS, strict=True))
     images = [
@@ -243,20 +247,20 @@ def nocaps(told: Sequence[Told]) -> dict[str, str]:
             "id": picture.image_id,
             "domain": domains[len(picture.objects)],
         }
-        for picture in told
+        for picture in pictures
     ]
-    return {f"{EVAL}/nocaps/nocaps_val_4500_captions.json": _captions(images, told, per_image=10)}
+    return {f"{EVAL}/nocaps/nocaps_val_4500_captions.json": _captions(images, pictures, per_image=10)}
 
 
-def _captions(images: list[dict[str, Any]], told: Sequence[Told], per_image: int) -> str:
-    said = [(picture.image_id, text) for picture in told for text in picture.captions[:per_image]]
-    annotations = [{"image_id": image, "id": k, "caption": text} for k, (image, text) in enumerate(said, start=1)]
+def _captions(images: list[dict[str, Any]], pictures: Sequence[DescribedImage], per_image: int) -> str:
+    texts = [(picture.image_id, text) for picture in pictures for text in picture.captions[:per_image]]
+    annotations = [{"image_id": image, "id": k, "caption": text} for k, (image, text) in enumerate(texts, start=1)]
     return json.dumps({"info": _INFO, "images": images, "licenses": [], "annotations": annotations})
 
 
 def _annotators(answer: str, ids: bool = False) -> list[dict[str, Any]]:
-    given = {"answer": answer, "answer_confidence": "yes"}
-    return [given | ({"answer_id": k} if ids else {}) for k in range(1, _NUM_ANNOTATORS + 1)]
+    entry = {"answer": answer, "answer_confidence": "yes"}
+    return [entry | ({"answer_id": k} if ids else {}) for k in range(1, _NUM_ANNOTATORS + 1)]
 
 
 def _answer_type(answer: str) -> str:

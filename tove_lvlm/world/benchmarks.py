@@ -1,4 +1,4 @@
-"""The miniature world's own POPE, VSR, VQA and caption benchmarks, in the official files and folders. Our choice.
+"""The miniature world's own POPE, VSR, VQA and caption benchmarks, in the official files and folders.
 
     playground/data/eval/{pope,vsr,gqa,textvqa,coco_caption,nocaps}    as LLaVA lays benchmarks out
     v2_*_val2014_*.json, val2014; Annotations/val.json, val            VQAv2 and VizWiz with labels, as their sites do
@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from . import benchmark_files, language
-from .benchmark_files import EVAL, Told, coco_name, open_images_name, vizwiz_name
+from .benchmark_files import EVAL, DescribedImage, coco_name, open_images_name, vizwiz_name
 from .dataset import DESCRIBE, scene_seeds, whole_folder
 from .render import render
 from .scene import Scenes, sample
@@ -50,7 +50,7 @@ _IMAGES: dict[str, Callable[[int], str]] = {
 
 
 def write_benchmarks(folder: str | os.PathLike[str], num_scenes: int, seed: int = 0) -> dict:
-    """Renders held-out scenes and writes them as benchmarks; the folder appears whole or not at all.
+    """Render held-out scenes and write them as benchmarks; the folder appears whole or not at all.
 
     The same arguments give the same bytes. Each picture is rendered once and stored under each benchmark's own name, as
     a JPEG of the best quality.
@@ -69,17 +69,17 @@ def write_benchmarks(folder: str | os.PathLike[str], num_scenes: int, seed: int 
     """
     seeds = scene_seeds("heldout", num_scenes, seed)
     with whole_folder(folder, "benchmarks.json") as working:
-        told: list[Told] = []
+        pictures: list[DescribedImage] = []
         for name in _IMAGES:
             (working / name).mkdir(parents=True)
         for start in range(0, num_scenes, _BLOCK):
             scenes = sample(seeds[start : start + _BLOCK])
             for i, rgb in enumerate(render(scenes).rgb):
-                told.append(_tell(scenes, i, start + i + 1, np.random.default_rng([seed, int(scenes.seed[i])])))
+                pictures.append(_describe(scenes, i, start + i + 1, np.random.default_rng([seed, int(scenes.seed[i])])))
                 _save(rgb, working, start + i + 1)
-        files = benchmark_files.pope(told, np.random.default_rng(seed))
+        files = benchmark_files.pope(pictures, np.random.default_rng(seed))
         for write in ("vsr", "vqav2", "gqa", "textvqa", "vizwiz", "coco_caption", "nocaps"):
-            files |= getattr(benchmark_files, write)(told)
+            files |= getattr(benchmark_files, write)(pictures)
         for name, text in files.items():
             path = working / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,9 +89,9 @@ def write_benchmarks(folder: str | os.PathLike[str], num_scenes: int, seed: int 
     return content
 
 
-def _tell(scenes: Scenes, i: int, image_id: int, rng: np.random.Generator) -> Told:
+def _describe(scenes: Scenes, i: int, image_id: int, rng: np.random.Generator) -> DescribedImage:
     names = [f"{thing.color} {thing.shape}" for thing in language.things(scenes, i)]
-    return Told(
+    return DescribedImage(
         image_id=image_id,
         questions=language.questions(scenes, i, rng),
         statements=language.statements(scenes, i, rng),

@@ -1,4 +1,4 @@
-"""The miniature world as files: PNG pictures and LLaVA JSON, like any user's data (our choice; DESIGN 7).
+"""The miniature world as files: PNG pictures and LLaVA JSON, like any user's data.
 
     out_dir/images/000000.png ...   image fields are relative to out_dir/images
     out_dir/dataset.json            what was written; it is there only when all the rest is
@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tove_lvlm.world import language
-from tove_lvlm.world.render import render
-from tove_lvlm.world.scene import Scenes, sample, split_seeds
+from . import language
+from .render import render
+from .scene import Scenes, sample, split_seeds
 
 FORMAT = 1
 DESCRIBE = "Describe the scene."
@@ -45,7 +45,7 @@ def write_dataset(
     all_tasks: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:
-    """Renders scenes and writes them with their texts; the folder appears whole or not at all.
+    """Render scenes and write them with their texts; the folder appears whole or not at all.
 
     The same arguments give the same bytes. Train and held-out scenes are disjoint by content, and scenes of different
     seeds are different scenes.
@@ -72,8 +72,8 @@ def write_dataset(
         raise ValueError(f"questions_per_scene must be 1 to 20, got {questions_per_scene}")
     seeds = scene_seeds(split, num_scenes, seed)
     with whole_folder(out_dir, "dataset.json") as working:
-        told = {"per_scene": questions_per_scene, "all_tasks": all_tasks}
-        return _write(working, split, seeds, seed, told, progress or (lambda done, total: None))
+        text_options = {"per_scene": questions_per_scene, "all_tasks": all_tasks}
+        return _write(working, split, seeds, seed, text_options, progress or (lambda done, total: None))
 
 
 def scene_seeds(split: str, num_scenes: int, seed: int) -> np.ndarray:
@@ -91,7 +91,7 @@ def scene_seeds(split: str, num_scenes: int, seed: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def whole_folder(out_dir: str | os.PathLike[str], content: str) -> Iterator[Path]:
-    """Gives a folder to write into, which takes the place of `out_dir` when all went well; else nothing changes.
+    """Give a folder to write into, which takes the place of `out_dir` when all went well; else nothing changes.
 
     Args:
         out_dir: the folder to make; an earlier one that this made is replaced.
@@ -116,7 +116,7 @@ def whole_folder(out_dir: str | os.PathLike[str], content: str) -> Iterator[Path
 
 
 def _write(
-    folder: Path, split: str, seeds: np.ndarray, seed: int, told: dict, progress: Callable[[int, int], None]
+    folder: Path, split: str, seeds: np.ndarray, seed: int, text_options: dict, progress: Callable[[int, int], None]
 ) -> dict:
     (folder / "images").mkdir()
     files: dict[str, list[dict]] = {}
@@ -128,7 +128,9 @@ def _write(
             # texts depend on the data set's seed and the scene alone, not on how many scenes there are
             rng = np.random.default_rng([seed, int(scenes.seed[i])])
             train = split == "train"
-            texts = _train_texts(scenes, i, image, rng, **told) if train else _heldout_texts(scenes, i, image, rng)
+            texts = (
+                _train_texts(scenes, i, image, rng, **text_options) if train else _heldout_texts(scenes, i, image, rng)
+            )
             for name, rows in texts.items():
                 files.setdefault(name, []).extend(rows)
         progress(min(start + _BLOCK, len(seeds)), len(seeds))
@@ -139,8 +141,8 @@ def _write(
         "split": split,
         "num_scenes": len(seeds),
         "seed": seed,
-        "questions_per_scene": told["per_scene"],
-        "all_tasks": told["all_tasks"],
+        "questions_per_scene": text_options["per_scene"],
+        "all_tasks": text_options["all_tasks"],
         "files": {name: len(rows) for name, rows in files.items()},
     }
     (folder / "dataset.json").write_text(json.dumps(content, indent=2) + "\n")
@@ -152,34 +154,41 @@ def _train_texts(
 ) -> dict[str, list[dict]]:
     stem = image.removesuffix(".png")
     caption = _sample(f"caption-{stem}", image, [(CAPTION_REQUEST, language.captions(scenes, i, rng))])
-    asked = [(item.text, item.answer) for item in language.questions(scenes, i, rng, per_family=2)[:per_scene]]
+    pairs = [(item.text, item.answer) for item in language.questions(scenes, i, rng, per_family=2)[:per_scene]]
     if all_tasks:
-        asked += [(said.text, "yes" if said.label else "no") for said in language.statements(scenes, i, rng)]
-        asked += [(DESCRIBE, language.captions(scenes, i, rng))]
-        asked = [asked[k] for k in rng.permutation(len(asked))]
-    turns = [(("" if turn else "<image>\n") + text, answer) for turn, (text, answer) in enumerate(asked)]
+        pairs += [
+            (statement.text, "yes" if statement.label else "no") for statement in language.statements(scenes, i, rng)
+        ]
+        pairs += [(DESCRIBE, language.captions(scenes, i, rng))]
+        pairs = [pairs[k] for k in rng.permutation(len(pairs))]
+    turns = [(("" if turn else "<image>\n") + text, answer) for turn, (text, answer) in enumerate(pairs)]
     return {"pretrain.json": [caption], "finetune.json": [_sample(f"questions-{stem}", image, turns)]}
 
 
 def _heldout_texts(scenes: Scenes, i: int, image: str, rng: np.random.Generator) -> dict[str, list[dict]]:
     stem = image.removesuffix(".png")
-    asked, said = language.questions(scenes, i, rng, per_family=1), language.statements(scenes, i, rng)
+    scene_questions, scene_statements = (
+        language.questions(scenes, i, rng, per_family=1),
+        language.statements(scenes, i, rng),
+    )
     return {
         "questions.jsonl": [
             {"question_id": f"{stem}-{k}", "image": image, "text": q.text, "answer": q.answer, "family": q.family}
-            for k, q in enumerate(asked)
+            for k, q in enumerate(scene_questions)
         ],
         "statements.jsonl": [
             {"statement_id": f"{stem}-{k}", "image": image, "text": s.text, "label": s.label, "relation": s.relation}
-            for k, s in enumerate(said)
+            for k, s in enumerate(scene_statements)
         ],
         "captions.jsonl": [{"image": image, "caption": language.captions(scenes, i, rng)}],
     }
 
 
 def _sample(sample_id: str, image: str, turns: Iterable[tuple[str, str]]) -> dict:
-    said = [({"from": "human", "value": asked}, {"from": "gpt", "value": answer}) for asked, answer in turns]
-    return {"id": sample_id, "image": image, "conversations": [turn for pair in said for turn in pair]}
+    conversation = [
+        ({"from": "human", "value": question}, {"from": "gpt", "value": answer}) for question, answer in turns
+    ]
+    return {"id": sample_id, "image": image, "conversations": [turn for pair in conversation for turn in pair]}
 
 
 def _write_rows(path: Path, rows: list[dict]) -> None:

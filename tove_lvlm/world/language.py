@@ -1,4 +1,4 @@
-"""Text about the miniature's scenes: captions, questions with one-word answers, statements (our choice; DESIGN 7).
+"""Text about the miniature's scenes: captions, questions with one-word answers, statements.
 
 Nothing in a question predicts its answer. The world is symmetric under every exchange that swaps answers: colours are
 exchangeable, shapes are, and x, y and log depth are mirror symmetric. Wherever a question has an order (`left or
@@ -102,15 +102,15 @@ def questions(scenes: Scenes, i: int, rng: np.random.Generator, per_family: int 
         raise ValueError(f"per_family must be between 1 and {_MAX_PER_FAMILY}, got {per_family}")
     objects = things(scenes, i)
     dice = _Dice(rng, (len(_FAMILIES) * _DRAWS + 1) * per_family + len(_FAMILIES) * per_family)
-    found: dict[str, Question] = {}
+    by_text: dict[str, Question] = {}
     for family, ask in _FAMILIES.items():
         for _ in range(per_family):
             drawn = ask(objects, dice)
             if drawn is not None:
                 # `left or right` and `right or left` of one object are one question
                 words = drawn[0].rstrip("?").replace(",", "").split()
-                found.setdefault(" ".join(sorted(words)), Question(family, *drawn))
-    return dice.shuffled(list(found.values()))
+                by_text.setdefault(" ".join(sorted(words)), Question(family, *drawn))
+    return dice.shuffled(list(by_text.values()))
 
 
 def statements(scenes: Scenes, i: int, rng: np.random.Generator, per_relation: int = 1) -> list[Statement]:
@@ -129,13 +129,13 @@ def statements(scenes: Scenes, i: int, rng: np.random.Generator, per_relation: i
         raise ValueError(f"per_relation must be between 1 and {_MAX_PER_FAMILY}, got {per_relation}")
     objects = things(scenes, i)
     dice = _Dice(rng, (len(_STATEMENTS) * _DRAWS + 1) * per_relation + len(_STATEMENTS) * per_relation)
-    found: dict[str, Statement] = {}
+    by_text: dict[str, Statement] = {}
     for state in _STATEMENTS:
         for _ in range(per_relation):
             drawn = state(objects, dice)
             if drawn is not None:
-                found.setdefault(drawn.text, drawn)
-    return dice.shuffled(list(found.values()))
+                by_text.setdefault(drawn.text, drawn)
+    return dice.shuffled(list(by_text.values()))
 
 
 def is_there(name: str) -> str:
@@ -230,14 +230,14 @@ def _separated(objects: list[Thing], key: Callable[[Thing], float], margin: floa
 
 
 def _ask_exist(objects: list[Thing], dice: _Dice) -> tuple[str, str]:
-    present, whole = dice.coin(), dice.coin()
-    if whole:
-        there = {(t.color, t.shape) for t in objects}
-        options = [(c, s) for c in COLORS for s in SHAPES if ((c, s) in there) == present]
-        name = " ".join(dice.choice(sorted(there) if present else options))
+    present, with_shape = dice.coin(), dice.coin()
+    if with_shape:
+        names_there = {(t.color, t.shape) for t in objects}
+        options = [(c, s) for c in COLORS for s in SHAPES if ((c, s) in names_there) == present]
+        name = " ".join(dice.choice(sorted(names_there) if present else options))
     else:
-        there = {t.color for t in objects}
-        name = dice.choice([c for c in COLORS if (c in there) == present]) + " object"
+        names_there = {t.color for t in objects}
+        name = dice.choice([c for c in COLORS if (c in names_there) == present]) + " object"
     return is_there(name), "yes" if present else "no"
 
 

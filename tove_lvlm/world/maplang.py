@@ -1,10 +1,10 @@
 """The map language: a scene as 64 cells of words, which the mini Vicuna learns to read before it sees pictures.
 
-Our choice (DESIGN 7). Cells go row by row over an 8 x 8 grid. A cell is a sum of word embeddings: the colour, the shape
-and the depth word of what covers it, or `empty`, and always its row word and its column word. A language model that has
+Cells go row by row over an 8 x 8 grid. A cell is a sum of word embeddings: the colour, the shape and the depth word of
+what covers it, or `empty`, and always its row word and its column word. A language model that has
 learnt to answer from such cells only needs visual tokens that land where words live.
 
-Letters: S scenes, O object slots, N cells (64), V words of the map language.
+Shapes: S scenes, O object slots, N cells (64), V words of the map language.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ def cells(scenes: Scenes, share_SNO: np.ndarray | None = None) -> np.ndarray:
     meaning[row, slot, word[COLORS[0]] + scenes.color[row, slot]] = 1.0
     meaning[row, slot, word[SHAPES[0]] + scenes.shape[row, slot]] = 1.0
     low, high = np.log(DEPTH_RANGE)
-    place = (np.log(scenes.depth[row, slot]) - low) / (high - low) * NUM_DEPTHS - 0.5
-    place = np.clip(place, 0, NUM_DEPTHS - 1)
-    lower = np.minimum(place.astype(np.int64), NUM_DEPTHS - 2)
-    meaning[row, slot, word[DEPTH_WORDS[0]] + lower] = 1.0 - (place - lower)
-    meaning[row, slot, word[DEPTH_WORDS[0]] + lower + 1] = place - lower
+    depth_bin = (np.log(scenes.depth[row, slot]) - low) / (high - low) * NUM_DEPTHS - 0.5
+    depth_bin = np.clip(depth_bin, 0, NUM_DEPTHS - 1)
+    lower = np.minimum(depth_bin.astype(np.int64), NUM_DEPTHS - 2)
+    meaning[row, slot, word[DEPTH_WORDS[0]] + lower] = 1.0 - (depth_bin - lower)
+    meaning[row, slot, word[DEPTH_WORDS[0]] + lower + 1] = depth_bin - lower
     weight_SNV = share_SNO @ meaning
     weight_SNV[..., word[EMPTY]] = 1.0 - share_SNO.sum(axis=-1)
     cell = np.arange(GRID * GRID)

@@ -1,10 +1,10 @@
-"""Pictures and exact maps of the miniature world's scenes (our choice, not the paper's; DESIGN 7).
+"""Pictures and exact maps of the miniature world's scenes.
 
 Objects are convex solids seen by weak perspective: each is cast with parallel rays in its own frame, at its own scale,
 and a depth buffer decides who hides whom. The ground lies below and behind every object. Only haze, shading, soft
 shadows on the ground and occlusion tell the depth: the apparent size does not.
 
-Letters: S scenes, H W pixels, M object windows, P window side. Camera axes: x right, y up, z towards the camera.
+Shapes: S scenes, H W pixels, M object windows, P window side. Camera axes: x right, y up, z towards the camera.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dataclasses
 
 import numpy as np
 
-from tove_lvlm.world.scene import FOCAL, IMAGE_SIZE, MAX_OBJECTS, SHAPES, Scenes, hash_uniform
+from .scene import FOCAL, IMAGE_SIZE, MAX_OBJECTS, SHAPES, Scenes, hash_uniform
 
 COLOR_RGB = np.array(
     [(215, 55, 50), (55, 175, 65), (60, 85, 220), (225, 205, 60), (160, 60, 185), (60, 195, 205)], np.float32
@@ -51,7 +51,7 @@ class Rendered:
 
 
 def render(scenes: Scenes) -> Rendered:
-    """Renders every scene; the result of one scene does not depend on the others in the batch."""
+    """Render every scene; the result of one scene does not depend on the others in the batch."""
     size = (len(scenes), IMAGE_SIZE, IMAGE_SIZE)
     out = Rendered(
         rgb=np.empty((*size, 3), np.uint8),
@@ -107,15 +107,15 @@ class _Frame:
         self.object_id = np.full((num_scenes, side, side), -1, np.int8)
 
     def paint(self, drawn, rows, cols, hit, depth, normal, color, slot: int) -> None:
-        """Writes the windows' pixels that are hit and nearer than what is there."""
+        """Write the windows' pixels that are hit and nearer than what is there."""
         side = self.depth.shape[1]
-        place = (drawn[:, None] * side + rows + _PAD)[:, :, None] * side + (cols + _PAD)[:, None, :]
-        nearer = hit & (depth < self.depth.reshape(-1)[place])
-        place = place[nearer]
-        self.depth.reshape(-1)[place] = depth[nearer]
-        self.color.reshape(-1, 3)[place] = color[nearer]
-        self.normals.reshape(-1, 3)[place] = normal[nearer]
-        self.object_id.reshape(-1)[place] = slot
+        index = (drawn[:, None] * side + rows + _PAD)[:, :, None] * side + (cols + _PAD)[:, None, :]
+        nearer = hit & (depth < self.depth.reshape(-1)[index])
+        index = index[nearer]
+        self.depth.reshape(-1)[index] = depth[nearer]
+        self.color.reshape(-1, 3)[index] = color[nearer]
+        self.normals.reshape(-1, 3)[index] = normal[nearer]
+        self.object_id.reshape(-1)[index] = slot
 
 
 def _paint_ground(scenes: Scenes, frame: _Frame) -> None:

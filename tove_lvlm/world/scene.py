@@ -1,10 +1,10 @@
-"""Scenes of the miniature world: what stands where, under which light (our choice, not the paper's; DESIGN 7).
+"""Scenes of the miniature world: what stands where, under which light.
 
 A scene has 2 to 4 objects, no two alike in both colour and shape. Depth is log-uniform and independent of the apparent
 size, of the position, of colour and of shape, so that only haze, shading, shadows and occlusion tell it. Every number
 of a scene is a pure function of its seed, by a counter-based hash: it does not depend on the batch it is drawn in.
 
-Letters: S scenes, O object slots (4).
+Shapes: S scenes, O object slots (4).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def hash_uniform(seeds: np.ndarray, stream: str, *shape: int) -> np.ndarray:
 
 
 def sample(seeds: np.ndarray) -> Scenes:
-    """Draws one scene per seed.
+    """Draw one scene per seed.
 
     Args:
         seeds: (S,) non-negative integers.
@@ -185,14 +185,14 @@ def split_seeds(split: str, n: int, offset: int = 0, start: int = 0) -> np.ndarr
         raise ValueError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
     if min(n, offset, start) < 0:
         raise ValueError(f"n, offset and start must not be negative, got n={n}, offset={offset}, start={start}")
-    wanted, found, total = SPLITS.index(split), [], 0
+    bucket, seeds_found, total = SPLITS.index(split), [], 0
     while total < offset + n:
         block = np.arange(start, start + _BLOCK, dtype=np.int64)
-        kept = block[scene_bucket(block) == wanted]
-        found.append(kept)
-        total += len(kept)
+        matching = block[scene_bucket(block) == bucket]
+        seeds_found.append(matching)
+        total += len(matching)
         start += _BLOCK
-    return np.concatenate(found or [np.zeros(0, np.int64)])[offset : offset + n]
+    return np.concatenate(seeds_found or [np.zeros(0, np.int64)])[offset : offset + n]
 
 
 def _mix(bits: np.ndarray) -> np.ndarray:
@@ -223,11 +223,11 @@ def _identities(seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _depths(seeds: np.ndarray, num: np.ndarray) -> np.ndarray:
     """(S, 4) metres: log-uniform, any two of a scene at least _DEPTH_GAP of the log range apart, in random order."""
-    place = hash_uniform(seeds, "depth", MAX_OBJECTS)
-    rank_of = np.where(np.arange(MAX_OBJECTS) < num[:, None], place, 2.0).argsort(axis=1).argsort(axis=1)
-    room = 1.0 - _DEPTH_GAP * (num[:, None] - 1)
+    order = hash_uniform(seeds, "depth", MAX_OBJECTS)
+    rank_of = np.where(np.arange(MAX_OBJECTS) < num[:, None], order, 2.0).argsort(axis=1).argsort(axis=1)
+    free = 1.0 - _DEPTH_GAP * (num[:, None] - 1)
     log_low, log_high = np.log(DEPTH_RANGE)
-    return np.exp(log_low + (log_high - log_low) * np.minimum(place * room + rank_of * _DEPTH_GAP, 1.0))
+    return np.exp(log_low + (log_high - log_low) * np.minimum(order * free + rank_of * _DEPTH_GAP, 1.0))
 
 
 def _positions(seeds: np.ndarray, size: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -237,15 +237,15 @@ def _positions(seeds: np.ndarray, size: np.ndarray, used: np.ndarray) -> tuple[n
     """
     draw = hash_uniform(seeds, "place", 2, MAX_OBJECTS, _TRIES)
     margin = (1.1 * size + _BORDER)[:, None, :, None]
-    place = margin + (IMAGE_SIZE - 2 * margin) * draw
+    position = margin + (IMAGE_SIZE - 2 * margin) * draw
     centre = np.zeros((len(seeds), 2, MAX_OBJECTS))
     rows = np.arange(len(seeds))
     for k in range(MAX_OBJECTS):
-        room = np.full((len(seeds), _TRIES), np.inf)
+        free = np.full((len(seeds), _TRIES), np.inf)
         for j in range(k):
-            gap = np.hypot(*(place[:, axis, k] - centre[:, axis, j, None] for axis in (0, 1)))
-            room = np.minimum(room, np.where(used[:, j, None], gap - 1.05 * (size[:, k] + size[:, j])[:, None], np.inf))
-        clear = room >= 0
-        chosen = np.where(clear.any(axis=1), clear.argmax(axis=1), room.argmax(axis=1))
-        centre[:, :, k] = place[rows, :, k, chosen]
+            gap = np.hypot(*(position[:, axis, k] - centre[:, axis, j, None] for axis in (0, 1)))
+            free = np.minimum(free, np.where(used[:, j, None], gap - 1.05 * (size[:, k] + size[:, j])[:, None], np.inf))
+        clear = free >= 0
+        chosen = np.where(clear.any(axis=1), clear.argmax(axis=1), free.argmax(axis=1))
+        centre[:, :, k] = position[rows, :, k, chosen]
     return centre[:, 0], centre[:, 1]

@@ -100,9 +100,9 @@ def test_llavas_own_script_scores_the_answers_that_a_run_writes(tmp_path):
     assert list(store.gather()) == [item.question_id for item in items]
     assert store.prepare({}) == {item.question_id for item in items}
     script = Path(importlib.util.find_spec("llava").origin).parent / "eval" / "eval_pope.py"
-    places = ["--annotation-dir", tmp_path / "coco", "--question-file", questions]
+    data_locations = ["--annotation-dir", tmp_path / "coco", "--question-file", questions]
     done = subprocess.run(
-        [sys.executable, script, *places, "--result-file", store.folder / "answers.jsonl"],
+        [sys.executable, script, *data_locations, "--result-file", store.folder / "answers.jsonl"],
         capture_output=True,
         text=True,
     )

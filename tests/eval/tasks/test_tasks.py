@@ -63,18 +63,18 @@ GOOD = {
 WRONG = [None, 5, "", [], {}, ["x"], {"a": 1}, [None]]
 
 
-def places(value, path=()):
+def data_locations(value, path=()):
     """Where something stands in a JSON value."""
     keys = value if isinstance(value, dict) else range(min(len(value), 1)) if isinstance(value, list) else ()
     for key in keys:
         yield (*path, key)
-        yield from places(value[key], (*path, key))
+        yield from data_locations(value[key], (*path, key))
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
 def test_a_value_of_another_kind_anywhere_is_an_error_for_people_or_harmless(tmp_path, name):
     task, complaints = TASKS.get(name)(), []
-    for place in places(GOOD[name]):
+    for place in data_locations(GOOD[name]):
         for wrong in WRONG:
             contents = copy.deepcopy(GOOD[name])
             inner = contents

@@ -1,8 +1,10 @@
-"""Files with reference captions: COCO's form, NoCaps' and both forms of Karpathy's split. EVAL.md section 1.
+"""Files with reference captions: COCO's form, NoCaps' and both forms of Karpathy's split.
 
 COCO's is `{images: [{id, file_name, ...}], annotations: [{id, image_id, caption}]}`; NoCaps' images have a `domain`.
 Karpathy's own `dataset_coco.json` is `{images: [{cocoid, filename, split, sentences: [{raw, ...}]}]}`; its split `test`
 is taken. LAVIS' `coco_karpathy_test.json` is `[{image: "val2014/COCO_val2014_000000391895.jpg", caption: [...]}]`.
+
+See docs/evaluation.md, "Captions".
 """
 
 import re
@@ -40,9 +42,9 @@ def read_captioned_images(path: str | Path, problems: Problems) -> list[Captione
         images = _lavis(content, problems)
     else:
         rows = rows_under(content, "images", path, problems) if "images" in content else []
-        said = rows_under(content, "annotations", path, problems) if "annotations" in content else []
+        annotations = rows_under(content, "annotations", path, problems) if "annotations" in content else []
         karpathy = any("sentences" in row.fields for row in rows)
-        images = _karpathy(rows, problems) if karpathy else _coco(rows, said, problems)
+        images = _karpathy(rows, problems) if karpathy else _coco(rows, annotations, problems)
     if any(image.captions for image in images):
         problems.add_all("image without a reference", (image.image_id for image in images if not image.captions))
         images = [image for image in images if image.captions]
@@ -59,7 +61,7 @@ def _coco(images: list[Row], annotations: list[Row], problems: Problems) -> list
     for row in annotations:
         if row.has(["image_id"], problems):
             captions.setdefault(row.text("image_id"), []).extend(_usable(row, [row.fields.get("caption")], problems))
-    found = [
+    captioned = [
         CaptionedImage(
             image_id=row.text("id"),
             file_name=row.text("file_name"),
@@ -69,23 +71,23 @@ def _coco(images: list[Row], annotations: list[Row], problems: Problems) -> list
         for row in images
         if row.has(["id", "file_name"], problems)
     ]
-    known = {image.image_id for image in found}
-    problems.add_all("reference for an unknown image", (image_id for image_id in captions if image_id not in known))
-    return found
+    image_ids = {image.image_id for image in captioned}
+    problems.add_all("reference for an unknown image", (image_id for image_id in captions if image_id not in image_ids))
+    return captioned
 
 
 def _karpathy(images: list[Row], problems: Problems) -> list[CaptionedImage]:
-    found = []
+    captioned = []
     for row in images:
         if row.has(["split", "cocoid", "filename"], problems) and row.text("split") == "test":
-            said = [each.get("raw") if isinstance(each, dict) else each for each in _listed(row, "sentences")]
-            captions = tuple(_usable(row, said, problems))
-            found.append(CaptionedImage(row.text("cocoid"), row.text("filename"), captions))
-    return found
+            sentences = [each.get("raw") if isinstance(each, dict) else each for each in _listed(row, "sentences")]
+            captions = tuple(_usable(row, sentences, problems))
+            captioned.append(CaptionedImage(row.text("cocoid"), row.text("filename"), captions))
+    return captioned
 
 
 def _lavis(rows: list[Row], problems: Problems) -> list[CaptionedImage]:
-    found = []
+    captioned = []
     for row in rows:
         if row.has(["image"], problems):
             file_name = Path(row.text("image")).name
@@ -94,8 +96,8 @@ def _lavis(rows: list[Row], problems: Problems) -> list[CaptionedImage]:
                 problems.add("image name without a number", row.where)
                 continue
             captions = tuple(_usable(row, _listed(row, "caption"), problems))
-            found.append(CaptionedImage(str(int(number[1])), file_name, captions))
-    return found
+            captioned.append(CaptionedImage(str(int(number[1])), file_name, captions))
+    return captioned
 
 
 def _listed(row: Row, name: str) -> list[Any]:
@@ -105,6 +107,6 @@ def _listed(row: Row, name: str) -> list[Any]:
 
 
 def _usable(row: Row, captions: list[Any], problems: Problems) -> list[str]:
-    found = [caption for caption in captions if isinstance(caption, str) and caption.strip()]
-    problems.add_all("reference without words", [row.where] * (len(captions) - len(found)))
-    return found
+    usable = [caption for caption in captions if isinstance(caption, str) and caption.strip()]
+    problems.add_all("reference without words", [row.where] * (len(captions) - len(usable)))
+    return usable

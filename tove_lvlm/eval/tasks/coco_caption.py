@@ -1,4 +1,7 @@
-"""COCO Captions: val2014 or Karpathy's test split, scored as pycocoevalcap does. EVAL.md section 2.1."""
+"""COCO Captions: val2014 or Karpathy's test split, scored as pycocoevalcap does.
+
+See docs/evaluation.md, "Captions".
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""GQA. Labels: `testdev_balanced_questions.json`, or LLaVA's question file. EVAL.md sections 1 and 2.4."""
+"""GQA. Labels: `testdev_balanced_questions.json`, or LLaVA's question file.
+
+See docs/evaluation.md, "GQA".
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

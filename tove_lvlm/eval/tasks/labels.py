@@ -1,4 +1,4 @@
-"""What the tasks' readers of label files share: LLaVA's question files, annotators, checks. Our choice."""
+"""What the tasks' readers of label files share: LLaVA's question files, annotators, checks."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -59,8 +59,8 @@ def checked(items: Iterable[Item], labels: Sequence[Path], problems: Problems, e
         else:
             unique[item.question_id] = item
     if not unique:
-        found = f"; {problems.lines()[0]}" if problems else ""
-        raise UserError(f"no questions in {', '.join(map(str, labels))}: expected {expected}{found}")
+        first_problem = f"; {problems.lines()[0]}" if problems else ""
+        raise UserError(f"no questions in {', '.join(map(str, labels))}: expected {expected}{first_problem}")
     return list(unique.values())
 
 
@@ -82,10 +82,10 @@ def annotators(row: Row, problems: Problems) -> tuple[str, ...]:
 
 
 def note_undecided(
-    items: Sequence[Item], texts: Sequence[str | None], said: Sequence[bool | None], problems: Problems
+    items: Sequence[Item], texts: Sequence[str | None], predictions: Sequence[bool | None], problems: Problems
 ) -> None:
     """Note the answers that were read as neither yes nor no, though something was answered."""
-    for item, text, answer in zip(items, texts, said, strict=True):
+    for item, text, answer in zip(items, texts, predictions, strict=True):
         if answer is None and text and text.strip():
             problems.add("answer neither yes nor no", item.question_id)
 

@@ -1,7 +1,9 @@
-"""NoCaps: captions of images with objects that COCO's captions do not know. EVAL.md sections 1 and 2.1.
+"""NoCaps: captions of images with objects that COCO's captions do not know.
 
 The parts of the benchmark (`in-domain`, `near-domain`, `out-domain`) are scored each from its own images, CIDEr's
 document frequencies included, as the test server does. What it calls `entire` are the metrics over all images.
+
+See docs/evaluation.md, "Captions".
 """
 
 from ..task import TASKS, Layout

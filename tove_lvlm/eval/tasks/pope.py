@@ -1,8 +1,10 @@
-"""POPE. Labels: `coco_pope_{random,popular,adversarial}.json` of either release. EVAL.md sections 1 and 2.2.
+"""POPE. Labels: `coco_pope_{random,popular,adversarial}.json` of either release.
 
 The label files number their questions from 1, each for itself; LLaVA's pooled question file numbers them in the same
 order from 1 (adversarial), 10000001 (random) and 20000001 (popular). An item is called `random/17`, and answers files
 may call it that or as LLaVA does, which ours do; where only one split is read, the label file's own number will do.
+
+See docs/evaluation.md, "POPE".
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,11 +71,11 @@ class Pope(Task):
     def score(self, items: Sequence[Item], answers: Mapping[str, str], convention: str, problems: Problems) -> Score:
         """As `pope.score`; groups are the splits. A missing answer says neither yes nor no, an empty one is read."""
         texts = texts_of(items, answers, problems)
-        said = [None if text is None else pope.read_answer(text, convention) for text in texts]
-        note_undecided(items, texts, said, problems)
+        predictions = [None if text is None else pope.read_answer(text, convention) for text in texts]
+        note_undecided(items, texts, predictions, problems)
         predicted: dict[str, list[bool | None]] = {item.group: [] for item in items}
         gold: dict[str, list[bool]] = {item.group: [] for item in items}
-        for item, answer in zip(items, said, strict=True):
+        for item, answer in zip(items, predictions, strict=True):
             predicted[item.group].append(answer)
             gold[item.group].append(item.gold)
         metrics, groups = pope.score(predicted, gold, convention)

@@ -1,6 +1,8 @@
-"""TextVQA, without and with OCR tokens in the prompt. Labels: `TextVQA_0.5.1_val.json`. EVAL.md sections 1 and 2.3.
+"""TextVQA, without and with OCR tokens in the prompt. Labels: `TextVQA_0.5.1_val.json`.
 
 LLaVA's published figures are with OCR tokens, from its question file `llava_textvqa_val_v051_ocr.jsonl`.
+
+See docs/evaluation.md, "TextVQA".
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,12 +79,12 @@ class TextVqa(Task):
             return self.prompt.format(question=question)
         if llava_prompt is not None:
             return llava_prompt
-        found = row.fields.get("ocr_tokens", tokens.get(image_id))
-        if not isinstance(found, list):
+        ocr_tokens = row.fields.get("ocr_tokens", tokens.get(image_id))
+        if not isinstance(ocr_tokens, list):
             raise UserError(
                 f"{row.where}: no OCR tokens for image `{image_id}`; add LLaVA's question file or Rosetta's"
             )
-        return self.prompt.format(question=question, ocr=", ".join(map(str, found)))
+        return self.prompt.format(question=question, ocr=", ".join(map(str, ocr_tokens)))
 
     def score(self, items: Sequence[Item], answers: Mapping[str, str], convention: str, problems: Problems) -> Score:
         """Soft accuracy as m4c's and LLaVA's scripts: always normalised, percent with two decimals."""

@@ -1,4 +1,7 @@
-"""VizWiz-VQA. Labels: the official annotations, or LLaVA's question file. EVAL.md sections 1 and 2.3."""
+"""VizWiz-VQA. Labels: the official annotations, or LLaVA's question file.
+
+See docs/evaluation.md, "VizWiz".
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,8 +87,8 @@ class VizWiz(Task):
         if all(label is True for label in answerable):
             notes = ("every question is answerable: no figures for unanswerable ones",)
         elif None not in answerable:
-            said = [vqa.normalize(text or "", rules) != _UNANSWERABLE for text in texts]
-            rates = vqa.answerability(said, answerable)
+            predictions = [vqa.normalize(text or "", rules) != _UNANSWERABLE for text in texts]
+            rates = vqa.answerability(predictions, answerable)
             metrics |= {f"unanswerable_{name}": round(100 * value, 2) for name, value in rates.items()}
         labelled = [
             (f"answer_type/{item.group}", value) for item, value in zip(items, values, strict=True) if item.group

@@ -1,4 +1,7 @@
-"""VQAv2. Labels: the official questions and annotations, or LLaVA's question files. EVAL.md sections 1 and 2.3."""
+"""VQAv2. Labels: the official questions and annotations, or LLaVA's question files.
+
+See docs/evaluation.md, "VQA accuracy".
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,8 +61,8 @@ class VqaV2(Task):
                 problems.add("question without annotation", question_id)
                 continue
             items.append(self._item(row, subset, golds.get(question_id)))
-        asked = {item.question_id for item in items}
-        problems.add_all("annotation without question", (each for each in golds if each not in asked))
+        question_ids = {item.question_id for item in items}
+        problems.add_all("annotation without question", (each for each in golds if each not in question_ids))
         return checked(items, labels, problems, "the official questions, or rows of `question_id, image, text`")
 
     def _item(self, row: Row, subset: str, gold: vqa.Gold | None) -> Item:

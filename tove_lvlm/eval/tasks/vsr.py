@@ -1,6 +1,8 @@
-"""Visual Spatial Reasoning, asked in two forms. Labels: the official JSON lines. EVAL.md sections 1 and 2.5.
+"""Visual Spatial Reasoning, asked in two forms. Labels: the official JSON lines.
 
 The files have no ids: an item is called by file and line, `test/17`; where one file is read, `17` will do in answers.
+
+See docs/evaluation.md, "VSR".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,10 +68,10 @@ class Vsr(Task):
         An answer that says neither is noted and wrong.
         """
         texts = texts_of(items, answers, problems)
-        said = [None if text is None else self.says_true(text) for text in texts]
-        note_undecided(items, texts, said, problems)
-        metrics = binary.count(said, [item.gold for item in items]).metrics()
-        labelled = _labelled(items, said)
+        predictions = [None if text is None else self.says_true(text) for text in texts]
+        note_undecided(items, texts, predictions, problems)
+        metrics = binary.count(predictions, [item.gold for item in items]).metrics()
+        labelled = _labelled(items, predictions)
         return Score(
             metrics={"accuracy": metrics["accuracy"]} | metrics,
             groups=means.by_group(labelled),
@@ -93,7 +95,7 @@ class VsrLikelihood(Vsr):
         return {true.lower(): True, false.lower(): False}.get(text.strip().lower())
 
 
-def _labelled(items: Sequence[Item], said: Sequence[bool | None]) -> Iterable[tuple[str, float]]:
-    for item, answer in zip(items, said, strict=True):
+def _labelled(items: Sequence[Item], predictions: Sequence[bool | None]) -> Iterable[tuple[str, float]]:
+    for item, answer in zip(items, predictions, strict=True):
         if item.group:
             yield item.group, float(answer == item.gold)

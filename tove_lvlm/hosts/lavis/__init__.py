@@ -1,4 +1,4 @@
-"""The tower inside unmodified LAVIS: any BLIP-2 architecture takes `vit_model: tove:PATH`. HOSTS.md section 2.
+"""The tower inside unmodified LAVIS: any BLIP-2 architecture takes `vit_model: tove:PATH`.
 
     from tove_lvlm.hosts import lavis
     lavis.register()            # before or after `import lavis`; idempotent
@@ -7,6 +7,8 @@ or, for LAVIS's own training and evaluation with the plugin in place:
 
     python -m tove_lvlm.hosts.lavis train    --cfg-path projects/lavis/blip2_stage1.yaml --options run.max_epoch=2
     python -m tove_lvlm.hosts.lavis evaluate --cfg-path ...
+
+See docs/hosts.md, "LAVIS".
 """
 
 from .plugin import register

@@ -1,4 +1,4 @@
-"""BERT from a local folder where LAVIS asks the hub for `bert-base-uncased`. Our choice.
+"""BERT from a local folder where LAVIS asks the hub for `bert-base-uncased`.
 
 BLIP-2's tokenizer, the Q-Former's configuration and its first weights come from there, by a name fixed in LAVIS's
 code. With TOVE_LAVIS_BERT set, that name is read as the folder; nothing else is redirected.

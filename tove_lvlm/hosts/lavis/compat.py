@@ -1,4 +1,4 @@
-"""What `salesforce-lavis` 1.0.2 needs from transformers 4.26 and transformers 5 no longer has. HOSTS.md section 0.
+"""What `salesforce-lavis` 1.0.2 needs from transformers 4.26 and transformers 5 no longer has.
 
 Two kinds, and neither changes transformers for anybody else:
 
@@ -8,6 +8,8 @@ Two kinds, and neither changes transformers for anybody else:
   `PreTrainedModel`. LAVIS's older families (BLIP, ALBEF, ...) are imported and left as they are.
 
 What is there already is not touched.
+
+See docs/hosts.md, "LAVIS under transformers 5".
 """
 
 import contextlib
@@ -76,13 +78,13 @@ def lent_names() -> Iterator[list[str]]:
     lent: list[tuple[ModuleType, str]] = []
     names: list[str] = []
     try:
-        for place, missing in _LENT.items():
-            module = importlib.import_module(place)
+        for module_name, missing in _LENT.items():
+            module = importlib.import_module(module_name)
             for name in missing:
                 if not hasattr(module, name):
                     setattr(module, name, getattr(old_transformers, name))
                     lent.append((module, name))
-                    names.append(f"{place}.{name}")
+                    names.append(f"{module_name}.{name}")
         if importlib.util.find_spec(_MODEL_PARALLEL) is None:
             sys.modules[_MODEL_PARALLEL] = old_transformers.model_parallel_utils(_MODEL_PARALLEL)
             names.append(_MODEL_PARALLEL)
@@ -104,29 +106,29 @@ def repair_classes() -> list[str]:
 
     from . import generation, old_transformers
 
-    given = []
+    repaired = []
     for cls in _own_classes(PreTrainedModel):
         for name in ("get_extended_attention_mask", "get_head_mask", "invert_attention_mask"):
-            given += _give(cls, name, getattr(old_transformers, name))
-        given += _repair_tying(cls)
-        given += _repair_init_weights(cls)
-        given += _repair_position_ids(cls)
-        given += _repair_t5_scale(cls)
+            repaired += _give(cls, name, getattr(old_transformers, name))
+        repaired += _repair_tying(cls)
+        repaired += _repair_init_weights(cls)
+        repaired += _repair_position_ids(cls)
+        repaired += _repair_t5_scale(cls)
         if "prepare_inputs_for_generation" in cls.__dict__ and not issubclass(cls, GenerationMixin):
             cls.__bases__ = (*cls.__bases__, GenerationMixin)
             generation.adapt(cls)
-            given.append(f"{cls.__module__}.{cls.__name__}.generate")
-    return given
+            repaired.append(f"{cls.__module__}.{cls.__name__}.generate")
+    return repaired
 
 
 def _own_classes(root: type) -> list[type]:
     """The subclasses of `root` in LAVIS's BLIP-2, parents first."""
-    found: list[type] = []
+    classes: list[type] = []
     for cls in root.__subclasses__():
         if cls.__module__.startswith(_BLIP2):
-            found.append(cls)
-        found += [sub for sub in _own_classes(cls) if sub not in found]
-    return found
+            classes.append(cls)
+        classes += [sub for sub in _own_classes(cls) if sub not in classes]
+    return classes
 
 
 def _give(cls: type, name: str, value: Any) -> list[str]:
@@ -171,31 +173,31 @@ def _repair_init_weights(cls: type) -> list[str]:
 
 def _repair_t5_scale(cls: type) -> list[str]:
     """T5's config of transformers 5 keeps in `scale_decoder_outputs` what `tie_word_embeddings` said (FLAN-T5: no)."""
-    own = cls.__init__
-    if cls.__name__ != "T5ForConditionalGeneration" or hasattr(own, "_tove_original"):
+    original = cls.__init__
+    if cls.__name__ != "T5ForConditionalGeneration" or hasattr(original, "_tove_original"):
         return []
 
     def __init__(self, config):
-        own(self, config)  # ties by the checkpoint: a `lm_head` that is there and differs stays
+        original(self, config)  # ties by the checkpoint: a `lm_head` that is there and differs stays
         config.tie_word_embeddings = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
 
-    __init__._tove_original = own
+    __init__._tove_original = original
     cls.__init__ = __init__
     return [f"{cls.__module__}.{cls.__name__}.__init__"]
 
 
 def _repair_position_ids(cls: type) -> list[str]:
     """transformers 5 builds on the meta device and leaves a buffer that the checkpoint lacks without values."""
-    own = cls.__dict__.get("_init_weights")
-    if own is None or hasattr(own, "_tove_original"):
+    original = cls.__dict__.get("_init_weights")
+    if original is None or hasattr(original, "_tove_original"):
         return []
 
     def _init_weights(self, module):
-        own(self, module)
+        original(self, module)
         ids = module._buffers.get("position_ids")
         if ids is not None:
             ids.copy_(ids.new_ones(ids.shape).cumsum(-1) - 1)
 
-    _init_weights._tove_original = own
+    _init_weights._tove_original = original
     cls._init_weights = _init_weights
     return [f"{cls.__module__}.{cls.__name__}._init_weights"]

@@ -1,4 +1,4 @@
-"""A LAVIS dataset for captions in LLaVA's JSON: `datasets: {llava_caption: ...}`. Our choice.
+"""A LAVIS dataset for captions in LLaVA's JSON: `datasets: {llava_caption: ...}`.
 
 datasets:
   llava_caption:
@@ -41,15 +41,15 @@ def read_captions(path: str | Path) -> list[dict[str, Any]]:
         raise UserError(f"annotation file `{path}` does not exist (looked at {path.absolute()})") from error
     except ValueError as error:
         raise UserError(f"annotation file `{path}` is not readable as JSON: {error}") from error
-    found = []
+    samples = []
     for index, row in enumerate(rows):
         caption = row.get("caption") or next(
             (turn["value"] for turn in reversed(row.get("conversations", [])) if turn.get("from") == "gpt"), None
         )
         if not row.get("image") or not caption:
             raise UserError(f"{path}: record {index} has no `image` with a caption (a `gpt` turn, or `caption`)")
-        found.append({"image": row["image"], "caption": caption, "image_id": index})
-    return found
+        samples.append({"image": row["image"], "caption": caption, "image_id": index})
+    return samples
 
 
 def register() -> None:
@@ -78,7 +78,7 @@ def register() -> None:
 
     @registry.register_builder("llava_caption")
     class LlavaCaptionBuilder(BaseDatasetBuilder):
-        """Builds a dataset for each split that `build_info.annotations` names."""
+        """Build a dataset for each split that `build_info.annotations` names."""
 
         train_dataset_cls, eval_dataset_cls = LlavaCaptions, LlavaCaptionsEval
         DATASET_CONFIG_DICT = {"default": str(DEFAULTS)}

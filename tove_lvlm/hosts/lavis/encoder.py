@@ -1,6 +1,8 @@
-"""The tower as LAVIS's `visual_encoder`: an image in, one tensor of tokens out. HOSTS.md section 2.3.
+"""The tower as LAVIS's `visual_encoder`: an image in, one tensor of tokens out.
 
 Shapes: B images, N tokens, D width.
+
+See docs/hosts.md, "LAVIS".
 """
 
 import logging
@@ -76,9 +78,9 @@ class ToVEVisualEncoder(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
         """Called by every `load_state_dict` above it, strict or not, before the tower itself is loaded."""
-        own = self.state_dict(prefix=prefix, keep_vars=True)
-        _check_keys(state_dict, own, prefix, trained_source=self.source.is_dir(), source=self.source)
-        for key, tensor in own.items():
+        expected = self.state_dict(prefix=prefix, keep_vars=True)
+        _check_keys(state_dict, expected, prefix, trained_source=self.source.is_dir(), source=self.source)
+        for key, tensor in expected.items():
             state_dict.setdefault(key, tensor.data)  # frozen parts, which LAVIS's checkpoints leave out, stay
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -109,11 +111,11 @@ def build_encoder(name: str, img_size: int, drop_path_rate: float, precision: st
 
 
 def _check_keys(
-    found: dict[str, torch.Tensor], own: dict[str, torch.Tensor], prefix: str, trained_source: bool, source: Path
+    loaded: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], prefix: str, trained_source: bool, source: Path
 ) -> None:
     """LAVIS loads with strict=False and says nothing: here is where a checkpoint that does not fit is refused."""
-    keys = [key for key in found if key.startswith(prefix)]
-    unexpected = [key for key in keys if key not in own]
+    keys = [key for key in loaded if key.startswith(prefix)]
+    unexpected = [key for key in keys if key not in expected]
     if unexpected:
         raise WeightsError(
             f"{len(unexpected)} keys are not of this tower ({_few(unexpected)}): the checkpoint was written with "
@@ -122,28 +124,32 @@ def _check_keys(
     if not keys and trained_source:
         logger.info("the checkpoint holds nothing of the tower: tove_fusion stays as in the saved tower %s", source)
         return
-    missing = [key for key in own if key.startswith(prefix + _FUSION) and key not in found and own[key].requires_grad]
+    missing = [
+        key
+        for key in expected
+        if key.startswith(prefix + _FUSION) and key not in loaded and expected[key].requires_grad
+    ]
     if missing:
         raise WeightsError(
             f"{len(missing)} keys of tove_fusion are missing ({_few(missing)}): its gate would not be the trained one. "
             "To start from this checkpoint with the tower as it is, save the tower and name its folder in `vit_model`"
         )
     misfits = [
-        f"{key} is {tuple(found[key].shape)}, expected {tuple(own[key].shape)}"
+        f"{key} is {tuple(loaded[key].shape)}, expected {tuple(expected[key].shape)}"
         for key in keys
-        if found[key].shape != own[key].shape
+        if loaded[key].shape != expected[key].shape
     ]
     if misfits:
         raise WeightsError(f"{len(misfits)} tensors of the tower have another shape ({_few(misfits)})")
-    other = [
+    mismatched = [
         key
         for key in keys
-        if not key.startswith(prefix + _FUSION) and not _nearly_equal(found[key].cpu(), own[key].data.cpu())
+        if not key.startswith(prefix + _FUSION) and not _nearly_equal(loaded[key].cpu(), expected[key].data.cpu())
     ]
-    if other:
+    if mismatched:
         raise WeightsError(
-            f"{len(other)} frozen tensors have other values than those of {source} ({_few(other)}): the checkpoint was "
-            "trained with another CLIP or other experts"
+            f"{len(mismatched)} frozen tensors have other values than those of {source} ({_few(mismatched)}): the "
+            "checkpoint was trained with another CLIP or other experts"
         )
 
 

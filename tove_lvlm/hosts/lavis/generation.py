@@ -1,4 +1,4 @@
-"""Lets LAVIS's copies of OPT and BERT generate under transformers 5. Our choice.
+"""Let LAVIS's copies of OPT and BERT generate under transformers 5.
 
 LAVIS gives `generate` embeddings of query tokens that stand before `input_ids`, and repeats them for each beam, which
 transformers 4.26 left to it. Since 4.27 `generate` repeats every tensor itself, and by now its cache is an object where

@@ -1,4 +1,4 @@
-"""LAVIS's training loop on one process and on a machine without a GPU. Our choice.
+"""LAVIS's training loop on one process and on a machine without a GPU.
 
 The wheel's loop takes a process group and a CUDA device for granted: a run that is not distributed stops at
 `dist.barrier()`, and on the CPU the prefetcher, the evaluation and the meters ask for a CUDA stream or tensor. What is
@@ -43,13 +43,13 @@ def device(kind: str) -> Iterator[None]:
         (data_utils, "move_to_cuda", _as_it_is),
         (SmoothedValue, "synchronize_between_processes", lambda self: None),  # there is one rank
     )
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
     try:
         for owner, name, value in replaced:
             setattr(owner, name, value)
         yield
     finally:
-        for owner, name, value in before:
+        for owner, name, value in originals:
             setattr(owner, name, value)
 
 

@@ -1,4 +1,4 @@
-"""The miniature world for LAVIS: captions, and a small BERT and OPT in the formats that LAVIS reads. Our choice.
+"""The miniature world for LAVIS: captions, and a small BERT and OPT in the formats that LAVIS reads.
 
 OUT/train, OUT/heldout   rendered scenes with captions (world/dataset.py)
 OUT/bert                 stands for `bert-base-uncased`: tokenizer, config, random weights

@@ -35,11 +35,11 @@ def find_pruneable_heads_and_indices(
     Returns:
         The heads that are left to prune, and the indices of the rows to keep.
     """
-    wanted = set(heads) - already_pruned_heads
-    gone = {head - sum(pruned < head for pruned in already_pruned_heads) for head in wanted}
-    kept = [head for head in range(n_heads) if head not in gone]
-    rows = torch.arange(n_heads * head_size).view(n_heads, head_size)[kept].reshape(-1)
-    return wanted, rows
+    to_prune = set(heads) - already_pruned_heads
+    gone = {head - sum(pruned < head for pruned in already_pruned_heads) for head in to_prune}
+    remaining = [head for head in range(n_heads) if head not in gone]
+    rows = torch.arange(n_heads * head_size).view(n_heads, head_size)[remaining].reshape(-1)
+    return to_prune, rows
 
 
 def get_head_mask(

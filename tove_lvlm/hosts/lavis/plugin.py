@@ -1,8 +1,10 @@
-"""Put the tower into LAVIS: `register()`. HOSTS.md section 2.4.
+"""Put the tower into LAVIS: `register()`.
 
 One attribute of LAVIS's class is replaced, `Blip2Base.init_vision_encoder`, which every BLIP-2 architecture calls: a
 class method in the wheel, a method on the main branch. Around the loading of checkpoints stands a check that names the
 file; the model's answer to LAVIS's own names (`eva_clip_g`, `clip_L`) is LAVIS's.
+
+See docs/hosts.md, "LAVIS".
 """
 
 import functools
@@ -57,8 +59,8 @@ def _blip2_base(lavis: Any) -> type:
     except metadata.PackageNotFoundError:
         version = "a source checkout"
     base = getattr(getattr(lavis, "models", None), "Blip2Base", None)
-    found = base.__dict__.get("init_vision_encoder") if base is not None else None
-    function = getattr(found, "__func__", found)
+    current = base.__dict__.get("init_vision_encoder") if base is not None else None
+    function = getattr(current, "__func__", current)
     arguments = list(inspect.signature(function).parameters)[1:] if callable(function) else []
     original = getattr(base, _DONE, None) if base is not None else None
     if original is None and arguments != _ARGUMENTS:

@@ -1,7 +1,9 @@
-"""LAVIS image processors that give what the tower expects: `tove_image_train`, `tove_image_eval`. HOSTS.md section 2.4.
+"""LAVIS image processors that give what the tower expects: `tove_image_train`, `tove_image_eval`.
 
 LAVIS's own BLIP-2 transforms with the tower's size, mean and std, so that nobody has to write these down twice. Which
 tower: the run's `model.vit_model`, or the processor's own key `tower`.
+
+See docs/hosts.md, "LAVIS".
 """
 
 from typing import Any
@@ -41,11 +43,11 @@ def register() -> None:
         def from_config(cls, cfg=None):
             cfg = cfg or OmegaConf.create()
             scales = {"min_scale": cfg.get("min_scale", 0.5), "max_scale": cfg.get("max_scale", 1.0)}
-            made = cls(**_settings(cfg), **scales)
+            processor = cls(**_settings(cfg), **scales)
             if not cfg.get("flip", False):
-                kept = [step for step in made.transform.transforms if not isinstance(step, RandomHorizontalFlip)]
-                made.transform = Compose(kept)
-            return made
+                steps = [step for step in processor.transform.transforms if not isinstance(step, RandomHorizontalFlip)]
+                processor.transform = Compose(steps)
+            return processor
 
 
 def _settings(cfg: Any) -> dict[str, Any]:
@@ -53,9 +55,9 @@ def _settings(cfg: Any) -> dict[str, Any]:
     tower = _tower_config(cfg.get("tower"))
     settings = {"image_size": tower.image_size, "mean": tower.image_mean, "std": tower.image_std}
     for key, value in settings.items():
-        given = cfg.get(key)
-        if given is not None and _plain(given) != _plain(value):
-            raise UserError(f"vis_processor `{key}` is {_plain(given)} and the tower has {_plain(value)}; leave it out")
+        raw = cfg.get(key)
+        if raw is not None and _plain(raw) != _plain(value):
+            raise UserError(f"vis_processor `{key}` is {_plain(raw)} and the tower has {_plain(value)}; leave it out")
     return settings
 
 

@@ -1,10 +1,12 @@
-"""LAVIS's own training and evaluation with the plugin in place: its Config, tasks and runner. HOSTS.md section 2.2.
+"""LAVIS's own training and evaluation with the plugin in place: its Config, tasks and runner.
 
 LAVIS's two scripts are not in its wheel; this does what they do. Besides:
 
 * `run.output_dir` is relative to the working directory, not to where LAVIS is installed;
 * `model.bert` names a folder in place of the hub's `bert-base-uncased` (as TOVE_LAVIS_BERT does);
 * on the CPU the model is float32, as LAVIS's `load_model` makes it there.
+
+See docs/hosts.md, "LAVIS".
 """
 
 import argparse
@@ -25,14 +27,16 @@ logger = logging.getLogger(__name__)
 @exit_on_error
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `python -m tove_lvlm.hosts.lavis`."""
-    given = _parser().parse_args(argv)
-    if given.command == "miniature":
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "miniature":
         from .miniature import write_miniature
 
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-        write_miniature(given.output, scenes=given.scenes, heldout=given.heldout, opt_steps=given.opt_steps)
+        write_miniature(
+            arguments.output, scenes=arguments.scenes, heldout=arguments.heldout, opt_steps=arguments.opt_steps
+        )
         return
-    run(given.command, given.cfg_path, given.options)
+    run(arguments.command, arguments.cfg_path, arguments.options)
 
 
 def run(command: str, cfg_path: str | Path, options: Sequence[str] = ()) -> Any:
@@ -82,9 +86,9 @@ def _config(cfg_path: str | Path, options: Sequence[str]) -> Any:
     kinds = [("model.arch", tree["model"].get("arch"), registry.list_models())]
     kinds += [("datasets", name, registry.list_datasets()) for name in tree["datasets"]]
     kinds += [("run.task", tree["run"].get("task"), registry.list_tasks())]
-    for key, name, known in kinds:
-        if name not in known:
-            raise ConfigError(f"{cfg_path}: `{key}`: LAVIS knows no `{name}`; {nearest(str(name), known)}")
+    for key, name, names in kinds:
+        if name not in names:
+            raise ConfigError(f"{cfg_path}: `{key}`: LAVIS knows no `{name}`; {nearest(str(name), names)}")
     cfg = Config(argparse.Namespace(cfg_path=str(cfg_path), options=list(options)))
     cfg.run_cfg.output_dir = str(Path(cfg.run_cfg.output_dir).expanduser().absolute())
     return cfg
@@ -133,7 +137,7 @@ def _register_runners() -> None:
 def _bert(folder: str | None) -> Iterator[None]:
     from .bert import VARIABLE
 
-    before = os.environ.get(VARIABLE)
+    previous = os.environ.get(VARIABLE)
     if folder:
         os.environ[VARIABLE] = str(Path(folder).expanduser().absolute())
     try:
@@ -141,8 +145,8 @@ def _bert(folder: str | None) -> Iterator[None]:
     finally:
         if folder:
             os.environ.pop(VARIABLE)
-            if before is not None:
-                os.environ[VARIABLE] = before
+            if previous is not None:
+                os.environ[VARIABLE] = previous
 
 
 def _set_seeds(seed: int) -> None:
@@ -161,8 +165,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tove_lvlm.hosts.lavis", description="LAVIS with the ToVE tower: `vit_model: tove:PATH`."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, about in (("train", "LAVIS's train.py"), ("evaluate", "LAVIS's evaluate.py")):
-        command = commands.add_parser(name, help=about)
+    for name, help_text in (("train", "LAVIS's train.py"), ("evaluate", "LAVIS's evaluate.py")):
+        command = commands.add_parser(name, help=help_text)
         command.add_argument("--cfg-path", required=True, help="A LAVIS YAML.")
         command.add_argument("--options", nargs="+", default=[], help="Overrides: a.b=c d.e=f ...")
     command = commands.add_parser("miniature", help="write data, a small BERT and a small OPT for projects/lavis")

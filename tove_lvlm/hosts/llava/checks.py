@@ -1,7 +1,9 @@
-"""Look at a checkpoint's files before LLaVA reads them. HOSTS.md 1.3.
+"""Look at a checkpoint's files before LLaVA reads them.
 
 LLaVA loads with `strict=False`, so that a projector that is missing or belongs to another tower would silently stay
 random. Keys and shapes are compared here, before the language model is read.
+
+See docs/hosts.md, "Projector in LLaVA".
 """
 
 import contextlib
@@ -65,24 +67,24 @@ def check_adapter(file: str | None, tower: ToVEVisionConfig) -> None:
     """
     if file is None:
         return
-    given = _projector_part(Path(file))
+    saved = _projector_part(Path(file))
     with torch.device("meta"):
         fusion = make_fusion(tower).state_dict()
     expected = {f"tove_fusion.{name}": tensor for name, tensor in fusion.items()}
-    expected |= {name: tensor for name, tensor in given.items() if not name.startswith("tove_fusion.")}
-    first = given.get("0.weight")
+    expected |= {name: tensor for name, tensor in saved.items() if not name.startswith("tove_fusion.")}
+    first = saved.get("0.weight")
     if first is not None:  # the width of the language model is not known here, that of CLIP is
         expected["0.weight"] = torch.empty(len(first), tower.hidden_size, device="meta")
-    raise_misfits(expected, given, file)
+    raise_misfits(expected, saved, file)
 
 
 def _projector_part(path: Path) -> Mapping[str, torch.Tensor]:
     """Tensors of the projector in a file or folder, by their names in it; of safetensors only shapes are read."""
-    found = {}
+    part = {}
     for file in storage.weight_files(path):
         shapes = _shapes(file) if file.suffix == ".safetensors" else storage.load_tensors(file)
-        found |= {key.split(_PART, 1)[1]: tensor for key, tensor in shapes.items() if _PART in key}
-    return found
+        part |= {key.split(_PART, 1)[1]: tensor for key, tensor in shapes.items() if _PART in key}
+    return part
 
 
 def _shapes(file: Path) -> dict[str, torch.Tensor]:

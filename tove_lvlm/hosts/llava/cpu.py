@@ -1,4 +1,4 @@
-"""LLaVA on a machine without CUDA. Our choice.
+"""LLaVA on a machine without CUDA.
 
 LLaVA's evaluation modules write `.cuda()` and `device="cuda"` into their code. Where there is no such device, and only
 for the time of a run, those calls mean the CPU; nothing of torch or of LLaVA is changed.

@@ -1,4 +1,7 @@
-"""LLaVA and its relatives: what differs between them, as far as the plugin is concerned. HOSTS.md 1.1."""
+"""LLaVA and its relatives: what differs between them, as far as the plugin is concerned.
+
+See docs/hosts.md, "LLaVA family".
+"""
 
 import contextlib
 import importlib
@@ -90,9 +93,9 @@ def find_host(name: str | None = None) -> tuple[str, Host]:
     for key, host in FAMILY.items():
         if name in (None, key) and _exists(host.marker):
             return key, host
-    wanted = FAMILY[name].title if name is not None else "LLaVA"
+    expected = FAMILY[name].title if name is not None else "LLaVA"
     raise ImportError(
-        f"{wanted} is not installed in this environment: pip install --no-deps llava-torch==1.2.2.post1, or put the "
+        f"{expected} is not installed in this environment: pip install --no-deps llava-torch==1.2.2.post1, or put the "
         "source tree of the host on PYTHONPATH"
     )
 
@@ -108,7 +111,7 @@ def check_surface(host: Host) -> dict[tuple[str, str], ModuleType]:
     """
     from ..lavis.compat import lent_names
 
-    found = {}
+    surface = {}
     for module_name, function in (*host.needs, *host.replaced, *host.registers):
         try:
             with lent_names() if host.old_names else contextlib.nullcontext():
@@ -120,8 +123,8 @@ def check_surface(host: Host) -> dict[tuple[str, str], ModuleType]:
                 f"{_about(host)} has no `{module_name}.{function}`, which the ToVE plugin builds on: this "
                 "version is not supported (tested: llava-torch 1.2.2.post1)"
             )
-        found[module_name, function] = module
-    return found
+        surface[module_name, function] = module
+    return surface
 
 
 def _about(host: Host) -> str:
@@ -137,5 +140,5 @@ def _exists(module: str) -> bool:
     """Whether the module's file is there; nothing is imported, because that may fail without the names above."""
     package, _, rest = module.partition(".")
     spec = importlib.util.find_spec(package)
-    places = [Path(place, *rest.split(".")) for place in (spec and spec.submodule_search_locations) or ()]
-    return any(place.with_suffix(".py").is_file() or place.is_dir() for place in places)
+    paths = [Path(path, *rest.split(".")) for path in (spec and spec.submodule_search_locations) or ()]
+    return any(path.with_suffix(".py").is_file() or path.is_dir() for path in paths)

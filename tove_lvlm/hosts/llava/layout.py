@@ -1,4 +1,4 @@
-"""A checkpoint in LLaVA's layout, and back in transformers'. HOSTS.md 1.5 and 3.3.
+"""A checkpoint in LLaVA's layout, and back in transformers'.
 
     transformers                          LLaVA
     model.language_model.*                model.*
@@ -9,6 +9,8 @@
 
 Every tensor goes over as it is, `<image>`'s row included, so that logits are equal both ways. LLaVA itself is not
 needed for it.
+
+See docs/hosts.md, "LLaVA layouts".
 """
 
 import json
@@ -22,7 +24,7 @@ from ...config import UserError
 from ...lvlm.build import append_image_token, assemble, load_tokenizer, load_vision, make_processor
 from ...lvlm.config import ModelConfig
 from ...lvlm.light import MODEL_FILE
-from ...lvlm.loading import TOWER, Loaded, open_checkpoint
+from ...lvlm.loading import TOWER, LoadedCheckpoint, open_checkpoint
 from ...storage import WeightsError, atomic_dir, load_json, load_strict, load_tensors, save_json
 from ..names import NAME, is_tove, tower_path
 from .packing import pack
@@ -111,8 +113,8 @@ def to_transformers(checkpoint: str | Path, output: str | Path) -> Path:
     with atomic_dir(output) as written:
         make_processor(vision, tokenizer).save_pretrained(written)
         model.save_pretrained(written)
-        about = {"image_aspect_ratio": fields.get("image_aspect_ratio") or "square"}
-        (written / MODEL_FILE).write_text(json.dumps(about, indent=2), encoding="utf-8")
+        model_info = {"image_aspect_ratio": fields.get("image_aspect_ratio") or "square"}
+        (written / MODEL_FILE).write_text(json.dumps(model_info, indent=2), encoding="utf-8")
     return output
 
 
@@ -129,7 +131,7 @@ def _check_name(name: str) -> None:
         )
 
 
-def _save_vision(loaded: Loaded, folder: Path, output: Path) -> dict[str, Any]:
+def _save_vision(loaded: LoadedCheckpoint, folder: Path, output: Path) -> dict[str, Any]:
     """Write the tower, or the plain CLIP, beside the weights; returns LLaVA's settings for it."""
     if loaded.tower is None:
         clip = loaded.model.model.vision_tower
@@ -149,7 +151,7 @@ def _save_vision(loaded: Loaded, folder: Path, output: Path) -> dict[str, Any]:
     return {"mm_vision_tower": name, "mm_hidden_size": width, "mm_vision_select_layer": layer}
 
 
-def _llava_config(loaded: Loaded) -> dict[str, Any]:
+def _llava_config(loaded: LoadedCheckpoint) -> dict[str, Any]:
     text = loaded.model.config.text_config.to_dict()
     text.pop("_name_or_path", None)
     tokenizer = loaded.processor.tokenizer
@@ -197,7 +199,7 @@ def _parts(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, dict[str
         "projector": "model.multi_modal_projector.",
         "language_model": "",
     }
-    found: dict[str, dict[str, torch.Tensor]] = {part: {} for part in prefixes}
+    parts: dict[str, dict[str, torch.Tensor]] = {part: {} for part in prefixes}
     for name, tensor in tensors.items():
         if name.startswith(_FROZEN):
             continue  # LLaVA saves the tower's frozen weights too and never reads them; nor do we
@@ -205,12 +207,12 @@ def _parts(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, dict[str
         part, prefix = next((part, prefix) for part, prefix in prefixes.items() if new.startswith(prefix))
         # The causal language model alone calls its decoder `model`.
         new = new.replace("model.language_model.", "model.", 1) if part == "language_model" else new
-        found[part][new.removeprefix(prefix)] = tensor
-    if not found["language_model"]:
+        parts[part][new.removeprefix(prefix)] = tensor
+    if not parts["language_model"]:
         raise WeightsError(
             f"`{folder}` holds no language model: merge it with its base first (LLaVA: merge_lora_weights)"
         )
-    return found
+    return parts
 
 
 def _model_config(fields: dict[str, Any], folder: Path) -> ModelConfig:
@@ -234,9 +236,9 @@ def _language_model(
     llm, report = LlamaForCausalLM.from_pretrained(
         None, config=LlamaConfig(**plain), state_dict=tensors, dtype=dtype, output_loading_info=True
     )
-    wrong = [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]
-    if wrong:
+    misfitting = [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]
+    if misfitting:
         raise WeightsError(
-            f"weights in `{folder}` do not fit their config.json: {', '.join(map(str, sorted(wrong)[:3]))}"
+            f"weights in `{folder}` do not fit their config.json: {', '.join(map(str, sorted(misfitting)[:3]))}"
         )
     return llm

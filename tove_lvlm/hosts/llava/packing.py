@@ -1,4 +1,4 @@
-"""Frozen features as one tensor, and back. Our choice.
+"""Frozen features as one tensor, and back.
 
 LLaVA carries what its tower gives to its projector as one tensor (B, N, C), which it may concatenate and split along
 B. The features are CLIP's tokens and K grids of different shapes (a predicted map has full resolution), so they are
@@ -86,6 +86,6 @@ def unpack(packed_BNC: torch.Tensor, channels: Mapping[str, int], width: int) ->
             f"{size + sum(sizes)}: the tower has other experts, or another CLIP, than the projector was built for"
         )
     pieces = flat_BL[:, size:].split([*sizes, rest], dim=1)
-    found = {name: piece.contiguous().unflatten(1, shapes[name]) for name, piece in zip(shapes, pieces, strict=False)}
-    found |= {name: found[name].permute(0, 3, 1, 2) for name in channels_last}
-    return FrozenFeatures(found.pop(""), found, weight_B=flat_BL[:, _WEIGHT] != 0)
+    tensors = {name: piece.contiguous().unflatten(1, shapes[name]) for name, piece in zip(shapes, pieces, strict=False)}
+    tensors |= {name: tensors[name].permute(0, 3, 1, 2) for name in channels_last}
+    return FrozenFeatures(tensors.pop(""), tensors, weight_B=flat_BL[:, _WEIGHT] != 0)

@@ -1,9 +1,11 @@
-"""LLaVA's projector with the tower's gate and transfer in front of it. HOSTS.md 1.3.
+"""LLaVA's projector with the tower's gate and transfer in front of it.
 
 Stock LLaVA trains, saves, loads and schedules what is called `mm_projector`, so all that is trained of the tower is in
 here. The names of LLaVA's own layers stay (`mm_projector.0.weight`); beside them stands `mm_projector.tove_fusion`.
 
 Shapes: B images, N tokens, C packed width, D CLIP width.
+
+See docs/hosts.md, "Projector in LLaVA".
 """
 
 import copy
@@ -17,7 +19,7 @@ from transformers.modeling_utils import PreTrainedModel
 from ...experts import describe
 from ...storage import WeightsError, load_strict, misfits
 from ...tower.configuration import ToVEVisionConfig
-from ...tower.init import start
+from ...tower.init import init_weights
 from ...tower.make_fusion import make_fusion
 from ..names import NAME
 from .packing import unpack
@@ -77,7 +79,7 @@ class ToVEProjector(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         if module in set(self.tove_fusion.modules()):
-            start(module)
+            init_weights(module)
         else:
             super()._init_weights(module)
 
@@ -85,16 +87,16 @@ class ToVEProjector(PreTrainedModel):
         """transformers' walk over the modules after building or loading; the projector itself comes last."""
         super()._initialize_weights(module, *args, **kwargs)
         if module is self:
-            own = dict(self.named_parameters())
-            loaded = {key: t for key, t in own.items() if getattr(t, "_is_hf_initialized", False)}
-            if loaded and len(loaded) < len(own):
-                raise_misfits(own, loaded, self.origin)
+            parameters = dict(self.named_parameters())
+            loaded = {key: t for key, t in parameters.items() if getattr(t, "_is_hf_initialized", False)}
+            if loaded and len(loaded) < len(parameters):
+                raise_misfits(parameters, loaded, self.origin)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """LLaVA loads with strict=False: a state dict that has anything of the projector must have all of it."""
-        given = {key.removeprefix(prefix): t for key, t in state_dict.items() if key.startswith(prefix)}
-        if given:
-            raise_misfits(self.state_dict(), given, self.origin if not prefix else f"state dict for `{prefix[:-1]}`")
+        loaded = {key.removeprefix(prefix): t for key, t in state_dict.items() if key.startswith(prefix)}
+        if loaded:
+            raise_misfits(self.state_dict(), loaded, self.origin if not prefix else f"state dict for `{prefix[:-1]}`")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -115,9 +117,9 @@ def build_projector(original: Callable[..., nn.Module], config: Any, *args: Any,
     config.mm_vision_tower = f"{NAME}:{path}"
     stock = original(_for_clip(config, tower_config), *args, **kwargs)
     projector = ToVEProjector(tower_config, stock, origin=str(getattr(config, "name_or_path", "") or "the checkpoint"))
-    start = saved_fusion(path)
-    if start is not None and not any(parameter.is_meta for parameter in projector.parameters()):
-        load_strict(projector.tove_fusion, start, where=path)
+    fusion = saved_fusion(path)
+    if fusion is not None and not any(parameter.is_meta for parameter in projector.parameters()):
+        load_strict(projector.tove_fusion, fusion, where=path)
     return projector
 
 
@@ -144,22 +146,22 @@ def _for_clip(config: Any, tower_config: ToVEVisionConfig) -> Any:
     return config
 
 
-def raise_misfits(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], where: str) -> None:
+def raise_misfits(expected: Mapping[str, torch.Tensor], loaded: Mapping[str, torch.Tensor], where: str) -> None:
     """Refuse tensors that are not exactly the projector's.
 
     Args:
-        own: The projector's state dict.
-        given: From a file, named as in the projector.
+        expected: The projector's state dict.
+        loaded: From a file, named as in the projector.
         where: The file.
 
     Raises:
         WeightsError: Names the file and the first keys.
     """
-    problems = misfits(own, given)
+    problems = misfits(expected, loaded)
     if not problems:
         return
     hint = ""
-    if not any(key.startswith("tove_fusion.") for key in given):
+    if not any(key.startswith("tove_fusion.") for key in loaded):
         hint = (
             "; it was trained with another vision tower (a plain CLIP?): `tove graft` gives such a model a ToVE tower"
         )

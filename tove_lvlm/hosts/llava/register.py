@@ -1,7 +1,9 @@
-"""Put the tower into an installed LLaVA, none of its files edited. HOSTS.md 1.1.
+"""Put the tower into an installed LLaVA, none of its files edited.
 
 LLaVA's builders of tower and projector are wrapped where they are defined and where they are used; any name but
 `tove` goes to LLaVA's own. Its loader is wrapped to look at a checkpoint's files before it reads them leniently.
+
+See docs/hosts.md, "LLaVA".
 """
 
 import functools
@@ -74,8 +76,8 @@ def _wrap_tower(original: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         except ValueError as error:
             if "Unknown vision tower" not in str(error):
                 raise
-            known = nearest(str(name).partition(":")[0].lower(), [NAME, "openai/...", "laion/..."])
-            raise UserError(f"unknown vision tower `{name}`; {known} (`{NAME}:PATH` names a ToVE tower)") from error
+            hint = nearest(str(name).partition(":")[0].lower(), [NAME, "openai/...", "laion/..."])
+            raise UserError(f"unknown vision tower `{name}`; {hint} (`{NAME}:PATH` names a ToVE tower)") from error
 
     return build_vision_tower
 

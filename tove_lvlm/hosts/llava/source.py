@@ -1,7 +1,9 @@
-"""The tower that a LLaVA configuration names: where it is, its architecture, its parts. HOSTS.md 1.2.
+"""The tower that a LLaVA configuration names: where it is, its architecture, its parts.
 
 The name is the one setting that survives LLaVA's own saving and loading, so PATH travels in it. A relative PATH is
 looked for in the checkpoint first, so that a folder with its own tower can be moved.
+
+See docs/hosts.md, "LLaVA".
 """
 
 import contextlib
@@ -90,11 +92,11 @@ def saved_fusion(path: Path) -> dict[str, torch.Tensor] | None:
         return None
     from safetensors import safe_open
 
-    found = {}
+    fusion = {}
     for file in storage.weight_files(path):
         with safe_open(file, framework="pt") as tensors:
             names = [name for name in tensors.keys() if name.startswith(checkpoint.FUSION)]  # noqa: SIM118
-            found |= {name.removeprefix(checkpoint.FUSION): tensors.get_tensor(name) for name in names}
-    if not found:
+            fusion |= {name.removeprefix(checkpoint.FUSION): tensors.get_tensor(name) for name in names}
+    if not fusion:
         raise UserError(f"saved tower `{path}` holds no `{checkpoint.FUSION}*` tensors")
-    return found
+    return fusion

@@ -1,9 +1,11 @@
-"""TinyLLaVA Factory: a tower and a connector in its registers; nothing is replaced. HOSTS.md 1.1.
+"""TinyLLaVA Factory: a tower and a connector in its registers; nothing is replaced.
 
     --vision_tower tove:FOLDER --connector_type tove_mlp2x_gelu
 
 FOLDER is a saved tower, because TinyLLaVA reads its config.json. Names match by substring there and the last one
 registered wins, so `tove_mlp2x_gelu` means this connector around TinyLLaVA's `mlp2x_gelu`.
+
+See docs/hosts.md, "LLaVA family".
 """
 
 import copy
@@ -48,8 +50,8 @@ def register_classes(
 
         def _load_model(self, vision_tower_name: str, **kwargs: Any) -> None:
             # Stage 1's copy in `pretrained_vision_tower_path` is left alone: the tower is frozen, its source is better.
-            kept = next(self._vision_tower.parameters())
-            dtype = kwargs.get("torch_dtype") or kept.dtype
+            parameter = next(self._vision_tower.parameters())
+            dtype = kwargs.get("torch_dtype") or parameter.dtype
             self._vision_tower = build_frozen(tower_path(f"{NAME}:{vision_tower_name}", "vision_tower")).to(dtype)
 
         @torch.no_grad()
@@ -75,13 +77,13 @@ def register_classes(
 
         def __init__(self, config: Any):
             super().__init__()
-            wanted = config.connector_type
-            if not wanted.startswith(_PREFIX) or not isinstance(config.vision_config, ToVEVisionConfig):
+            connector_name = config.connector_type
+            if not connector_name.startswith(_PREFIX) or not isinstance(config.vision_config, ToVEVisionConfig):
                 raise UserError(
-                    f"connector `{wanted}` is for a ToVE tower and is called `{_PREFIX}mlp2x_gelu` or the like"
+                    f"connector `{connector_name}` is for a ToVE tower and is called `{_PREFIX}mlp2x_gelu` or the like"
                 )
             plain = copy.copy(config)
-            plain.connector_type = wanted.removeprefix(_PREFIX)
+            plain.connector_type = connector_name.removeprefix(_PREFIX)
             plain.vision_hidden_size = config.vision_config.hidden_size
             inner = ConnectorFactory(plain.connector_type)(plain)
             self._connector = ToVEProjector(config.vision_config, inner._connector, origin="TinyLLaVA's connector")

@@ -1,6 +1,8 @@
-"""The tower as LLaVA calls it: the surface of its CLIPVisionTower, frozen features packed. HOSTS.md 1.2 and 1.3.
+"""The tower as LLaVA calls it: the surface of its CLIPVisionTower, frozen features packed.
 
 Shapes: B images, N tokens, C packed width, H W pixels.
+
+See docs/hosts.md, "Projector in LLaVA".
 """
 
 from typing import Any

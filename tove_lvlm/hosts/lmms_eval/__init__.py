@@ -1,4 +1,4 @@
-"""lmms-eval as host: the model `tove_llava` and the tasks that lmms-eval lacks. EVAL.md section 3.1.
+"""lmms-eval as host: the model `tove_llava` and the tasks that lmms-eval lacks.
 
     python -m lmms_eval --model tove_llava --model_args pretrained=FOLDER --tasks pope --batch_size 16
     python -m lmms_eval --model tove_llava --model_args pretrained=FOLDER --tasks tove_vsr \\
@@ -6,6 +6,8 @@
 
 lmms-eval finds `manifest` by the entry point `lmms_eval.models` and imports this module early. With that `tove_vision`
 is known to transformers, and lmms-eval's own `--model llava_hf` runs a ToVE checkpoint too.
+
+See docs/hosts.md, "lmms-eval".
 """
 
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""`tove_llava`: a ToVE checkpoint asked by lmms-eval with the prompt and the pixels of its training. EVAL.md 3.1."""
+"""`tove_llava`: a ToVE checkpoint asked by lmms-eval with the prompt and the pixels of its training.
+
+See docs/hosts.md, "lmms-eval".
+"""
 
 import os
 from collections.abc import Sequence
@@ -11,11 +14,11 @@ from ... import dist
 from ...config import ConfigError
 from ...lvlm.batching import PixelReader, length_sorted
 from ...lvlm.chat import answer
-from ...lvlm.likelihood import weigh
+from ...lvlm.likelihood import score_choices
 from ...lvlm.loading import load_model
 from ...registry import nearest, require
-from .decoding import Wanted
-from .requests import Asked, Document, by_decoding
+from .decoding import GenerationOptions
+from .requests import Document, Prompt, by_decoding
 
 _BATCHES_AT_ONCE = 8
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -82,10 +85,10 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):
         """
         answers = [""] * len(requests)
         with self._progress(len(requests)) as bar:
-            for how, order in by_decoding(requests).items():
+            for decoding, order in by_decoding(requests).items():
                 for indices in _chunks(order, self.batch_size * _BATCHES_AT_ONCE):
-                    asked = [self._asked(*requests[i].args) for i in indices]
-                    for i, text in zip(indices, self._answer(asked, how), strict=True):
+                    prompts = [self._prompt(*requests[i].args) for i in indices]
+                    for i, text in zip(indices, self._answer(prompts, decoding), strict=True):
                         answers[i] = text
                         self.cache_hook.add_partial("generate_until", requests[i].args[:2], text)
                     bar.update(len(indices))
@@ -102,10 +105,10 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):
         """
         answers: list[list[str]] = [[] for _ in requests]
         with self._progress(len(requests)) as bar:
-            for how, order in by_decoding(requests).items():
+            for decoding, order in by_decoding(requests).items():
                 for indices in _chunks(order, self.batch_size):
-                    for i, said in zip(indices, self._rounds([requests[i] for i in indices], how), strict=True):
-                        answers[i] = said
+                    for i, rounds in zip(indices, self._rounds([requests[i] for i in indices], decoding), strict=True):
+                        answers[i] = rounds
                     bar.update(len(indices))
         return answers
 
@@ -119,31 +122,31 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):
         Raises:
             UserError: As for `generate_until`.
         """
-        weighed = [(0.0, False)] * len(requests)
+        scores = [(0.0, False)] * len(requests)
         pixels_of = PixelReader(self.processor.image_processor, self.image_aspect_ratio)
         with self._progress(len(requests)) as bar:
             for indices in length_sorted([len(request.args[0]) for request in requests], self.batch_size):
-                asked = [self._asked(*requests[i].args) for i in indices]
+                prompts = [self._prompt(*requests[i].args) for i in indices]
                 answers = [self._continuation(*requests[i].args) for i in indices]
-                pictures = [one.picture() for one in asked]
+                pictures = [prompt.picture() for prompt in prompts]
                 pixels = [None if picture is None else pixels_of(picture) for picture in pictures]
-                contexts, choices = [one.context for one in asked], [[text.strip()] for text in answers]
-                found = weigh(self._model, self.processor, contexts, choices, pixels)
-                for i, text, (one,) in zip(indices, answers, found, strict=True):
-                    weighed[i] = (-one.log_likelihood, one.greedy)
-                    self.cache_hook.add_partial("loglikelihood", (requests[i].args[0], text), weighed[i])
+                contexts, choices = [prompt.context for prompt in prompts], [[text.strip()] for text in answers]
+                likelihoods = score_choices(self._model, self.processor, contexts, choices, pixels)
+                for i, text, (choice,) in zip(indices, answers, likelihoods, strict=True):
+                    scores[i] = (-choice.log_likelihood, choice.greedy)
+                    self.cache_hook.add_partial("loglikelihood", (requests[i].args[0], text), scores[i])
                 bar.update(len(indices))
-        return weighed
+        return scores
 
     def _continuation(self, _: str, answer: Any, __: Any, doc_id: int, task: str, split: str) -> str:
         return answer if isinstance(answer, str) else str(answer(Document(self.task_dict, doc_id, task, split).fields))
 
-    def _asked(self, context: str, _: Any, doc_to_visual: Any, doc_id: int, task: str, split: str) -> Asked:
+    def _prompt(self, context: str, _: Any, doc_to_visual: Any, doc_id: int, task: str, split: str) -> Prompt:
         document = Document(self.task_dict, doc_id, task, split)
         return document.ask(context, doc_to_visual(document.fields))
 
-    def _rounds(self, requests: Sequence[Any], how: Wanted) -> list[list[str]]:
-        kept: list[list[str]] = [[] for _ in requests]
+    def _rounds(self, requests: Sequence[Any], decoding: GenerationOptions) -> list[list[str]]:
+        all_answers: list[list[str]] = [[] for _ in requests]
         info: list[Any] = [None] * len(requests)
         documents = [Document(self.task_dict, *request.args[4:]) for request in requests]
         going = {
@@ -152,31 +155,31 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):
         }
         number = 0
         while going:
-            for i, text in zip(going, self._answer(list(going.values()), how), strict=True):
-                kept[i] = [*kept[i], text]
+            for i, text in zip(going, self._answer(list(going.values()), decoding), strict=True):
+                all_answers[i] = [*all_answers[i], text]
             number += 1
             for i in list(going):
-                visuals, context, finished, said, info[i] = requests[i].args[3](
-                    documents[i].fields, previous_output=kept[i], round_idx=number, previous_round_info=info[i]
+                visuals, context, finished, answers, info[i] = requests[i].args[3](
+                    documents[i].fields, previous_output=all_answers[i], round_idx=number, previous_round_info=info[i]
                 )
-                kept[i] = list(said)
+                all_answers[i] = list(answers)
                 if finished:
                     del going[i]
                 else:
                     going[i] = documents[i].ask(context, visuals)
-        return kept
+        return all_answers
 
-    def _answer(self, asked: Sequence[Asked], how: Wanted) -> list[str]:
+    def _answer(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[str]:
         texts = answer(
             self._model,
             self.processor,
-            [one.picture() for one in asked],
-            [one.context for one in asked],
+            [prompt.picture() for prompt in prompts],
+            [prompt.context for prompt in prompts],
             batch_size=self.batch_size,
             image_aspect_ratio=self.image_aspect_ratio,
-            decoding=how.decoding,
+            decoding=options.decoding,
         )
-        return [how.cut(text) for text in texts]
+        return [options.cut(text) for text in texts]
 
     def _progress(self, total: int) -> tqdm:
         return tqdm(total=total, desc="tove_llava", disable=self.rank != 0)
@@ -188,12 +191,12 @@ def _own_device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
 
-def _batch_size(given: int | str, largest: int | None) -> int:
-    if given == "auto":
+def _batch_size(requested: int | str, largest: int | None) -> int:
+    if requested == "auto":
         return int(largest or 16)
-    if not str(given).isdecimal() or int(given) < 1:
-        raise ConfigError(f"`batch_size` is `{given}`; expected a whole number from 1, or `auto`")
-    return int(given)
+    if not str(requested).isdecimal() or int(requested) < 1:
+        raise ConfigError(f"`batch_size` is `{requested}`; expected a whole number from 1, or `auto`")
+    return int(requested)
 
 
 def _chunks(indices: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -1,4 +1,7 @@
-"""lmms-eval's request tuples, read into a question and its picture. EVAL.md section 3.1."""
+"""lmms-eval's request tuples, read into a question and its picture.
+
+See docs/hosts.md, "lmms-eval".
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +10,11 @@ from typing import Any
 from PIL import Image
 
 from ...config import UserError
-from .decoding import Wanted, read_wanted
+from .decoding import GenerationOptions, read_generation_options
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Prompt:
     """One question of a document."""
 
     context: str
@@ -51,14 +54,14 @@ class Document:
         self.fields = task_dict[task][split][doc_id]
         self.where = f"task `{task}`, split `{split}`, document {doc_id}"
 
-    def ask(self, context: str, visuals: Any) -> Asked:
+    def ask(self, context: str, visuals: Any) -> Prompt:
         """A question about it."""
-        return Asked(context=context, where=self.where, visuals=visuals)
+        return Prompt(context=context, where=self.where, visuals=visuals)
 
 
-def by_decoding(requests: Sequence[Any]) -> dict[Wanted, list[int]]:
+def by_decoding(requests: Sequence[Any]) -> dict[GenerationOptions, list[int]]:
     """Indices of the requests (their second argument says how to generate), grouped and longest context first."""
-    groups: dict[Wanted, list[int]] = {}
+    groups: dict[GenerationOptions, list[int]] = {}
     for index, request in enumerate(requests):
-        groups.setdefault(read_wanted(request.args[1]), []).append(index)
-    return {how: sorted(found, key=lambda i: -len(requests[i].args[0])) for how, found in groups.items()}
+        groups.setdefault(read_generation_options(request.args[1]), []).append(index)
+    return {decoding: sorted(indices, key=lambda i: -len(requests[i].args[0])) for decoding, indices in groups.items()}

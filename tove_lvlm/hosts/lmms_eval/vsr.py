@@ -1,7 +1,9 @@
-"""Visual Spatial Reasoning for lmms-eval, which has no such task: what `tasks/vsr/*.yaml` name. EVAL.md section 2.5.
+"""Visual Spatial Reasoning for lmms-eval, which has no such task: what `tasks/vsr/*.yaml` name.
 
 Files are found as `tove eval` finds them, below the folder of the environment variable TOVE_EVAL_DATA or the current
 one. Questions, readings and scores are those of `tove_lvlm.eval`; any model of lmms-eval can be asked.
+
+See docs/evaluation.md, "VSR".
 """
 
 import os
@@ -19,15 +21,15 @@ from ...eval.tasks.vsr import Vsr, VsrLikelihood
 
 DATA = "TOVE_EVAL_DATA"
 
-Said = dict[str, Any]
-"""`score` 0 or 1, `said` True, False or None, `gold`."""
+MetricInput = dict[str, Any]
+"""`score` 0 or 1, `prediction` True, False or None, `gold`."""
 
 
 def __getattr__(name: str) -> Any:
     """`dataset_kwargs`, which the YAMLs name, looks for the files when a task is loaded and not before (PEP 562)."""
     if name != "dataset_kwargs":
         raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
-    root, layout = _found()
+    root, layout = _find_files()
     return {"data_files": {"test": str(root / layout.labels[0])}}
 
 
@@ -37,7 +39,7 @@ def picture(doc: Mapping[str, Any]) -> list[Image.Image]:
     Raises:
         DataError: It is missing or broken.
     """
-    root, layout = _found()
+    root, layout = _find_files()
     return [read_image(root / layout.images / doc["image"])]
 
 
@@ -61,12 +63,12 @@ def target_likelihood(doc: Mapping[str, Any]) -> int:
     return 0 if doc["label"] else 1
 
 
-def read_words(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Said]:
+def read_words(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, MetricInput]:
     """Metrics' ingredients from an answer in words; one that says neither yes nor no is wrong."""
     return _ingredients(doc, binary.yes_or_no(results[0]))
 
 
-def read_losses(doc: Mapping[str, Any], results: Sequence[tuple[float, bool] | str]) -> dict[str, Said]:
+def read_losses(doc: Mapping[str, Any], results: Sequence[tuple[float, bool] | str]) -> dict[str, MetricInput]:
     """Metrics' ingredients from the losses of "True" and "False": in lmms-eval the smaller one is the answer.
 
     Args:
@@ -83,22 +85,22 @@ def loss_of(result: tuple[float, bool] | str) -> float:
     return float(result.strip("()").split(",")[0]) if isinstance(result, str) else float(result[0])
 
 
-def accuracy(items: Sequence[Said]) -> float:
+def accuracy(items: Sequence[MetricInput]) -> float:
     """Share of right answers."""
     return _metric(items, "accuracy")
 
 
-def f1(items: Sequence[Said]) -> float:
+def f1(items: Sequence[MetricInput]) -> float:
     """Of the true statements, as are the next two."""
     return _metric(items, "f1")
 
 
-def precision(items: Sequence[Said]) -> float:
+def precision(items: Sequence[MetricInput]) -> float:
     """As `f1`."""
     return _metric(items, "precision")
 
 
-def recall(items: Sequence[Said]) -> float:
+def recall(items: Sequence[MetricInput]) -> float:
     """As `f1`."""
     return _metric(items, "recall")
 
@@ -107,25 +109,25 @@ def _ask(prompt: str, doc: Mapping[str, Any], settings: Mapping[str, str] | None
     return ((settings or {}).get("prompt") or prompt).format(question=doc["caption"])
 
 
-def _ingredients(doc: Mapping[str, Any], said: bool | None) -> dict[str, Said]:
+def _ingredients(doc: Mapping[str, Any], prediction: bool | None) -> dict[str, MetricInput]:
     gold = bool(doc["label"])
-    item = {"score": float(said == gold), "said": said, "gold": gold}
+    item = {"score": float(prediction == gold), "prediction": prediction, "gold": gold}
     category = vsr.CATEGORY.get(doc["relation"])
     names = ["accuracy", "f1", "precision", "recall", *([category.lower()] if category else [])]
     return {f"vsr_{name}": item for name in names}
 
 
-def _metric(items: Sequence[Said], name: str) -> float:
-    return binary.count([item["said"] for item in items], [item["gold"] for item in items]).metrics()[name]
+def _metric(items: Sequence[MetricInput], name: str) -> float:
+    return binary.count([item["prediction"] for item in items], [item["gold"] for item in items]).metrics()[name]
 
 
-def _found() -> tuple[Path, Layout]:
+def _find_files() -> tuple[Path, Layout]:
     root = Path(os.environ.get(DATA) or ".").resolve()
     for layout in Vsr.layouts:
         if (root / layout.labels[0]).is_file():
             return root, layout
-    wanted = " or ".join(f"`{layout.labels[0]}`" for layout in Vsr.layouts)
+    expected = " or ".join(f"`{layout.labels[0]}`" for layout in Vsr.layouts)
     raise UserError(
         f"VSR's files are not below `{root}` (environment variable {DATA}, else the current folder): expected "
-        f"{wanted}, with the pictures beside. Source: {Vsr.source}"
+        f"{expected}, with the pictures beside. Source: {Vsr.source}"
     )

@@ -1,4 +1,4 @@
-"""What a CLIP's class token attends to, for one layer, while all layers keep their fast attention. Our choice.
+"""What a CLIP's class token attends to, for one layer, while all layers keep their fast attention.
 
 B images, N patch tokens, D width, H heads, E width of a head.
 """

@@ -1,7 +1,7 @@
 """What the teacher gave for an image, on disk: where an epoch is repeated, the experts run in the first one only.
 
 Worth it where images are seen more than once and the teacher costs more than reading its tokens: in the miniature the
-teacher is two thirds of a step. At full size an image's tokens are over a megabyte. Our choice.
+teacher is two thirds of a step. At full size an image's tokens are over a megabyte.
 """
 
 import contextlib

@@ -1,10 +1,11 @@
 """Typed schema of a merging YAML; the keys that training YAMLs also have mean the same. Nothing heavy is imported."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from ...config import ConfigError
-from ...lvlm.config import LoraOptions
-from ...stage import LoopConfig
+from ...config import ConfigError, Deprecated, warn_deprecated
+from ...lvlm.config import LoraConfig
+from ...stage import LoopConfig, check_error_share
 
 LOSSES = ("smooth_l1", "cosine", "both")
 NORMALISATIONS = ("none", "channel")
@@ -12,7 +13,7 @@ WEIGHTS = ("none", "cls_attention")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MergeModel:
+class MergeModelConfig:
     """The `model` block."""
 
     checkpoint: str
@@ -22,7 +23,7 @@ class MergeModel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MergeData:
+class MergeDataConfig:
     """The `data` block: images are all that is learned from."""
 
     images: list[str]
@@ -33,20 +34,21 @@ class MergeData:
     """None takes what the checkpoint was trained with."""
     allow_symlinks: bool = False
     """Let links inside the image folder lead out of it."""
-    max_broken: float = 0.01
+    max_error_share: float = 0.01
     """Share of images that may be broken before the run stops (five may always)."""
     horizontal_flip: bool = False
     """Mirror every second image at random, for teacher and student alike (our choice)."""
 
+    DEPRECATED: ClassVar = {"max_broken": Deprecated(renamed="max_error_share")}
+
     def __post_init__(self):
         if not self.images:
             raise ConfigError("`data.images` is empty; list at least one folder of images or one LLaVA JSON file")
-        if not 0 <= self.max_broken <= 1:
-            raise ConfigError(f"`data.max_broken` is {self.max_broken}; expected a share, 0 to 1")
+        check_error_share(self.max_error_share)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MergeOptions:
+class MergeConfig:
     """The `merge` block: what the student is asked for. The README says which choice was measured best."""
 
     loss: str = field(default="smooth_l1", metadata={"choices": LOSSES})
@@ -56,7 +58,8 @@ class MergeOptions:
     normalize_images: int = 256
     """Images that mean and standard deviation are taken over, before the first step."""
     token_weight: str = field(default="none", metadata={"choices": WEIGHTS})
-    """`cls_attention`: a token counts as much as the CLIP's class token attends to it (MoVE-KD)."""
+    """Deprecated, because measured worse than `none`. `cls_attention`: a token counts as much as the CLIP's class token
+    attends to it (MoVE-KD)."""
     cache_teacher: str | None = None
     """Folder where the teacher's answers are kept, which saves running it in every epoch but the first."""
     save_for_tuning: bool = True
@@ -65,20 +68,25 @@ class MergeOptions:
     def __post_init__(self):
         if self.normalize_images < 1:
             raise ConfigError(f"`merge.normalize_images` is {self.normalize_images}; expected at least 1")
+        if self.token_weight != "none":
+            warn_deprecated("`merge.token_weight` is deprecated: `cls_attention` was measured worse than `none`")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MergeRun:
+class MergeRunConfig:
     """One merging YAML."""
 
-    model: MergeModel
-    data: MergeData
+    model: MergeModelConfig
+    data: MergeDataConfig
     train: LoopConfig
-    merge: MergeOptions = field(default_factory=MergeOptions)
-    lora: LoraOptions = field(default_factory=LoraOptions)
-    """`lora.lora_enable`: the student learns by LoRA on its linear layers, merged at the end; false trains it whole."""
+    merge: MergeConfig = field(default_factory=MergeConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Deprecated, because measured a little worse than training all weights. `lora.lora_enable`: the student learns by
+    LoRA on its linear layers, merged at the end."""
 
     def __post_init__(self):
+        if self.lora.lora_enable:
+            warn_deprecated("`lora` is deprecated for merging: it was measured worse than training all weights")
         if self.data.horizontal_flip and self.merge.cache_teacher is not None:
             raise ConfigError(
                 "`data.horizontal_flip` and `merge.cache_teacher` exclude each other: what is kept is of the image as "

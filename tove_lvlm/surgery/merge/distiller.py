@@ -1,6 +1,8 @@
-"""Teacher and student as one module that gives a loss for a batch of images. DESIGN.md section 6.
+"""Teacher and student as one module that gives a loss for a batch of images.
 
 B images, N tokens, D width, H W pixels.
+
+See docs/design.md, "Merge".
 """
 
 from dataclasses import dataclass
@@ -12,13 +14,13 @@ from ... import dist
 from ...tower.modeling import ToVEVisionModel
 from .attention import ClassAttention
 from .cache import TargetCache
-from .config import MergeOptions
+from .config import MergeConfig
 from .losses import squared_distance, token_loss, weighted_mean
 from .student import num_layers
 
 
 @dataclass
-class Distilled:
+class DistillationOutput:
     """Of one batch."""
 
     loss: torch.Tensor
@@ -39,14 +41,14 @@ class Distiller(nn.Module):
         student: From `student.cut`, inside peft or not.
         options: The `merge` block.
         horizontal_flip: Mirror images at random, half of them, while training.
-        cache: Where the teacher's answers are kept.
+        cache: Where the teacher's outputs are kept.
     """
 
     def __init__(
         self,
         teacher: ToVEVisionModel,
         student: nn.Module,
-        options: MergeOptions,
+        options: MergeConfig,
         horizontal_flip: bool = False,
         cache: TargetCache | None = None,
     ):
@@ -99,11 +101,11 @@ class Distiller(nn.Module):
         self.std_D.copy_((squares_D / count - mean_D.square()).clamp_min(0).sqrt().clamp_min(1e-6))
 
     @torch.no_grad()
-    def lesson(
+    def teacher_targets(
         self,
         pixels_B3HW: torch.Tensor,
         keys: list[str] | None = None,
-        known: dict[str, torch.Tensor] | None = None,
+        cached: dict[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """All that is learned from the teacher: `t_fuse` (B, N, D), `start` (B,), the squared distance from t_clip to
         it, and `weight` (B, N) where tokens are weighed.
@@ -111,45 +113,47 @@ class Distiller(nn.Module):
         Args:
             pixels_B3HW: The images.
             keys: Their names in the cache.
-            known: The same from the cache, when it has all of these images.
+            cached: The same from the cache, when it has all of these images.
         """
-        hit = torch.tensor(float(known is not None), device=pixels_B3HW.device)
+        hit = torch.tensor(float(cached is not None), device=pixels_B3HW.device)
         # All ranks run the teacher or none does: under ZeRO-3 its weights are gathered by all together.
         if self.cache is not None and int(dist.all_reduce_sum(hit)) == dist.world_size():
-            return known
+            return cached
         t_clip_BND, t_fuse_BND = self.target(pixels_B3HW)
-        lesson = {"t_fuse": t_fuse_BND, "start": squared_distance(t_clip_BND, t_fuse_BND)}
+        targets = {"t_fuse": t_fuse_BND, "start": squared_distance(t_clip_BND, t_fuse_BND)}
         if self.attention is not None:
-            lesson["weight"] = self.attention.weight_BN
-        if self.cache is not None and known is None:
+            targets["weight"] = self.attention.weight_BN
+        if self.cache is not None and cached is None:
             for index, key in enumerate(keys):
-                self.cache.put(key, {name: tensor[index] for name, tensor in lesson.items()})
-        return lesson
+                self.cache.put(key, {name: tensor[index] for name, tensor in targets.items()})
+        return targets
 
     def forward(
         self,
         pixel_values: torch.Tensor,
         keys: list[str] | None = None,
-        known: dict[str, torch.Tensor] | None = None,
-    ) -> Distilled:
+        cached_targets: dict[str, torch.Tensor] | None = None,
+    ) -> DistillationOutput:
         """Loss and figures of a batch.
 
         Args:
             pixel_values: (B, 3, H, W), as the tower's image processor gives them.
-            keys: As for `lesson`.
-            known: As for `lesson`.
+            keys: As for `teacher_targets`.
+            cached_targets: As for `teacher_targets`.
         """
         if self.training and self.horizontal_flip:
             flip_B = torch.rand(len(pixel_values)) < 0.5
             flip_B = flip_B.to(pixel_values.device)[:, None, None, None]
             pixel_values = torch.where(flip_B, pixel_values.flip(-1), pixel_values)
-        lesson = self.lesson(pixel_values, keys, known)
-        t_fuse_BND = lesson["t_fuse"]
+        targets = self.teacher_targets(pixel_values, keys, cached_targets)
+        t_fuse_BND = targets["t_fuse"]
         s_BND = self.tokens(pixel_values)
         mean_D, std_D = self.mean_D.float(), self.std_D.float()
         student_BND, target_BND = (s_BND.float() - mean_D) / std_D, (t_fuse_BND.float() - mean_D) / std_D
         loss_BN = token_loss(student_BND, target_BND, self.options.loss)
         with torch.no_grad():
             cosine = torch.cosine_similarity(s_BND.float(), t_fuse_BND.float(), dim=-1).mean()
-            gap = squared_distance(s_BND, t_fuse_BND).mean() / lesson["start"].mean()
-        return Distilled(loss=weighted_mean(loss_BN, lesson.get("weight")), figures={"gap": gap, "cosine": cosine})
+            gap = squared_distance(s_BND, t_fuse_BND).mean() / targets["start"].mean()
+        return DistillationOutput(
+            loss=weighted_mean(loss_BN, targets.get("weight")), figures={"gap": gap, "cosine": cosine}
+        )

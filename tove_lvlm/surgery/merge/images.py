@@ -27,8 +27,8 @@ class ImageSample(NamedTuple):
     name: str
     key: str | None = None
     """Its name in the cache."""
-    known: dict[str, torch.Tensor] | None = None
-    """What the teacher gave for it before."""
+    cached_targets: dict[str, torch.Tensor] | None = None
+    """What the teacher gave for it in an earlier epoch."""
 
 
 class ImageDataset(Dataset):
@@ -39,7 +39,7 @@ class ImageDataset(Dataset):
         image_processor: Of the tower.
         aspect_ratio: As `data.images.to_pixels`.
         image_folder: For the JSON files.
-        max_broken: Share of images that may be broken.
+        max_error_share: Share of images that may be broken.
         allow_symlinks: As `data.images.resolve_image`.
         cache: Where the teacher's answers are kept.
 
@@ -54,16 +54,16 @@ class ImageDataset(Dataset):
         aspect_ratio: str = "square",
         *,
         image_folder: str | Path | None = None,
-        max_broken: float = 0.01,
+        max_error_share: float = 0.01,
         allow_symlinks: bool = False,
         cache: TargetCache | None = None,
     ):
         self.image_processor, self.aspect_ratio = image_processor, aspect_ratio
         self.image_folder, self.allow_symlinks, self.cache = image_folder, allow_symlinks, cache
-        found = [name for source in sources for name in self._list(Path(source))]
-        self.names = list(dict.fromkeys(found))
+        paths = [name for source in sources for name in self._list(Path(source))]
+        self.names = list(dict.fromkeys(paths))
         """Absolute paths, or paths inside `image_folder` as the JSON files have them."""
-        self.skips = Skips(len(self.names), max_broken)
+        self.skips = Skips(len(self.names), max_error_share)
 
     def _list(self, source: Path) -> list[str]:
         if source.is_dir():
@@ -108,13 +108,14 @@ class ImageDataset(Dataset):
 
 
 def collate(samples: Sequence[ImageSample]) -> dict[str, Any]:
-    """`pixel_values` (B, 3, H, W), `sample_ids`, and with a cache `keys` and, where it has all of them, `known`."""
+    """`pixel_values` (B, 3, H, W), `sample_ids`, and with a cache `keys`, and `cached_targets` where it has all."""
     batch = {
         "pixel_values": torch.stack([sample.pixels_3HW for sample in samples]),
         "sample_ids": [sample.name for sample in samples],
     }
     if samples[0].key is not None:
         batch["keys"] = [sample.key for sample in samples]
-        if all(sample.known is not None for sample in samples):
-            batch["known"] = {name: torch.stack([s.known[name] for s in samples]) for name in samples[0].known}
+        if all(sample.cached_targets is not None for sample in samples):
+            names = samples[0].cached_targets
+            batch["cached_targets"] = {name: torch.stack([s.cached_targets[name] for s in samples]) for name in names}
     return batch

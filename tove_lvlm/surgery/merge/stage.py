@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...stage import Work
-from .config import MergeRun
+from ...stage import TrainingSetup
+from .config import MergeRunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +18,14 @@ class MergeStage:
 
     name: str = "merge"
     description: str = "Merge a trained tower's experts into one plain CLIP, from images alone."
-    schema: type = MergeRun
+    schema: type = MergeRunConfig
 
-    def settle(self, run: MergeRun, resolve: Callable[..., str | None]) -> MergeRun:
+    def resolve_paths(self, config: MergeRunConfig, resolve: Callable[..., str | None]) -> MergeRunConfig:
         """See `stage.Stage`."""
-        model, data, merge = run.model, run.data, run.merge
+        model, data, merge = config.model, config.data, config.merge
         cache = None if merge.cache_teacher is None else str(Path(merge.cache_teacher).expanduser().resolve())
         return dataclasses.replace(
-            run,
+            config,
             model=dataclasses.replace(
                 model,
                 checkpoint=resolve("model.checkpoint", model.checkpoint, "folder"),
@@ -42,8 +42,8 @@ class MergeStage:
             merge=dataclasses.replace(merge, cache_teacher=cache),
         )
 
-    def build(self, run: MergeRun) -> Work:
+    def build(self, config: MergeRunConfig) -> TrainingSetup:
         """See `stage.Stage`."""
-        from .work import build
+        from .setup import build
 
-        return build(run)
+        return build(config)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...config import UserError
-from ...lvlm.config import LoraOptions
+from ...lvlm.config import LoraConfig
 from ...registry import require
 from ...tower.clip import load_clip, read_architecture, read_normalisation
 from ...tower.modeling import ToVEVisionModel
@@ -38,19 +38,19 @@ def whole_student(tower: ToVEVisionModel, source: str | None) -> nn.Module:
         return clip.float()
     from ...weights.sources import WeightSource, fetch
 
-    place = WeightSource(pretrained=source)
-    weights, folder = fetch(place), fetch(place, weights=False)
+    weight_source = WeightSource(pretrained=source)
+    weights, folder = fetch(weight_source), fetch(weight_source, weights=False)
     config = CLIPVisionConfig(**read_architecture(folder))
     for key in _SAME:
-        given, wanted = getattr(config, key), tower.config.clip_config[key]
-        if given != wanted:
+        actual, required = getattr(config, key), tower.config.clip_config[key]
+        if actual != required:
             raise UserError(
-                f"`model.student`: the CLIP in `{source}` has `{key}` {given}, the tower's tokens need {wanted}; leave "
-                "`model.student` out to start from the tower's own CLIP"
+                f"`model.student`: the CLIP in `{source}` has `{key}` {actual}, the tower's tokens need {required}; "
+                "leave `model.student` out to start from the tower's own CLIP"
             )
-    own = (list(tower.config.image_mean), list(tower.config.image_std))
-    if (found := read_normalisation(folder)) not in (None, own):
-        raise UserError(f"`model.student`: `{source}` normalises images by {found}, the tower by {own}")
+    expected = (list(tower.config.image_mean), list(tower.config.image_std))
+    if (normalisation := read_normalisation(folder)) not in (None, expected):
+        raise UserError(f"`model.student`: `{source}` normalises images by {normalisation}, the tower by {expected}")
     if not -config.num_hidden_layers - 1 <= tower.config.select_layer <= config.num_hidden_layers:
         raise UserError(
             f"`model.student`: the CLIP in `{source}` has {config.num_hidden_layers} layers, the tower reads hidden "
@@ -87,7 +87,7 @@ def num_layers(config: Any, select_layer: int) -> int:
     return select_layer if select_layer >= 0 else config.num_hidden_layers + 1 + select_layer
 
 
-def add_lora(student: nn.Module, options: LoraOptions) -> nn.Module:
+def add_lora(student: nn.Module, options: LoraConfig) -> nn.Module:
     """peft's model around a student, LoRA on the linear layers of its encoder, everything else frozen.
 
     Args:

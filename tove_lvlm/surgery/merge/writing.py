@@ -21,17 +21,17 @@ from ...config import to_dict
 from ...licenses import commercial_use
 from ...lvlm.build import assemble, clip_vision, make_processor, without_zero3_init
 from ...lvlm.config import ModelConfig
-from ...lvlm.light import MODEL_FILE, about_model, collect_light, save_light
-from ...lvlm.loading import STAGE1, TOWER, Loaded, open_checkpoint
+from ...lvlm.light import MODEL_FILE, collect_light, make_model_info, save_light
+from ...lvlm.loading import STAGE1, TOWER, LoadedCheckpoint, open_checkpoint
 from ...storage import save_json
-from .config import MergeRun
+from .config import MergeRunConfig
 
 CLIP, LVLM, PRETRAIN, LLM = "clip", "lvlm", "pretrain", "llm"
 REPORT = "merge.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class MergeSource:
     """Where the knowledge came from."""
 
     checkpoint: str
@@ -46,11 +46,11 @@ class Source:
     """Of `clip` and each merged expert, as the tower's sources state it."""
 
     @classmethod
-    def of(cls, loaded: Loaded, tower: nn.Module, fingerprint: str) -> "Source":
+    def of(cls, loaded: LoadedCheckpoint, tower: nn.Module, fingerprint: str) -> "MergeSource":
         """Take down what is needed once the model itself is gone."""
-        known = tower.sources or _sources_of_yaml(loaded.folder)
-        parts = {"clip": known.get("clip") or {}}
-        parts |= {name: (known.get("experts") or {}).get(name) or {} for name in tower.attached_names}
+        weight_sources = tower.sources or _sources_of_yaml(loaded.folder)
+        parts = {"clip": weight_sources.get("clip") or {}}
+        parts |= {name: (weight_sources.get("experts") or {}).get(name) or {} for name in tower.attached_names}
         return cls(
             checkpoint=str(loaded.folder),
             kind=loaded.kind,
@@ -63,7 +63,9 @@ class Source:
         )
 
 
-def write(folder: Path, final: Path, clip: nn.Module, source: Source, report: dict, run: MergeRun) -> None:
+def write(
+    folder: Path, final: Path, clip: nn.Module, source: MergeSource, report: dict, config: MergeRunConfig
+) -> None:
     """Write everything.
 
     Args:
@@ -72,16 +74,16 @@ def write(folder: Path, final: Path, clip: nn.Module, source: Source, report: di
         clip: The whole student, in the dtype to write.
         source: Of the teacher.
         report: Figures for merge.json and the README.
-        run: The resolved configuration.
+        config: The resolved configuration.
     """
     report = {"source": {k: v for k, v in vars(source).items() if k != "image_processor"}, **report}
     with without_zero3_init():  # rank 0 writes alone: to partition what it loads would wait for the others
         write_clip(folder / CLIP, clip, source, report)
         if source.kind != TOWER:
-            write_lvlm(folder, final, clip, source, run)
+            write_lvlm(folder, final, clip, source, config)
 
 
-def write_clip(folder: Path, clip: nn.Module, source: Source, report: dict) -> None:
+def write_clip(folder: Path, clip: nn.Module, source: MergeSource, report: dict) -> None:
     """The stock CLIP with its image processor, a README and the report."""
     clip.save_pretrained(folder)
     plain_processor(source.image_processor, clip).save_pretrained(folder)
@@ -96,10 +98,10 @@ def plain_processor(image_processor: Any, clip: nn.Module) -> Any:
     """
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    known = image_processor.to_dict()
+    fields = image_processor.to_dict()
     names = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
     names += ("do_normalize", "image_mean", "image_std", "do_convert_rgb")
-    settings = {name: known[name] for name in names if known.get(name) is not None}
+    settings = {name: fields[name] for name in names if fields.get(name) is not None}
     side = clip.config.image_size
     if settings["crop_size"]["height"] > side:
         settings |= {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
@@ -107,28 +109,28 @@ def plain_processor(image_processor: Any, clip: nn.Module) -> Any:
 
 
 @torch.no_grad()
-def write_lvlm(folder: Path, final: Path, clip: nn.Module, source: Source, run: MergeRun) -> None:
+def write_lvlm(folder: Path, final: Path, clip: nn.Module, source: MergeSource, config: MergeRunConfig) -> None:
     """The LVLM with the student in place of the tower, and what further tuning starts from."""
     loaded = open_checkpoint(source.checkpoint)
-    model, dtype = swap(loaded, clip, source.select_layer)
+    model, dtype = replace_tower(loaded, clip, source.select_layer)
     block = {"llm": str(final / LLM), "vision_tower": str(final / CLIP), "mm_vision_select_layer": source.select_layer}
     if source.kind == STAGE1:  # its language model is the one that it started from
         block["llm"] = json.loads((loaded.folder / MODEL_FILE).read_text(encoding="utf-8"))["model"]["llm"]
-    about = about_model(to_dict(ModelConfig(**block)), model.model, source.image_aspect_ratio)
+    model_info = make_model_info(to_dict(ModelConfig(**block)), model.model, source.image_aspect_ratio)
     model.model.to(dtype).save_pretrained(folder / LVLM)
     model.processor.save_pretrained(folder / LVLM)
-    save_json(folder / LVLM / MODEL_FILE, about)
-    if not run.merge.save_for_tuning:
+    save_json(folder / LVLM / MODEL_FILE, model_info)
+    if not config.merge.save_for_tuning:
         return
     save_light(folder / PRETRAIN, collect_light(model.model), model.model, model.processor)
-    save_json(folder / PRETRAIN / MODEL_FILE, about)
+    save_json(folder / PRETRAIN / MODEL_FILE, model_info)
     if source.kind != STAGE1:
         model.llm.save_pretrained(folder / LLM)
         model.processor.tokenizer.save_pretrained(folder / LLM)
 
 
 @dataclass(frozen=True)
-class Swapped:
+class PlainClipLVLM:
     """An LVLM with a plain CLIP."""
 
     model: nn.Module
@@ -137,7 +139,7 @@ class Swapped:
     """Its language model as a causal language model of its own, sharing the weights."""
 
 
-def swap(loaded: Loaded, clip: nn.Module, select_layer: int) -> tuple[Swapped, torch.dtype]:
+def replace_tower(loaded: LoadedCheckpoint, clip: nn.Module, select_layer: int) -> tuple[PlainClipLVLM, torch.dtype]:
     """Put a CLIP in the tower's place: same projector, same language model.
 
     Args:
@@ -160,10 +162,10 @@ def swap(loaded: Loaded, clip: nn.Module, select_layer: int) -> tuple[Swapped, t
     tokenizer = loaded.processor.tokenizer
     new = assemble(llm, vision, tokenizer, dtype)
     new.model.multi_modal_projector = old.model.multi_modal_projector
-    return Swapped(model=new, processor=make_processor(vision, tokenizer), llm=llm), dtype
+    return PlainClipLVLM(model=new, processor=make_processor(vision, tokenizer), llm=llm), dtype
 
 
-def model_card(source: Source, report: dict) -> str:
+def model_card(source: MergeSource, report: dict) -> str:
     """README.md of the CLIP folder."""
     rows = "\n".join(
         f"| {name} | {license or 'not recorded'} | {commercial_use([license])} |"

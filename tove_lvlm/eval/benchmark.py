@@ -1,4 +1,4 @@
-"""A benchmark that has been read from its label files: what is asked, and how answers will be scored. Our choice."""
+"""A benchmark that has been read from its label files: what is asked, and how answers will be scored."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .task import TASKS, Item, Score, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Benchmark:
     """A benchmark that has been read: what is asked and how answers will be scored."""
 
     task: Task
@@ -49,13 +49,13 @@ def task_class(name: str) -> type[Task]:
     return TASKS.get(name)
 
 
-def read_bench(
+def read_benchmark(
     name: str,
     labels: Sequence[Path],
     convention: str | None = None,
     prompt: str | None = None,
     limit: int | None = None,
-) -> Bench:
+) -> Benchmark:
     """Read a benchmark's label files.
 
     Args:
@@ -75,8 +75,8 @@ def read_bench(
     problems = Problems()
     items = task.read(labels, problems)
     if prompt is not None and prompt != task.prompt:
-        items = _ask_otherwise(task, prompt, labels, items)
-    return Bench(
+        items = _with_prompt(task, prompt, labels, items)
+    return Benchmark(
         task=task,
         convention=convention,
         labels=tuple(labels),
@@ -87,7 +87,7 @@ def read_bench(
     )
 
 
-def _ask_otherwise(task: Task, prompt: str, labels: Sequence[Path], usual: Sequence[Item]) -> list[Item]:
+def _with_prompt(task: Task, prompt: str, labels: Sequence[Path], usual: Sequence[Item]) -> list[Item]:
     """The items with another prompt, which `task` has from now on."""
     task.prompt = prompt  # type: ignore[misc]  this one object's
     try:
@@ -96,7 +96,7 @@ def _ask_otherwise(task: Task, prompt: str, labels: Sequence[Path], usual: Seque
         if isinstance(error, UserError):
             raise
         raise UserError(f"--prompt `{prompt}` does not fit {task.name}: it may have {{question}} in it") from error
-    if any(item.text == before.text for item, before in zip(items, usual, strict=True)):
+    if any(item.text == original.text for item, original in zip(items, usual, strict=True)):
         raise UserError(
             f"--prompt has no effect: {', '.join(path.name for path in labels)} bring their own prompts, which are "
             "asked as they stand; give the official label files instead"

@@ -1,4 +1,4 @@
-"""What an expert declares, in one place: network, input, weights, licences, size. Our choice.
+"""What an expert declares, in one place: network, input, weights, licences, size.
 
 It is put together from three things that stay apart: the architecture (`ExpertSpec`), the weights (`WeightSource`), and
 the recipe, a tower's YAML, which is not in it. The figures of the catalogue's names are counted once and shipped
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import ConfigError, UserError, parse
 from ..licenses import commercial_use, terms_of
 from ..weights.sources import WEIGHT_KEYS, WeightSource
-from .catalogue import FOLDER, catalogue, expanded
+from .catalogue import FOLDER, catalogue, resolve_entry
 from .libraries import code_license, install_hint
 from .schema import parse_expert
 
@@ -28,7 +28,7 @@ SIZES_FILE = FOLDER / "sizes.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class NetworkInfo:
     """What is found by building an expert's network once: what it gives, and how large it is."""
 
     kind: str
@@ -53,7 +53,7 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Declaration:
+class ExpertInfo:
     """An expert, as `tove experts` and a tower's card speak of it."""
 
     name: str
@@ -63,7 +63,7 @@ class Declaration:
     fields: Mapping[str, Any]
     """Its family's architecture fields, complete: among them image size, mean and std of the input."""
     weights: WeightSource
-    network: Network | None
+    network: NetworkInfo | None
     """None where its library is not installed and the figures are not shipped."""
     problem: str | None = None
     """Why `network` is None."""
@@ -71,20 +71,20 @@ class Declaration:
     @property
     def code_license(self) -> str | None:
         """Licence of the code: as stated with the weights, else that of the library."""
-        stated = self.weights.code_license
-        return stated or (code_license(self.network.library) if self.network else None)
+        explicit = self.weights.code_license
+        return explicit or (code_license(self.network.library) if self.network else None)
 
     @property
     def commercial(self) -> str:
         """Whether code and weights may be used commercially: `yes`, `no` or `unknown`."""
-        own = [self.weights.license] if self.weights.pretrained is not None else []
-        return commercial_use([self.code_license, *own])
+        weights_license = [self.weights.license] if self.weights.pretrained is not None else []
+        return commercial_use([self.code_license, *weights_license])
 
     @property
     def terms(self) -> list[str]:
         """What its licences say beside yes and no."""
-        own = [self.weights.license] if self.weights.pretrained is not None else []
-        return terms_of([self.code_license, *own])
+        weights_license = [self.weights.license] if self.weights.pretrained is not None else []
+        return terms_of([self.code_license, *weights_license])
 
     @property
     def needs(self) -> str | None:
@@ -93,15 +93,15 @@ class Declaration:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain and flat, for JSON; what is not known is None."""
-        network = dataclasses.asdict(self.network) if self.network else dict.fromkeys(_fields(Network))
-        own = {"name": self.name, "about": self.about, "family": self.fields["family"]}
-        given = {key: self.fields[key] for key in ("image_size", "mean", "std")}
+        network = dataclasses.asdict(self.network) if self.network else dict.fromkeys(_fields(NetworkInfo))
+        values = {"name": self.name, "about": self.about, "family": self.fields["family"]}
+        inputs = {key: self.fields[key] for key in ("image_size", "mean", "std")}
         weights = dataclasses.asdict(self.weights) | {"code_license": self.code_license}
         weights = {key: weights[key] for key in WEIGHT_KEYS}
         return {
-            **own,
+            **values,
             **network,
-            **given,
+            **inputs,
             **weights,
             "commercial": self.commercial,
             "terms": self.terms,
@@ -113,19 +113,19 @@ def _fields(schema: type) -> list[str]:
     return [item.name for item in dataclasses.fields(schema)]
 
 
-def declare(given: str | Mapping[str, Any], where: str = "expert") -> Declaration:
+def expert_info(entry_or_name: str | Mapping[str, Any], where: str = "expert") -> ExpertInfo:
     """What an expert declares.
 
     Args:
-        given: A name of the catalogue, `timm/NAME`, `open_clip/NAME/TAG`, or an entry of a tower's YAML.
+        entry_or_name: A name of the catalogue, `timm/NAME`, `open_clip/NAME/TAG`, or an entry of a tower's YAML.
         where: Named in messages.
 
     Raises:
         ConfigError: No such expert, or a key that does not fit.
         ImportError: A library's own table is asked and the library is not installed.
     """
-    entry = expanded(given, where)
-    about = catalogue().get(given, {}).get("about", "") if isinstance(given, str) else ""
+    entry = resolve_entry(entry_or_name, where)
+    about = catalogue().get(entry_or_name, {}).get("about", "") if isinstance(entry_or_name, str) else ""
     weights = _weights(entry, where)
     fields = parse_expert({key: value for key, value in entry.items() if key not in WEIGHT_KEYS}, where)
     problem = None
@@ -133,27 +133,27 @@ def declare(given: str | Mapping[str, Any], where: str = "expert") -> Declaratio
         network = shipped_network(fields) or count_network(fields)
     except ImportError as error:
         network, problem = None, str(error)
-    return declaration_of(fields, weights, network, about=about, problem=problem)
+    return make_expert_info(fields, weights, network, about=about, problem=problem)
 
 
-def _listed(name: str) -> Declaration:
-    """As `declare`, and a network that this version of its library cannot build does not spoil the list."""
+def _listed(name: str) -> ExpertInfo:
+    """As `expert_info`, and a network that this version of its library cannot build does not spoil the list."""
     try:
-        return declare(name, "catalogue")
+        return expert_info(name, "catalogue")
     except ConfigError as error:
-        entry = expanded(name, "catalogue")
-        own = {key: value for key, value in entry.items() if key not in WEIGHT_KEYS}
-        fields, weights = parse_expert(own, "catalogue"), _weights(entry, "catalogue")
-        return declaration_of(fields, weights, None, about=catalogue()[name]["about"], problem=str(error))
+        entry = resolve_entry(name, "catalogue")
+        stated = {key: value for key, value in entry.items() if key not in WEIGHT_KEYS}
+        fields, weights = parse_expert(stated, "catalogue"), _weights(entry, "catalogue")
+        return make_expert_info(fields, weights, None, about=catalogue()[name]["about"], problem=str(error))
 
 
-def declaration_of(
+def make_expert_info(
     fields: Mapping[str, Any],
     weights: WeightSource,
-    network: Network | None,
+    network: NetworkInfo | None,
     about: str = "",
     problem: str | None = None,
-) -> Declaration:
+) -> ExpertInfo:
     """The declaration of an expert whose parts are known.
 
     Args:
@@ -163,7 +163,7 @@ def declaration_of(
         about: A line for people.
         problem: Why there is no `network`.
     """
-    return Declaration(
+    return ExpertInfo(
         name=fields["name"],
         about=about,
         fields=fields,
@@ -180,7 +180,7 @@ def _weights(entry: Mapping[str, Any], where: str) -> WeightSource:
     return parse(WeightSource, keys, where)
 
 
-def count_network(fields: Mapping[str, Any]) -> Network:
+def count_network(fields: Mapping[str, Any]) -> NetworkInfo:
     """Build an expert on the meta device and count it.
 
     Args:
@@ -201,9 +201,9 @@ def count_network(fields: Mapping[str, Any]) -> Network:
     return network_of(expert.spec, size)
 
 
-def network_of(spec: "ExpertSpec", size: "Size") -> Network:
+def network_of(spec: "ExpertSpec", size: "Size") -> NetworkInfo:
     """What an expert's spec and its counted size say together."""
-    return Network(
+    return NetworkInfo(
         kind=spec.kind,
         library=spec.library,
         architecture=spec.architecture,
@@ -237,10 +237,10 @@ def measure_network(fields: Mapping[str, Any], device: str, dtype: str, batch_si
     return ms_per_image(expert, pixels_B3HW.to(device, getattr(torch, dtype)), repeats)
 
 
-def shipped_network(fields: Mapping[str, Any]) -> Network | None:
+def shipped_network(fields: Mapping[str, Any]) -> NetworkInfo | None:
     """The counted figures that are shipped for exactly these fields, whatever the expert's name; None without such."""
     row = _shipped().get(fields_key(fields))
-    return None if row is None else Network(**{**row, "grid": tuple(row["grid"])})
+    return None if row is None else NetworkInfo(**{**row, "grid": tuple(row["grid"])})
 
 
 def fields_key(fields: Mapping[str, Any]) -> str:
@@ -257,18 +257,18 @@ def _shipped() -> dict[str, dict[str, Any]]:
     return {row.pop("fields"): row for row in rows.values()}
 
 
-def find_declarations(names: list[str], kind: str | None = None) -> list[Declaration]:
+def find_experts(names: list[str], kind: str | None = None) -> list[ExpertInfo]:
     """The experts of these names, or of the whole catalogue.
 
     Args:
-        names: As for `declare`; none means all names of the catalogue.
+        names: As for `expert_info`; none means all names of the catalogue.
         kind: Only `embedding` or only `low_level` ones.
 
     Raises:
         UserError: Another kind.
-        ConfigError: As for `declare`.
+        ConfigError: As for `expert_info`.
     """
     if kind not in (None, "embedding", "low_level"):
         raise UserError(f"--kind is `{kind}`; valid: embedding | low_level")
-    found = [declare(name) for name in names] if names else [_listed(name) for name in catalogue()]
-    return [item for item in found if kind is None or (item.network and item.network.kind == kind)]
+    infos = [expert_info(name) for name in names] if names else [_listed(name) for name in catalogue()]
+    return [item for item in infos if kind is None or (item.network and item.network.kind == kind)]

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from tove_lvlm.config import ConfigError, UserError
-from tove_lvlm.experts import declared
+from tove_lvlm.experts import info
 from tove_lvlm.experts.catalogue import catalogue
-from tove_lvlm.experts.declared import declare, find_declarations, measure_network
+from tove_lvlm.experts.info import expert_info, find_experts, measure_network
 from tove_lvlm.experts.libraries import LIBRARIES, code_license, install_hint
 from tove_lvlm.experts.schema import parse_expert
 from tove_lvlm.weights.sources import WEIGHT_KEYS
@@ -20,8 +20,8 @@ MOBILE = {"expert": "timm/test_vit.r160_in1k", "name": "small"}
 
 
 def test_an_entry_of_a_tower_declares_everything(monkeypatch):
-    monkeypatch.setattr(declared, "_shipped", dict)
-    own = declare({**MOBILE, "image_size": 32, "license": "cc-by-nc-4.0", "revision": "abc"})
+    monkeypatch.setattr(info, "_shipped", dict)
+    own = expert_info({**MOBILE, "image_size": 32, "license": "cc-by-nc-4.0", "revision": "abc"})
     row = json.loads(json.dumps(own.as_dict()))
     assert (row["name"], row["kind"], row["library"]) == ("small", "embedding", "timm")
     assert row["architecture"] == "test_vit.r160_in1k"
@@ -40,29 +40,29 @@ def test_an_entry_of_a_tower_declares_everything(monkeypatch):
 
 
 def test_weights_that_are_not_used_forbid_nothing():
-    assert declare({**MOBILE, "pretrained": "none", "license": "cc-by-nc-4.0"}).commercial == "yes"
-    assert declare({**MOBILE, "license": None}).commercial == "unknown"
+    assert expert_info({**MOBILE, "pretrained": "none", "license": "cc-by-nc-4.0"}).commercial == "yes"
+    assert expert_info({**MOBILE, "license": None}).commercial == "unknown"
 
 
 def test_shipped_figures_are_those_that_are_counted():
     """Of the smallest one; scripts/count_experts.py makes them."""
-    rows = json.loads(declared.SIZES_FILE.read_text(encoding="utf-8"))
+    rows = json.loads(info.SIZES_FILE.read_text(encoding="utf-8"))
     smallest = min((name for name in rows if name in catalogue()), key=lambda name: rows[name]["parameters"])
-    own = declare(smallest)
+    own = expert_info(smallest)
     if own.network.library in LIBRARIES and not own.needs:
-        assert declared.count_network(own.fields) == own.network
+        assert info.count_network(own.fields) == own.network
 
 
 def test_shipped_figures_are_of_the_catalogue_as_it_stands():
     """Where not: python scripts/count_experts.py."""
     for name in catalogue():
-        entry = {key: value for key, value in declared.expanded(name, "here").items() if key not in WEIGHT_KEYS}
-        assert declared.shipped_network(parse_expert(entry, "here")) is not None, name
+        entry = {key: value for key, value in info.resolve_entry(name, "here").items() if key not in WEIGHT_KEYS}
+        assert info.shipped_network(parse_expert(entry, "here")) is not None, name
 
 
 def test_the_list_of_the_catalogue_imports_no_network():
     code = (
-        "import sys; from tove_lvlm.experts.declared import find_declarations; rows = find_declarations([]); "
+        "import sys; from tove_lvlm.experts.info import find_experts; rows = find_experts([]); "
         "assert rows and all(row.as_dict()['about'] for row in rows); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -71,19 +71,19 @@ def test_the_list_of_the_catalogue_imports_no_network():
 
 
 def test_kind_and_names_choose():
-    (one,) = find_declarations(["dinov2_l14_reg"])
+    (one,) = find_experts(["dinov2_l14_reg"])
     assert one.about.startswith("DINOv2")
-    assert find_declarations(["dinov2_l14_reg"], "low_level") == []
+    assert find_experts(["dinov2_l14_reg"], "low_level") == []
     with pytest.raises(UserError, match="--kind is `depth`; valid: embedding"):
-        find_declarations([], "depth")
+        find_experts([], "depth")
     with pytest.raises(ConfigError, match="unknown expert `dinov2_l14_rg`; did you mean `dinov2_l14_reg`"):
-        find_declarations(["dinov2_l14_rg"])
+        find_experts(["dinov2_l14_rg"])
 
 
 def test_a_library_that_is_absent_leaves_the_row(monkeypatch):
-    monkeypatch.setattr(declared, "_shipped", dict)
-    monkeypatch.setattr(declared, "count_network", _absent)
-    row = declare({**MOBILE, "image_size": 32}).as_dict()
+    monkeypatch.setattr(info, "_shipped", dict)
+    monkeypatch.setattr(info, "count_network", _absent)
+    row = expert_info({**MOBILE, "image_size": 32}).as_dict()
     assert (row["name"], row["parameters"], row["grid"]) == ("small", None, None)
     assert "tove-lvlm[experts]" in row["needs"]
     assert row["commercial"] == "unknown"
@@ -113,5 +113,5 @@ def test_licences_of_libraries_are_those_of_the_installed_ones(library, package)
 
 
 def test_a_time_is_measured():
-    fields = declare({**MOBILE, "image_size": 32}).fields
+    fields = expert_info({**MOBILE, "image_size": 32}).fields
     assert 0 < measure_network(fields, "cpu", "bfloat16", batch_size=2, repeats=1)
