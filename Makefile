@@ -6,10 +6,11 @@ BIN    := $(VENV)/bin
 # without it every process would compile torch and transformers again.
 RUN    := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help demo test lint format typecheck docs miniature clean
+.PHONY: help demo test test-all lint format typecheck docs miniature clean
 help:
 	@echo "make demo       train ToVE_Vicuna and CLIP-only in the miniature world and compare them (6 minutes, 2 cores)"
-	@echo "make test       all tests (CPU, no hub)"
+	@echo "make test       the tests that every change must pass (CPU, no hub; 12 minutes, 2 cores)"
+	@echo "make test-all   all tests with coverage: tutorials, wheels, other versions, many kills (an hour at most)"
 	@echo "make lint       ruff check and format check;  make format mends them"
 	@echo "make typecheck  mypy, with the settings in pyproject.toml"
 	@echo "make docs       the documentation's site in build/site; a broken link is an error"
@@ -44,6 +45,10 @@ demo: $(VENV)/.ready-demo
 
 test: $(VENV)/.ready-test
 	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m "" --durations=30 \
+		--cov=tove_lvlm --cov-report=term:skip-covered
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

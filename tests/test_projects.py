@@ -70,7 +70,6 @@ def test_tower_is_built_and_run_without_weights(path):
     assert {parameter.device.type for parameter in tower.parameters()} == {"meta"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", SMALL, ids=name)
 def test_small_towers_are_built_and_run_for_real(path):
     """With random weights: none of a hub's are here."""

@@ -20,7 +20,6 @@ UV = Path(sys.executable).with_name("uv")
 STEPS = 20
 pytestmark = [
     pytest.mark.full,
-    pytest.mark.slow,
     pytest.mark.skipif(not UV.is_file(), reason="needs uv beside python, as `make` sets it up"),
 ]
 

@@ -25,7 +25,6 @@ def quick(monkeypatch):
 
 
 @needs_java
-@pytest.mark.slow
 @pytest.mark.skipif(not EXAMPLE.is_file(), reason="the 1000 captions of COCO's example are not on this machine")
 def test_published_figures_and_those_of_a_part():
     rows = json.loads(EXAMPLE.read_text())

@@ -72,7 +72,6 @@ def metrics(out):
     return [{key: value for key, value in line.items() if key not in TIMED} for line in lines]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("zero", ["zero2", "zero3"])
 def test_killed_while_writing_a_checkpoint_and_resumed_is_bit_identical(world, two_experts, start, zero):
     (world / "two").symlink_to(two_experts)
@@ -128,7 +127,6 @@ def wait_for_ranks_to_end(world) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.slow
 def test_bad_configuration_under_the_launcher_is_one_line_and_code_2(world, two_experts):
     (world / "two").symlink_to(two_experts)
     code, output = tiny_lvlm.run(world, "pretrain", [*options(world, "zero2", "x"), "train.sede=1"], ranks=2)

@@ -49,7 +49,7 @@ class MergeDataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MergeConfig:
-    """The `merge` block: what the student is asked for. The README says which choice was measured best."""
+    """The `merge` block: what the student is trained to give. What was measured: docs/results.md, "Merge"."""
 
     loss: str = field(default="smooth_l1", metadata={"choices": LOSSES})
     """`both` is the sum of the two."""
