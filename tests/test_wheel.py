@@ -4,52 +4,21 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from venvs import ROOT, UV, make_venv, run
 
 from tove_lvlm.project_files import SCRIPTS
 
-ROOT = Path(__file__).resolve().parent.parent
-UV = Path(sys.executable).with_name("uv")
 STEPS = 20
 pytestmark = [
     pytest.mark.full,
     pytest.mark.skipif(not UV.is_file(), reason="needs uv beside python, as `make` sets it up"),
 ]
-
-
-def run(*command, cwd: Path, venv: Path | None = None, timeout: float = 1800) -> str:
-    """Output of a command that must succeed, without a trace of the checkout in its environment.
-
-    Args:
-        command: Program and arguments.
-        cwd: Where it runs.
-        venv: A virtual environment that is active; uv needs none.
-        timeout: In seconds.
-    """
-    dropped = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "RANK", "WORLD_SIZE", "LOCAL_RANK")
-    environment = {key: value for key, value in os.environ.items() if key not in dropped}
-    environment |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
-    if venv is not None:
-        paths = [path for path in environment["PATH"].split(os.pathsep) if not Path(path).is_relative_to(ROOT)]
-        environment |= {"VIRTUAL_ENV": str(venv), "PATH": os.pathsep.join([str(venv / "bin"), *paths])}
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, f"{command}:\n{done.stdout[-4000:]}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +35,8 @@ def built(tmp_path_factory) -> tuple[Path, Path]:
 def installed(built, tmp_path_factory) -> Iterator[Path]:
     """A virtual environment with the wheel and nothing of the checkout; gigabytes, so it is removed at the end."""
     folder = tmp_path_factory.mktemp("venv")
-    run(UV, "venv", "--quiet", "--python", sys.executable, folder / "venv", cwd=folder)
-    python = folder / "venv" / "bin" / "python"
-    wanted = f"{built[0]}[train,experts]"
     constraints = ["--constraint", ROOT / "constraints.txt"]
-    run(UV, "pip", "install", "--quiet", "--python", python, *constraints, wanted, cwd=folder)
+    make_venv(folder / "venv", *constraints, f"{built[0]}[train,experts]")
     yield folder / "venv"
     shutil.rmtree(folder)
 
