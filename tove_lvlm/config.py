@@ -71,7 +71,7 @@ def read_yaml(cfg_path: str | Path, options: typing.Sequence[str] = ()) -> dict[
             raise ConfigError(f"{path}: expected `key: value` lines at the top level")
         for option in options:
             _put(tree, option)
-        return OmegaConf.to_container(tree, resolve=True)
+        return typing.cast("dict[str, Any]", OmegaConf.to_container(tree, resolve=True))
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
 
@@ -84,7 +84,8 @@ def _put(tree: Any, option: str) -> None:
     key, equals, text = option.partition("=")
     if not equals or not key:
         raise ConfigError(f"--options takes `a.b=c`, got `{option}`")
-    value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # `???` is a value too
+    tree_of_option = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))  # `???` is a value too
+    value = typing.cast("dict[str, Any]", tree_of_option)["value"]
     try:
         OmegaConf.update(tree, key, value, merge=True)
     except (OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
@@ -106,7 +107,8 @@ def parse(schema: type[T], mapping: Mapping[str, Any], where: str = "configurati
     with warnings.catch_warnings():
         if not warn:
             warnings.simplefilter("ignore", FutureWarning)
-        return _build(schema, mapping, key="", where=where)
+        built: T = _build(schema, mapping, key="", where=where)
+        return built
 
 
 def warn_deprecated(message: str) -> None:
@@ -131,7 +133,7 @@ def exit_on_error(main: Callable[..., T]) -> Callable[..., T]:
     """Let a script end with one line and exit code 2 when what the user gave is wrong."""
 
     @functools.wraps(main)
-    def wrapped(*args, **kwargs):
+    def wrapped(*args: Any, **kwargs: Any) -> T:
         try:
             return main(*args, **kwargs)
         except UserError as error:
@@ -205,7 +207,7 @@ def _fit(hint: Any, value: Any, key: str, where: str) -> Any:
             except ConfigError:
                 continue
         return _fit(members[-1], value, key, where)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value, key, where)
     if origin in (list, tuple):
         item = typing.get_args(hint)[0]

@@ -10,12 +10,18 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .config import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .tower.modeling import ToVEVisionModel
 
 BATCH_SIZE = 8
 """Images of a timed forward where nothing else is said."""
@@ -103,8 +109,9 @@ def tower_parts(tower: nn.Module) -> list[tuple[str, nn.Module]]:
     """`clip`, `expert NAME` of each attached expert and `tove_fusion`; of a plain CLIP, `clip` alone."""
     if not hasattr(tower, "tove_fusion"):
         return [("clip", tower)]
-    experts = [(f"expert {name}", expert) for name, expert in tower.experts.items()]
-    return [("clip", tower.clip), *experts, ("tove_fusion", tower.tove_fusion)]
+    own = cast("ToVEVisionModel", tower)
+    experts = [(f"expert {name}", expert) for name, expert in own.experts.items()]
+    return [("clip", own.clip), *experts, ("tove_fusion", own.tove_fusion)]
 
 
 def _parts_by_name(tower: nn.Module) -> dict[str, nn.Module]:
@@ -112,7 +119,7 @@ def _parts_by_name(tower: nn.Module) -> dict[str, nn.Module]:
 
 
 def _pixels(tower: nn.Module, batch_size: int) -> torch.Tensor:
-    size, like = tower.config.image_size, next(tower.parameters())
+    size, like = cast("PreTrainedModel", tower).config.image_size, next(tower.parameters())
     if like.is_meta:
         return torch.zeros(batch_size, 3, size, size, dtype=like.dtype, device="meta")
     return torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0)).to(like)

@@ -55,7 +55,7 @@ class PartialWeightsError(MissingWeightsError):
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; what was written there takes its place on success, else nothing changes.
 
     Args:
@@ -77,7 +77,7 @@ def atomic_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_dir(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary folder beside `path`; it takes its place on success (an older one is replaced as a whole).
 
     Args:
@@ -104,7 +104,7 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
             os.replace(retired, path)
 
 
-def refuse_filled(folder: str | os.PathLike) -> None:
+def refuse_filled(folder: str | os.PathLike[str]) -> None:
     """Nothing that is there already may be replaced by a command that makes a folder.
 
     Raises:
@@ -118,7 +118,7 @@ def refuse_filled(folder: str | os.PathLike) -> None:
 
 
 def save_tensors(
-    path: str | os.PathLike, tensors: "Mapping[str, torch.Tensor]", metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike[str], tensors: "Mapping[str, torch.Tensor]", metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write tensors as safetensors, atomically.
 
@@ -135,13 +135,13 @@ def save_tensors(
         save_file(copies, temporary, metadata={"format": "pt", **(metadata or {})})
 
 
-def save_json(path: str | os.PathLike, value: Any) -> None:
+def save_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON, atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load_json(path: str | os.PathLike) -> Any:
+def load_json(path: str | os.PathLike[str]) -> Any:
     """Read JSON.
 
     Raises:
@@ -159,7 +159,7 @@ def load_json(path: str | os.PathLike) -> Any:
 # ---- reading ----
 
 
-def weight_files(path: str | os.PathLike) -> list[Path]:
+def weight_files(path: str | os.PathLike[str]) -> list[Path]:
     """The files that hold the weights of `path`, sorted.
 
     Args:
@@ -219,7 +219,7 @@ def named_file(folder: Path, file: str | None) -> Path:
     raise MissingWeightsError(f"folder `{folder}` holds none of {', '.join(standard_names(file))}")
 
 
-def shard_names(index: str | os.PathLike) -> list[str]:
+def shard_names(index: str | os.PathLike[str]) -> list[str]:
     """Names of the shards that an index file lists, sorted.
 
     Raises:
@@ -255,7 +255,7 @@ def check_whole(file: Path) -> None:
             raise WeightsError(f"weights `{file}` ({size} bytes) are truncated")
 
 
-def load_tensors(path: str | os.PathLike) -> "dict[str, torch.Tensor]":
+def load_tensors(path: str | os.PathLike[str]) -> "dict[str, torch.Tensor]":
     """Read all tensors of a weight file or folder, on the CPU, in the dtype on disk. Nothing is unpickled.
 
     Args:
@@ -303,7 +303,7 @@ def _load_pickled(file: Path) -> "dict[str, torch.Tensor]":
     return loaded
 
 
-def load_strict(module: "nn.Module", tensors: "Mapping[str, torch.Tensor]", where: str | os.PathLike) -> None:
+def load_strict(module: "nn.Module", tensors: "Mapping[str, torch.Tensor]", where: str | os.PathLike[str]) -> None:
     """Load `tensors` into `module`, every one of them and nothing less; on an error the module is unchanged.
 
     Args:
@@ -341,7 +341,7 @@ def misfits(expected: "Mapping[str, torch.Tensor]", tensors: "Mapping[str, torch
     return problems
 
 
-def fingerprint(source: "str | os.PathLike | Mapping[str, torch.Tensor]") -> str:
+def fingerprint(source: "str | os.PathLike[str] | Mapping[str, torch.Tensor]") -> str:
     """SHA-256 that identifies weights, as hex.
 
     Args:
@@ -358,7 +358,7 @@ def fingerprint(source: "str | os.PathLike | Mapping[str, torch.Tensor]") -> str
         for name in sorted(source):
             tensor = source[name].detach().cpu().contiguous()
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
     for file in weight_files(source):
         with open(file, "rb") as stream:

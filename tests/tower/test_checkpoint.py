@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from tove_lvlm import ToVEImageProcessor, ToVEVisionModel, build_tower, storage
 from tove_lvlm.storage import MissingWeightsError, WeightsError
+from tove_lvlm.weights.sources import ChecksumError
 
 
 @pytest.fixture
@@ -78,6 +79,16 @@ def test_light_refuses_other_weights(tiny_tower_yaml, tmp_path):
     tiny.make_expert(yaml.parent / "depth", "depth", seed=99)
     with pytest.raises(WeightsError, match="weights of `depth` .* are not those that the tower was trained with"):
         ToVEVisionModel.from_pretrained(tmp_path / "light")
+
+
+def test_light_refuses_weights_whose_place_is_not_known_yet(tower, tmp_path, monkeypatch):
+    def fetch(source):
+        raise ChecksumError("the sha256 is another")
+
+    tower.save_pretrained(tmp_path, light=True)
+    monkeypatch.setattr("tove_lvlm.tower.checkpoint.fetch", fetch)
+    with pytest.raises(WeightsError, match="weights of `clip` at `.*clip` are not those .*: the sha256 is another"):
+        ToVEVisionModel.from_pretrained(tmp_path)
 
 
 def test_light_names_missing_parts_and_takes_another_place(tiny_tower_yaml, tmp_path):

@@ -14,7 +14,7 @@ import tiny
 import torch
 import yaml
 from fake_hub import COMMIT, FakeHub
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 from typer.testing import CliRunner
 
 from tove_lvlm import build_tower
@@ -237,6 +237,21 @@ def test_a_mirrored_repository_stays_at_its_commit(served, tower, tmp_path):
     with pytest.raises(UserError, match="holds `owner/clip` at revision `main`, and `v9` is wanted"):
         run(tower, "--to", tmp_path / "mirror", "--options", "clip.revision=v9")
     run(tower, "--to", tmp_path / "mirror", "--options", f"clip.revision={COMMIT}")
+
+
+def test_a_hub_that_states_no_size(served, tower, tmp_path, monkeypatch):
+    look_up = HfApi.model_info
+
+    def model_info(self, repo, **options):
+        info = look_up(self, repo, **options)
+        for entry in info.siblings:
+            entry.size, entry.lfs = None, None
+        return info
+
+    monkeypatch.setattr(HfApi, "model_info", model_info)
+    with pytest.raises(UserError, match="`owner/clip`: the hub does not say how large `.*` is"):
+        run(tower, "--to", tmp_path / "mirror")
+    assert not (tmp_path / "mirror").exists()
 
 
 def test_one_repository_at_two_revisions(served, tower, tmp_path):

@@ -88,7 +88,7 @@ def find_image_token(tokenizer: Any) -> int:
     token = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     if token is None or token == tokenizer.unk_token_id:
         raise ValueError(f"the tokenizer has no token {IMAGE_TOKEN}; add it with tokenizer.add_tokens first")
-    return token
+    return int(token)
 
 
 def _pad(rows: list[list[int]], value: int) -> torch.Tensor:

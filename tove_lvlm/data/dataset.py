@@ -34,7 +34,7 @@ class Sample(TypedDict):
     sample_id: str
 
 
-class ToVEDataset(Dataset):
+class ToVEDataset(Dataset[Sample]):
     """Conversations of one or several LLaVA files, with their images.
 
     Args:
@@ -156,15 +156,20 @@ class ToVEDataset(Dataset):
         has_image = record.image is not None
         if not render(self.template, record.conversation, has_image).answers:
             raise DataError("the conversation has no answer to learn from")
-        if has_image and self.image_folder is None:
+        if has_image:
+            self._folder()
+
+    def _folder(self) -> str | Path:
+        if self.image_folder is None:
             raise DataError("the sample has an image but image_folder is not set")
+        return self.image_folder
 
     def _load_sample(self, record: Record) -> Sample:
         encoded = encode(self.tokenizer, record.conversation, self.template.name, record.image is not None)
         check_context(encoded, self.num_image_tokens, self.model_max_length)
         pixels_3HW = None
         if record.image is not None:
-            path = resolve_image(self.image_folder, record.image, allow_symlinks=self.allow_symlinks)
+            path = resolve_image(self._folder(), record.image, allow_symlinks=self.allow_symlinks)
             image = read_image(path, max_pixels=self.max_pixels)
             pixels_3HW = to_pixels(image, self.image_processor, self.image_aspect_ratio, self.max_pixels)
         return Sample(

@@ -30,7 +30,7 @@ class DataError(UserError):
         """The same error with its place; a place already known stays."""
         return DataError(self.reason, file=self.file or file, sample_id=self.sample_id or sample_id)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[object, ...]:
         # The default would hand the rendered message back as the reason and lose the place.
         return _rebuild, (self.reason, self.file, self.sample_id)
 

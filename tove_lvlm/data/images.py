@@ -58,7 +58,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, apply_exif: bo
             if width * height > max_pixels:
                 raise DataError(f"image {path} has {width} x {height} pixels, more than the limit of {max_pixels}")
             if apply_exif:
-                image = ImageOps.exif_transpose(image)
+                return ImageOps.exif_transpose(image).convert("RGB")
             return image.convert("RGB")
     except DataError:
         raise
@@ -66,7 +66,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, apply_exif: bo
         raise DataError(f"image {path} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def expand_to_square(image: Image.Image, color: tuple[int, int, int]) -> Image.Image:
+def expand_to_square(image: Image.Image, color: tuple[int, ...]) -> Image.Image:
     """Put an image in the middle of a square of one colour (LLaVA's `expand2square`)."""
     width, height = image.size
     if width == height:
@@ -108,7 +108,8 @@ def to_pixels(
         raise DataError(f"an image of {image.size[0]} x {image.size[1]} pixels is too elongated to be resized")
     if aspect_ratio == "pad":
         image = expand_to_square(image, tuple(int(mean * 255) for mean in processor.image_mean))
-    return processor.preprocess(image, return_tensors="pt")["pixel_values"][0]
+    pixels_3HW: torch.Tensor = processor.preprocess(image, return_tensors="pt")["pixel_values"][0]
+    return pixels_3HW
 
 
 def check_aspect_ratio(aspect_ratio: str) -> None:
@@ -119,4 +120,5 @@ def check_aspect_ratio(aspect_ratio: str) -> None:
 
 def pixel_shape(processor: Any) -> tuple[int, int, int]:
     """The (3, H, W) that a processor gives, found by running it."""
-    return tuple(to_pixels(Image.new("RGB", (8, 8)), processor).shape)
+    channels, height, width = to_pixels(Image.new("RGB", (8, 8)), processor).shape
+    return channels, height, width

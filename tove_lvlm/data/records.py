@@ -49,7 +49,8 @@ class Records:
     @property
     def lengths(self) -> np.ndarray:
         """LLaVA's estimate of each sample's length: words, and 128 for an image."""
-        return self.words + IMAGE_WORDS * self.has_image
+        lengths: np.ndarray = self.words + IMAGE_WORDS * self.has_image
+        return lengths
 
     @property
     def modality_lengths(self) -> np.ndarray:
@@ -144,4 +145,5 @@ def _to_record(file: str, index: int, raw: Any) -> Record:
     image = raw.get("image")
     if image is not None and not isinstance(image, str):
         raise DataError(f"'image' must be one path, got {type(image).__name__}")
-    return Record(file, _id_of(raw, index), image, raw.get("conversations"))
+    conversation: Any = raw.get("conversations")  # whatever the file says: the check that the loader is given looks
+    return Record(file, _id_of(raw, index), image, conversation)

@@ -57,7 +57,7 @@ class ModalityLengthSampler(SeededSampler):
         ValueError: a length is 0.
     """
 
-    def __init__(self, modality_lengths: Sequence[int], batch_size: int, num_batches: int, seed: int):
+    def __init__(self, modality_lengths: Sequence[int] | np.ndarray, batch_size: int, num_batches: int, seed: int):
         super().__init__(len(modality_lengths), seed)
         self.modality_lengths = [int(length) for length in modality_lengths]
         if not all(self.modality_lengths):

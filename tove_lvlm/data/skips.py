@@ -33,7 +33,8 @@ class Skips:
     @property
     def indices(self) -> list[int]:
         """Those found bad when they were loaded."""
-        return self.bad.nonzero().flatten().tolist()
+        found: list[int] = self.bad.nonzero().flatten().tolist()
+        return found
 
     def add(self, index: int, error: DataError) -> None:
         """Note a bad sample.

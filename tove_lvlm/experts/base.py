@@ -156,7 +156,7 @@ class Expert(nn.Module):
         """The state dict that `load_state_dict` takes, from the tensors on disk."""
         return tensors
 
-    def load_pretrained(self, path: str | os.PathLike) -> None:
+    def load_pretrained(self, path: str | os.PathLike[str]) -> None:
         """Load the network's weights, all of them.
 
         Args:

@@ -20,6 +20,7 @@ class DenseViT(Expert):
 
     kind = "low_level"
     library = "timm"
+    patch_size: int
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)

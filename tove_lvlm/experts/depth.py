@@ -74,7 +74,8 @@ class DepthEstimator(Expert):
         return {key: tensor for key, tensor in tensors.items() if not key.startswith(unused)}
 
 
-def _create(fields: Mapping[str, Any]) -> torch.nn.Module:
+def _create(fields: Mapping[str, Any]) -> Any:
+    """The network, a model of transformers; what is touched of it are attributes that only DPT's kind has."""
     from transformers import AutoConfig, AutoModelForDepthEstimation
 
     architecture = dict(fields["architecture"])
@@ -86,7 +87,7 @@ def _create(fields: Mapping[str, Any]) -> torch.nn.Module:
             f"expert `{fields['name']}`: transformers has no depth estimator `{kind}` of these sizes; give the config "
             f"of one, such as `model_type: dpt` or `depth_anything` ({str(error).splitlines()[0][:120]})"
         ) from error
-    fusion = getattr(getattr(network, "neck", None), "fusion_stage", None)
+    fusion: Any = getattr(getattr(network, "neck", None), "fusion_stage", None)
     if not hasattr(fusion, "layers"):
         raise ConfigError(f"expert `{fields['name']}`: `{kind}` is no depth estimator of the kind of DPT")
     fusion.layers[0].residual_layer1 = None

@@ -5,8 +5,8 @@ Shapes: B images, C channels of an expert's grid, h w its sides.
 See docs/design.md, "Experts".
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import ItemsView, Iterable, Mapping, ValuesView
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -30,6 +30,13 @@ class ExpertHub(nn.ModuleDict):
     def __init__(self, experts: Mapping[str, Expert] | Iterable[tuple[str, Expert]] = ()):
         super().__init__(dict(experts))
         self.train(False)
+
+    if TYPE_CHECKING:
+        # What a ModuleDict gives is an Expert here.
+        def __getitem__(self, key: str) -> Expert: ...
+        def pop(self, key: str) -> Expert: ...
+        def values(self) -> ValuesView[Expert]: ...
+        def items(self) -> ItemsView[str, Expert]: ...
 
     def train(self, mode: bool = True) -> "ExpertHub":
         """Stays in eval mode whatever is asked."""

@@ -209,7 +209,7 @@ def network_of(spec: "ExpertSpec", size: "Size") -> NetworkInfo:
         architecture=spec.architecture,
         output=spec.output,
         channels=spec.channels,
-        grid=tuple(spec.grid),
+        grid=(spec.grid[0], spec.grid[1]),
         **dataclasses.asdict(size),
     )
 

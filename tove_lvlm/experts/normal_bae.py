@@ -64,10 +64,10 @@ class NormalBae(Expert):
         return {f"network.{key.removeprefix('module.')}": tensor for key, tensor in tensors.items()}
 
 
-def _create() -> torch.nn.Module:
-    """The network; its files print, and script an activation that is not used."""
+def _create() -> Any:
+    """The network, of a package without types; its files print, and script an activation that is not used."""
     spec = importlib.util.find_spec("controlnet_aux")
-    if spec is None:
+    if spec is None or spec.submodule_search_locations is None:
         raise ImportError(
             "this needs the package `controlnet_aux`, which is not installed: pip install 'tove-lvlm[normals]'"
         )

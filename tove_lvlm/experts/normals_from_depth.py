@@ -59,7 +59,7 @@ class NormalsFromDepth(Expert):
         """As `Expert.use_attention`, of the depth expert."""
         self.depth.use_attention(implementation)
 
-    def load_pretrained(self, path: str | os.PathLike) -> None:
+    def load_pretrained(self, path: str | os.PathLike[str]) -> None:
         """The depth expert's weights, in its own format."""
         self.depth.load_pretrained(path)
 

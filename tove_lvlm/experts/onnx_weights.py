@@ -11,7 +11,7 @@ from .. import storage
 from ..registry import require
 
 
-def read_convolutions(path: str | os.PathLike) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+def read_convolutions(path: str | os.PathLike[str]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
     """(weight, bias or None) of every convolution, transposed ones included.
 
     A bias is an input of the convolution, or a constant of O numbers that is added to its result, as Paddle exports it.

@@ -41,11 +41,11 @@ class OpenCLIPBackbone(Expert):
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
         visual, self._is_timm = _create(fields)
+        self.backbone: nn.Module = visual
+        features = timm_features if self._is_timm else _features
         if self._is_timm:
-            self.backbone, features = visual, timm_features
             self.patch_size = patch_size_of(visual, fields["image_size"])
         else:
-            self.backbone, features = visual, _features
             self.patch_size = max(visual.patch_size) if hasattr(visual, "patch_size") else None
         # Called as a module, as in the timm family: what fetches weights hooks the call.
         self.backbone.forward = functools.partial(features, self.backbone, out_index=fields["out_index"])
@@ -125,7 +125,7 @@ def _model_config(architecture: str | Mapping[str, Any], where: str) -> dict[str
     return open_clip.get_model_config(architecture)
 
 
-def _create(fields: Mapping[str, Any]) -> tuple[nn.Module, bool]:
+def _create(fields: Mapping[str, Any]) -> tuple[Any, bool]:
     """The trunk without its head, without weights, for the image size asked for; and whether it is timm's.
 
     open_clip builds a visual tower alone only in a function it keeps to itself; its public ones build the text too.
@@ -169,7 +169,7 @@ def _with_positions(visual: nn.Module, tensors: dict[str, torch.Tensor]) -> dict
     return {**tensors, "positional_embedding": state[f"{_VISUAL}positional_embedding"]}
 
 
-def _features(visual: nn.Module, pixels_B3HW: torch.Tensor, out_index: int) -> torch.Tensor:
+def _features(visual: Any, pixels_B3HW: torch.Tensor, out_index: int) -> torch.Tensor:
     """(B, C, h, w) of a ViT or ModifiedResNet of open_clip's own; it drops the class token itself."""
     intermediates = visual.forward_intermediates(
         pixels_B3HW,

@@ -43,7 +43,8 @@ class TextDetector(nn.Module):
         Args:
             pixels_B3HW: BGR, normalised; sides are multiples of 32.
         """
-        x_BCHW, grids = self.stem(pixels_B3HW), []
+        x_BCHW = self.stem(pixels_B3HW)
+        grids: list[torch.Tensor] = []
         for stage in self.stages:
             x_BCHW = stage(x_BCHW)
             grids.insert(0, x_BCHW)  # coarse first from here on

@@ -16,7 +16,7 @@ from .. import storage
 from ..config import ConfigError, parse
 from ..registry import Registry
 
-EXPERT_CONFIGS: Registry[type] = Registry("expert family")
+EXPERT_CONFIGS: "Registry[type[ExpertConfig]]" = Registry("expert family")
 """Family name -> dataclass of its architecture fields."""
 
 OUTPUTS = ("features", "map")
@@ -237,7 +237,7 @@ class TextMapConfig(ExpertConfig):
     std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
 
 
-def expert_config_class(family: str) -> type:
+def expert_config_class(family: str) -> type[ExpertConfig]:
     """The dataclass of a family's architecture fields; installed plugins are looked through for one not known yet.
 
     Raises:
@@ -331,7 +331,9 @@ def _stated_fields(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
 def _stated_by_open_clip(config: Mapping[str, Any]) -> dict[str, Any]:
     """What open_clip's `save_for_hf` writes: the model's configuration and how its images are normalised."""
     model, preprocess = config.get("model_cfg", config), config.get("preprocess_cfg") or {}
-    stated = {"architecture": {key: model[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in model}}
+    stated: dict[str, Any] = {
+        "architecture": {key: model[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in model}
+    }
     size = model.get("vision_cfg", {}).get("image_size")
     if isinstance(size, int):
         stated["image_size"] = size

@@ -2,8 +2,8 @@
 
 import functools
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -24,7 +24,7 @@ def measure_shape(family: "type[Expert]", fields: Mapping[str, Any]) -> tuple[in
         ConfigError: The network cannot be built so, or gives no grid for this `image_size`.
         ImportError: Its package is absent.
     """
-    return _measured(family, json.dumps(fields, sort_keys=True))
+    return _measured(cast(Hashable, family), json.dumps(fields, sort_keys=True))  # as every class is
 
 
 @functools.lru_cache(maxsize=256)

@@ -44,7 +44,7 @@ class TextMap(Expert):
         heat_B3HW = torch.cat([heat_B1HW - step for step in range(3)], dim=1).clamp(0, 1) * 255
         return heat_B3HW.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
-    def load_pretrained(self, path: str | os.PathLike) -> None:
+    def load_pretrained(self, path: str | os.PathLike[str]) -> None:
         """As `Expert.load_pretrained`; besides the usual formats the published ONNX graph.
 
         Raises:

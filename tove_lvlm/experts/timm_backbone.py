@@ -110,8 +110,8 @@ def _pretrained_cfg(name: str, where: str) -> Any | None:
     return timm.get_pretrained_cfg(name)
 
 
-def without_pool(backbone: nn.Module) -> nn.Module:
-    """The backbone without an attention pool, which only a head uses."""
+def without_pool(backbone: Any) -> Any:
+    """A backbone of timm, which has no types, without an attention pool, which only a head uses."""
     if getattr(backbone, "attn_pool", None) is not None:
         backbone.attn_pool = None
     return backbone
@@ -131,7 +131,7 @@ def patch_size_of(backbone: nn.Module, image_size: int) -> int | None:
     return max(patch) if isinstance(patch, tuple | list) else patch
 
 
-def timm_features(backbone: nn.Module, pixels_B3HW: torch.Tensor, out_index: int) -> torch.Tensor:
+def timm_features(backbone: Any, pixels_B3HW: torch.Tensor, out_index: int) -> torch.Tensor:
     """(B, C, h, w) for every kind of network; timm drops prefix tokens and applies the final norm itself."""
     return backbone.forward_intermediates(
         pixels_B3HW,

@@ -7,7 +7,7 @@ See docs/design.md, "Experts".
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from torch import nn
 
 from ..config import ConfigError
 from .base import EXPERTS, Expert
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @EXPERTS.register("transformers")
@@ -71,16 +74,17 @@ class TransformersBackbone(Expert):
         return {f"backbone.{key}": tensor for key, tensor in tensors.items()}
 
 
-def renamed(backbone: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def renamed(backbone: "PreTrainedModel", tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors under today's names, as transformers loads them; as they were where it does not know them all.
 
     Args:
         backbone: A model of transformers.
         tensors: Its state dict, as this or an earlier version of transformers has saved it.
     """
-    loaded, report = type(backbone).from_pretrained(
+    both = type(backbone).from_pretrained(
         None, config=backbone.config, state_dict=dict(tensors), output_loading_info=True
     )
+    loaded, report = cast("tuple[PreTrainedModel, dict[str, Any]]", both)  # which the option makes it
     missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]  # taken out of the backbone
     if missing or report["unexpected_keys"] or report["mismatched_keys"]:
         return tensors
@@ -88,7 +92,7 @@ def renamed(backbone: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, 
     return {key: tensor for key, tensor in loaded.state_dict().items() if key in expected}
 
 
-def _create(fields: Mapping[str, Any]) -> nn.Module:
+def _create(fields: Mapping[str, Any]) -> "PreTrainedModel":
     from transformers import AutoConfig, AutoModel
 
     architecture = dict(fields["architecture"])
@@ -102,13 +106,14 @@ def _create(fields: Mapping[str, Any]) -> nn.Module:
         ) from error
     if kind == "sam_vision_model":  # its positions have the size of its image; those of a file are resampled
         config.image_size = fields["image_size"]
-    backbone = AutoModel.from_config(config)
+    backbone: Any = AutoModel.from_config(config)
     if any(True for _ in getattr(backbone, "pooler", nn.Identity()).parameters()):
         backbone.pooler = None  # of the class token; published files often lack it
-    return backbone
+    model: PreTrainedModel = backbone
+    return model
 
 
-def _size_options(backbone: nn.Module, image_size: int) -> dict[str, Any]:
+def _size_options(backbone: "PreTrainedModel", image_size: int) -> dict[str, Any]:
     """What tells an encoder to resample its positions, where the image is not of its own size."""
     takes = "interpolate_pos_encoding" in inspect.signature(backbone.forward).parameters
     native_size = getattr(backbone.config, "image_size", image_size)
@@ -142,7 +147,7 @@ def _patches(pixels_B3HW: torch.Tensor, patch: int) -> dict[str, torch.Tensor]:
 
 
 def _features(
-    backbone: nn.Module, pixels_B3HW: torch.Tensor, layer: int | None, options: Mapping[str, Any]
+    backbone: "PreTrainedModel", pixels_B3HW: torch.Tensor, layer: int | None, options: Mapping[str, Any]
 ) -> torch.Tensor:
     """(B, C, h, w) of the last hidden state, or of hidden state `layer`."""
     inputs = {"pixel_values": pixels_B3HW}

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_tower(
-    source: str | os.PathLike, options: Sequence[str] = (), detached: Sequence[str] = ()
+    source: str | os.PathLike[str], options: Sequence[str] = (), detached: Sequence[str] = ()
 ) -> ToVEVisionModel:
     """The tower of a YAML with its frozen parts loaded in float32, or a saved tower.
 
@@ -44,11 +44,11 @@ def build_tower(
     if path.is_dir():
         if options:
             raise ValueError(f"options {list(options)} are for a tower's YAML; `{path}` is a saved tower")
-        tower = ToVEVisionModel.from_pretrained(path)
+        saved: ToVEVisionModel = ToVEVisionModel.from_pretrained(path)
         if detached:
-            check_names(tower.expert_names, detached, str(path))
-            tower.detach(*detached)
-        return tower
+            check_names(saved.expert_names, detached, str(path))
+            saved.detach(*detached)
+        return saved
     tower = read_tower_yaml(path, options)
     check_names([expert.name for expert in tower.experts], detached, str(path))
     names = [expert.name for expert in tower.experts if expert.name in {*tower.detached, *detached}]
@@ -68,10 +68,11 @@ def build_tower(
             for expert in tower.experts
         },
     }
-    return model.eval()
+    model.eval()
+    return model
 
 
-def tower_config_from_yaml(path: str | os.PathLike, options: Sequence[str] = ()) -> ToVEVisionConfig:
+def tower_config_from_yaml(path: str | os.PathLike[str], options: Sequence[str] = ()) -> ToVEVisionConfig:
     """The architecture that a YAML describes, without weights, for the meta device.
 
     Args:
@@ -114,9 +115,7 @@ def vision_config(tower: TowerConfig) -> ToVEVisionConfig:
 
 
 def _clip_architecture(clip: ClipConfig) -> tuple[dict[str, Any], tuple[list[float], list[float]] | None]:
-    if clip.pretrained is None:
-        return dict(clip.architecture), None
-    if is_hub_id(clip.pretrained) and clip.architecture is not None:
+    if clip.architecture is not None and (clip.pretrained is None or is_hub_id(clip.pretrained)):
         return dict(clip.architecture), None
     try:
         folder = fetch(clip, weights=False)

@@ -62,7 +62,7 @@ class Part:
         ]
 
 
-def write_card(folder: str | os.PathLike, sources_file: str) -> None:
+def write_card(folder: str | os.PathLike[str], sources_file: str) -> None:
     """Write the card of a saved tower, unless a README of somebody's own is there.
 
     Args:
@@ -121,7 +121,7 @@ def _front(parts: list[Part]) -> dict[str, Any]:
     licenses = {license_of(name).id for part in parts for name in part.weights_license}
     origins = [str(part.source.get("source")) for part in parts if part.source.get("source")]
     bases = list(dict.fromkeys(origin for origin in origins if is_hub_id(origin)))
-    front = {"library_name": "tove_lvlm", "pipeline_tag": "image-feature-extraction"}
+    front: dict[str, Any] = {"library_name": "tove_lvlm", "pipeline_tag": "image-feature-extraction"}
     front["tags"] = ["tove", "vision-tower", "mixture-of-experts", "llava"]
     front["license"] = licenses.pop() if len(licenses) == 1 and licenses != {"unknown"} else "other"
     return front | ({"base_model": bases} if bases else {})

@@ -39,8 +39,9 @@ def _checked_path(part: str, entry: Mapping[str, Any] | None, elsewhere: str | N
     if not entry or not (entry.get("source") or elsewhere):
         raise storage.WeightsError(f"{SOURCES_FILE} does not say where the weights of `{part}` come from")
     source = from_record(entry, elsewhere)
+    place: object = source.pretrained
     try:
-        path = fetch(source)
+        place = path = fetch(source)
         verify(source, path)
     except storage.MissingWeightsError as error:
         raise storage.MissingWeightsError(
@@ -48,7 +49,7 @@ def _checked_path(part: str, entry: Mapping[str, Any] | None, elsewhere: str | N
         ) from error
     except ChecksumError as error:
         raise storage.WeightsError(
-            f"weights of `{part}` at `{path}` are not those that the tower was trained with: {error}"
+            f"weights of `{part}` at `{place}` are not those that the tower was trained with: {error}"
         ) from error
     return path
 
@@ -69,7 +70,11 @@ def load_expert(model: "ToVEVisionModel", name: str, elsewhere: str | None = Non
 
 
 def save(
-    model: "ToVEVisionModel", save_whole: Callable[..., None], folder: str | os.PathLike, light: bool, **kwargs
+    model: "ToVEVisionModel",
+    save_whole: Callable[..., None],
+    folder: str | os.PathLike[str],
+    light: bool,
+    **kwargs: Any,
 ) -> None:
     """Write a tower.
 
@@ -114,7 +119,7 @@ def _parts(model: "ToVEVisionModel") -> list[tuple[str, Mapping[str, Any] | None
 # ---- reading ----
 
 
-def check_kind(folder: str | os.PathLike) -> None:
+def check_kind(folder: str | os.PathLike[str]) -> None:
     """Refuse a folder that holds something else; transformers would build a random tower from it.
 
     Raises:
@@ -132,7 +137,7 @@ def check_kind(folder: str | os.PathLike) -> None:
         )
 
 
-def is_light(folder: str | os.PathLike) -> bool:
+def is_light(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a light tower."""
     file = Path(folder) / SOURCES_FILE
     return file.is_file() and storage.load_json(file).get("form") == "light"
@@ -140,13 +145,13 @@ def is_light(folder: str | os.PathLike) -> bool:
 
 def load_light(
     cls: "type[ToVEVisionModel]",
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     config: ToVEVisionConfig | None = None,
     dtype: torch.dtype | str | None = None,
     sources: Mapping[str, str] | None = None,
     torch_dtype: torch.dtype | str | None = None,
     output_loading_info: bool = False,
-    **kwargs,
+    **kwargs: Any,
 ) -> Any:
     """Build a light tower: frozen parts from their sources, `tove_fusion` from the folder.
 
@@ -188,11 +193,16 @@ def load_light(
     if dtype is None or dtype == "auto":
         dtype = getattr(config, "dtype", None) or torch.float32
     model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype).eval()
-    report = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+    report: dict[str, Any] = {
+        "missing_keys": set(),
+        "unexpected_keys": set(),
+        "mismatched_keys": set(),
+        "error_msgs": [],
+    }
     return (model, report) if output_loading_info else model
 
 
-def load_whole(load: Callable[..., Any], folder: str | os.PathLike, *args, **kwargs) -> Any:
+def load_whole(load: Callable[..., Any], folder: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
     """Load a whole tower with transformers and make sure that nothing of it is random.
 
     Args:
@@ -227,7 +237,7 @@ def load_whole(load: Callable[..., Any], folder: str | os.PathLike, *args, **kwa
     return (model, report) if want_report else model
 
 
-def read_sources(folder: str | os.PathLike) -> dict[str, Any]:
+def read_sources(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Where the frozen parts of a saved tower came from; empty when the folder does not say."""
     file = Path(folder) / SOURCES_FILE
     content = storage.load_json(file) if file.is_file() else {}

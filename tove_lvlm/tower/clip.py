@@ -21,7 +21,8 @@ class FrozenCLIP(CLIPVisionModel):
 
     def train(self, mode: bool = True) -> "FrozenCLIP":
         """Stays in eval mode."""
-        return super().train(False)
+        super().train(False)
+        return self
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:

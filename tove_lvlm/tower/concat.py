@@ -9,6 +9,7 @@ Shapes: B images, N tokens, D width of CLIP, C channels of a part, h w an expert
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -54,7 +55,7 @@ class ConcatFusion(nn.Module):
         """
         parts = [t_clip_BND]
         for name in self.names:
-            norm = self.norms[name]
+            norm = cast(nn.LayerNorm, self.norms[name])
             if name not in grids:
                 parts.append(t_clip_BND.new_zeros(*t_clip_BND.shape[:2], norm.normalized_shape[0]))
                 continue

@@ -65,7 +65,7 @@ class ToVEVisionConfig(PreTrainedConfig):
         image_mean: Sequence[float] = tuple(OPENAI_CLIP_MEAN),
         image_std: Sequence[float] = tuple(OPENAI_CLIP_STD),
         input_size: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         clip_fields = clip_config or {}
         self.clip_config = {key: clip_fields.get(key, default) for key, default in _CLIP_FIELDS.items()}
@@ -94,7 +94,8 @@ class ToVEVisionConfig(PreTrainedConfig):
     @property
     def side(self) -> int:
         """Tokens along one side of the square grid."""
-        return self.clip_config["image_size"] // self.clip_config["patch_size"]
+        side: int = self.clip_config["image_size"] // self.clip_config["patch_size"]
+        return side
 
     @property
     def num_tokens(self) -> int:

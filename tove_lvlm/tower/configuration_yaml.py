@@ -62,7 +62,7 @@ class FusionConfig:
     stem_width: int = 256
     """Channels that a conv stem gives for an expert with output `map`."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise ConfigError(f"`temperature` is {self.temperature}; expected above 0")
         if self.transfer_scale is not None and self.transfer_scale <= 0:
@@ -109,7 +109,8 @@ class TowerExpertConfig(WeightSource):
     @property
     def name(self) -> str:
         """Name within the tower."""
-        return self.fields["name"]
+        name: str = self.fields["name"]
+        return name
 
     @property
     def has_weights(self) -> bool:

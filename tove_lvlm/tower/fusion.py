@@ -14,7 +14,7 @@ See docs/design.md, "Transfer".
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -52,7 +52,7 @@ class ToVEFusion(nn.Module):
         super().__init__()
         self.names = [spec.name for spec in specs]
         self.scale = settings.transfer_scale
-        self.gate = None
+        self.gate: Gate | None = None
         if specs:
             self.gate = Gate(
                 width,
@@ -89,12 +89,12 @@ class ToVEFusion(nn.Module):
             weight_B: 1 for an image that counts in the balance loss, 0 for a dummy.
         """
         attached_K = [name in grids for name in self.names]
-        if not any(attached_K):
+        if self.gate is None or not any(attached_K):
             empty_BNK = t_clip_BND.new_zeros(*t_clip_BND.shape[:2], len(self.names), dtype=torch.float32)
             return FusionOutput(t_clip_BND, empty_BNK, empty_BNK.new_zeros(()))
         # The trainable part may be kept in another dtype than the frozen one (float32 masters under autocast).
         gate = self.gate(t_clip_BND.to(self.gate.fc1.weight.dtype), attached_K)
-        delta_BND = sum(self.terms(t_clip_BND, grids, gate.probs_BNK).values())
+        delta_BND = cast(torch.Tensor, sum(self.terms(t_clip_BND, grids, gate.probs_BNK).values()))
         return FusionOutput(
             t_fuse_BND=t_clip_BND + delta_BND.to(t_clip_BND.dtype),
             gate_BNK=gate.probs_BNK,

@@ -5,7 +5,7 @@ one by one after a load) do the same. Sizes are read from the layers' attributes
 no shape.
 """
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from torch import nn
 from transformers import initialization as init
@@ -14,18 +14,20 @@ FAN_IN = "fan_in"
 ZERO = "zero"
 STEM = "stem"
 
+_MARK = "tove_init"
+
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def set_init(layer: Layer, kind: str) -> Layer:
     """Say how `layer` starts."""
-    layer.tove_init = kind
+    setattr(layer, _MARK, kind)
     return layer
 
 
 def has_init(module: nn.Module) -> bool:
     """Whether `init_weights` knows this layer."""
-    return hasattr(module, "tove_init")
+    return hasattr(module, _MARK)
 
 
 def init_weights(module: nn.Module, std: float = 0.02) -> None:
@@ -36,17 +38,20 @@ def init_weights(module: nn.Module, std: float = 0.02) -> None:
             zero; other linear and conv layers are normal with `std`, norms are the identity.
         std: Of the ordinary layers.
     """
-    kind = getattr(module, "tove_init", None)
+    kind = getattr(module, _MARK, None)
+    # Not `isinstance`: what carries a mark may stand in for the layer it was made as.
+    linear, conv = cast(nn.Linear, module), cast(nn.Conv2d, module)
     if kind == ZERO:
-        init.zeros_(module.weight)
-        init.zeros_(module.bias)
+        init.zeros_(linear.weight)
+        init.zeros_(linear.bias)
     elif kind == FAN_IN:
-        init.normal_(module.weight, std=module.in_features**-0.5)
-        init.zeros_(module.bias)
+        init.normal_(linear.weight, std=linear.in_features**-0.5)
+        init.zeros_(linear.bias)
     elif kind == STEM:
-        fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
-        init.normal_(module.weight, std=(2 / fan_in) ** 0.5)
-        init.zeros_(module.bias)
+        fan_in = conv.in_channels * conv.kernel_size[0] * conv.kernel_size[1]
+        init.normal_(conv.weight, std=(2 / fan_in) ** 0.5)
+        if conv.bias is not None:
+            init.zeros_(conv.bias)
     elif isinstance(module, nn.Linear | nn.Conv2d):
         init.normal_(module.weight, std=std)
         if module.bias is not None:

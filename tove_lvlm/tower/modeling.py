@@ -10,7 +10,7 @@ See docs/design.md, "Tower".
 
 import os
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -64,10 +64,11 @@ class ToVEVisionModel(PreTrainedModel):
         config: Architecture.
     """
 
+    config: ToVEVisionConfig
     config_class = ToVEVisionConfig
     base_model_prefix = "tove"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # type: ignore[assignment]  # a tuple, as in transformers' own models
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -96,6 +97,12 @@ class ToVEVisionModel(PreTrainedModel):
         self._awaits_weights = not getattr(self, "_is_hf_initialized", False)
         self._restore_frozen()
 
+    if TYPE_CHECKING:
+        # What transformers leaves without annotations; its `to` wraps torch's, and `self` is lost on the way.
+        def to(self, *args: Any, **kwargs: Any) -> "ToVEVisionModel": ...  # type: ignore[override]  # no wrapper
+        def eval(self) -> "ToVEVisionModel": ...
+        def post_init(self) -> None: ...
+
     # ---- what it computes ----
 
     def forward(
@@ -103,8 +110,8 @@ class ToVEVisionModel(PreTrainedModel):
         pixel_values: torch.Tensor,
         output_hidden_states: bool | int | list[int] | None = None,
         return_dict: bool | None = None,
-        **kwargs,
-    ) -> ToVEOutput | tuple:
+        **kwargs: Any,
+    ) -> ToVEOutput | tuple[Any, ...]:
         """Tokens for a batch of images.
 
         Args:
@@ -171,7 +178,7 @@ class ToVEVisionModel(PreTrainedModel):
         selected_layers = layer if layer != 0 else True
         seen_B3HW = self.clip_pixels(pixels_B3HW).to(self.clip.dtype)
         states = self.clip(seen_B3HW, output_hidden_states=selected_layers).hidden_states
-        tokens_BND = states[layer][:, 1:]
+        tokens_BND: torch.Tensor = states[layer][:, 1:]
         if tokens_BND.shape[1] != self.config.num_tokens:
             raise ValueError(
                 f"CLIP gave {tokens_BND.shape[1]} patch tokens; expected {self.config.side} x {self.config.side}, "
@@ -293,9 +300,9 @@ class ToVEVisionModel(PreTrainedModel):
         if has_init(module):
             init_weights(module)
         else:
-            super()._init_weights(module)
+            super()._init_weights(module)  # type: ignore[no-untyped-call]  # transformers' has no annotations
 
-    def _initialize_weights(self, module: nn.Module, *args, **kwargs) -> None:
+    def _initialize_weights(self, module: nn.Module, *args: Any, **kwargs: Any) -> None:
         """transformers' walk over the modules after building or loading; the tower itself comes last."""
         super()._initialize_weights(module, *args, **kwargs)
         if module is self:
@@ -337,7 +344,9 @@ class ToVEVisionModel(PreTrainedModel):
 
     # ---- files ----
 
-    def save_pretrained(self, save_directory: str | os.PathLike, light: bool = False, **kwargs) -> None:
+    def save_pretrained(  # type: ignore[override]  # transformers' further parameters are given by name
+        self, save_directory: str | os.PathLike[str], light: bool = False, **kwargs: Any
+    ) -> None:
         """Write the tower, its image processor and `sources.json`.
 
         Args:
@@ -351,7 +360,9 @@ class ToVEVisionModel(PreTrainedModel):
         checkpoint.save(self, super().save_pretrained, save_directory, light, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+    def from_pretrained(  # type: ignore[override]  # never without a place, and the options as they come
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> Any:
         """Load a tower, whole or light.
 
         Args:

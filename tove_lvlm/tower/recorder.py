@@ -3,6 +3,8 @@
 See docs/design.md, "Tower".
 """
 
+from typing import Any
+
 from torch import nn
 
 from .modeling import ToVEOutput, ToVEVisionModel
@@ -31,7 +33,7 @@ class GateRecorder:
         self.last: ToVEOutput | None = None
         self._handle = tower.register_forward_hook(self._keep)
 
-    def _keep(self, module: nn.Module, args: tuple, output: ToVEOutput) -> None:
+    def _keep(self, module: nn.Module, args: tuple[Any, ...], output: ToVEOutput) -> None:
         self.last = output if isinstance(output, ToVEOutput) else None
 
     def clear(self) -> None:
@@ -46,5 +48,5 @@ class GateRecorder:
     def __enter__(self) -> "GateRecorder":
         return self
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.remove()

@@ -32,7 +32,7 @@ _CLASSES = {
 _BROUGHT = {"torch", "numpy", "transformers", "safetensors", "huggingface_hub", "yaml"}
 
 
-def save_remote_code(tower: "ToVEVisionModel", folder: str | os.PathLike) -> Path:
+def save_remote_code(tower: "ToVEVisionModel", folder: str | os.PathLike[str]) -> Path:
     """Write a whole tower that `AutoModel.from_pretrained(folder, trust_remote_code=True)` loads without this package.
 
     Args:
@@ -100,7 +100,8 @@ def _flatten(module: str) -> tuple[str, list[str]]:
     if module == "experts":
         return _flat_experts()
     source = inspect.getsource(importlib.import_module(f"{PACKAGE}.{module}"))
-    lines, needed, changes = source.splitlines(), [], []
+    lines, needed = source.splitlines(), []
+    changes: list[tuple[int, int, list[str]]] = []
     for node in ast.walk(ast.parse(source)):
         new: list[str] | None = None
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -110,8 +111,10 @@ def _flatten(module: str) -> tuple[str, list[str]]:
             new = _guarded(node, module)
         elif isinstance(node, ast.Expr) and _is_registration(node.value):
             new = []  # where this package is installed, its own classes stay the registered ones
-        if new is not None:
-            changes.append((node.lineno - 1, node.end_lineno, [" " * node.col_offset + line for line in new]))
+        if new is not None and isinstance(node, ast.stmt):
+            changes.append(
+                (node.lineno - 1, node.end_lineno or node.lineno, [" " * node.col_offset + line for line in new])
+            )
     for start, end, new in sorted(changes, reverse=True):
         lines[start:end] = new
     header = f"# Generated from {PACKAGE}.{module}; transformers reads it with trust_remote_code=True."
@@ -134,7 +137,7 @@ def _flat_import(node: ast.ImportFrom, module: str) -> tuple[list[str], list[str
 
 def _guarded(node: ast.Import | ast.ImportFrom, module: str) -> list[str] | None:
     """A `try` around the import of a package that transformers does not bring; None where nothing is to change."""
-    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+    names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
     tops = {name.split(".")[0] for name in names}
     if PACKAGE in tops:
         raise RuntimeError(

@@ -76,7 +76,8 @@ class Transfer(nn.Module):
         if self.stem is not None:
             grid_BChw = self.stem(grid_BChw)
         tokens_BNC = resample(grid_BChw, self.side).flatten(2).transpose(1, 2)
-        return self.fc2(self.act(self.fc1(self.norm(tokens_BNC))))
+        e_BND: torch.Tensor = self.fc2(self.act(self.fc1(self.norm(tokens_BNC))))
+        return e_BND
 
 
 def resample(grid_BChw: torch.Tensor, side: int) -> torch.Tensor:

@@ -107,7 +107,8 @@ def _receive(file: RemoteFile, stream: BinaryIO, progress: Callable[[int], None]
     if stream.tell() > file.size:
         stream.truncate(0)
         stream.seek(0)
-    failures, error = 0, None
+    failures = 0
+    error: Exception | None = None
     while stream.tell() < file.size:
         start = stream.tell()
         try:

@@ -244,7 +244,7 @@ def needed(names: Collection[str], file: str | None, weights: bool, repo: str, g
 def _download(repo: str, revision: str | None, file: str | None, weights: bool) -> Path:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-    names = [entry.rfilename for entry in HfApi().model_info(repo, revision=revision).siblings]
+    names = [entry.rfilename for entry in HfApi().model_info(repo, revision=revision).siblings or ()]
     files = needed(names, file, weights, repo, lambda name: Path(hf_hub_download(repo, name, revision=revision)))
     folder = Path(snapshot_download(repo, revision=revision, allow_patterns=files))
     problem = _problem(folder, file, weights)

@@ -4,11 +4,13 @@ DIR/OWNER/NAME/ holds one commit of each repository, and `hub.RECORD` in it says
 finished at that commit, so a download that is resumed a week later is still one model.
 """
 
+import functools
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from .. import storage
 from ..config import UserError
@@ -16,6 +18,9 @@ from ..storage import MissingWeightsError
 from . import download, hub
 from .download import RemoteFile
 from .sources import ChecksumError, WeightSource, is_hub_id, verify
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
 
 Progress = Callable[[RemoteFile, int], None]
 """Called with a file and the bytes of it that are here."""
@@ -78,7 +83,7 @@ def fill(repositories: Iterable[MirroredRepository], to: Path, progress: Progres
         try:
             _write_record(repository, folder)
             for file in repository.files:
-                if download.download(file, folder, lambda size, file=file: progress(file, size)):
+                if download.download(file, folder, functools.partial(progress, file)):
                     fetched.append(f"{repository.repo}/{file.name}")
         except HfHubHTTPError as error:
             refused[repository.repo] = (
@@ -132,23 +137,16 @@ def _look_up(repo: str, parts: dict[str, WeightSource], folder: Path) -> Mirrore
         info = HfApi().model_info(repo, revision=record["commit"] if record else revision, files_metadata=True)
     except Exception as error:  # the hub's client raises its own, httpx's and OSError
         raise MissingWeightsError(f"`{repo}`: {hub.explained(repo, revision, error)}") from error
-    files = {
-        entry.rfilename: RemoteFile(
-            repo=repo,
-            commit=info.sha,
-            name=entry.rfilename,
-            size=entry.lfs.size if entry.lfs else entry.size,
-            sha256=entry.lfs.sha256 if entry.lfs else None,
-            blob=None if entry.lfs else entry.blob_id,
-        )
-        for entry in info.siblings
-    }
+    if info.sha is None:
+        raise MissingWeightsError(f"`{repo}`: the hub does not say which commit `{revision}` is")
+    listed = {entry.rfilename: entry for entry in info.siblings or ()}
+    described = functools.partial(_described, repo, info.sha, listed)
     files_needed: dict[str, RemoteFile] = {}
     for source in parts.values():
-        names = _needed(files, source, repo, revision)
-        files_needed |= {name: files[name] for name in names}
+        names = _needed(listed, described, source, repo, revision)
+        files_needed |= {name: described(name) for name in names}
         weights = [name for name in names if name not in hub.CONFIG_FILES]
-        stated = files[weights[0]].sha256 if len(weights) == 1 else None
+        stated = files_needed[weights[0]].sha256 if len(weights) == 1 else None
         if source.sha256 is not None and stated not in (None, source.sha256):
             raise ChecksumError(f"`{repo}`: `{weights[0]}` has the sha256 {stated}, expected {source.sha256}")
     return MirroredRepository(
@@ -160,19 +158,37 @@ def _look_up(repo: str, parts: dict[str, WeightSource], folder: Path) -> Mirrore
     )
 
 
-def _needed(files: Mapping[str, RemoteFile], source: WeightSource, repo: str, revision: str) -> list[str]:
+def _described(repo: str, commit: str, listed: "Mapping[str, RepoSibling]", name: str) -> RemoteFile:
+    """A file of the hub's list; its size is what says whether it has arrived whole."""
+    entry = listed[name]
+    size = entry.lfs.size if entry.lfs else entry.size
+    if size is None:
+        raise MissingWeightsError(f"`{repo}`: the hub does not say how large `{name}` is, so it cannot be mirrored")
+    return RemoteFile(
+        repo=repo,
+        commit=commit,
+        name=name,
+        size=size,
+        sha256=entry.lfs.sha256 if entry.lfs else None,
+        blob=None if entry.lfs else entry.blob_id,
+    )
+
+
+def _needed(
+    names: Collection[str], described: Callable[[str], RemoteFile], source: WeightSource, repo: str, revision: str
+) -> list[str]:
     with TemporaryDirectory() as folder:
 
         def get(name: str) -> Path:
             try:
-                download.download(files[name], Path(folder))
+                download.download(described(name), Path(folder))
             except UserError:
                 raise
             except Exception as error:  # as above
                 raise MissingWeightsError(f"`{repo}`: {hub.explained(repo, revision, error)}") from error
             return Path(folder) / name
 
-        return hub.needed(files, source.file, True, repo, get)
+        return hub.needed(names, source.file, True, repo, get)
 
 
 def _write_record(repository: MirroredRepository, folder: Path) -> None:

@@ -41,7 +41,7 @@ def locate(source: str) -> Path:
     shipped = [str(entry) for entry in package.files or ()]
     tops = sorted({PurePosixPath(entry).parts[0] for entry in shipped if "/" in entry} | {name.replace("-", "_")})
     for candidate in (file, *(f"{top}/{file}" for top in tops)):
-        path = Path(package.locate_file(candidate))
+        path = Path(str(package.locate_file(candidate)))
         if path.exists():
             return path.resolve()
     data = [entry for entry in shipped if not entry.endswith((".py", ".pyc", ".pyi")) and ".dist-info" not in entry]

@@ -13,8 +13,10 @@ See docs/design.md, "Saved towers".
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from .. import storage
 from ..config import ConfigError
@@ -77,7 +79,7 @@ class WeightStatus:
 # ---- names ----
 
 
-def resolve_source(source: str | os.PathLike, base: str | os.PathLike | None = None) -> str:
+def resolve_source(source: str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> str:
     """Absolute path of a weight source; a hub id and `package:NAME/FILE` as they are.
 
     Args:
@@ -214,7 +216,7 @@ def status(source: WeightSource, checksum: bool = True) -> WeightStatus:
         return WeightStatus(state="partial", problem=str(error))
     except MissingWeightsError as error:
         return WeightStatus(state="missing", problem=str(error))
-    fields = {
+    fields: dict[str, Any] = {
         "place": str(path),
         "bytes": sum(file.stat().st_size for file in files),
         "format": files[0].suffix.removeprefix("."),
@@ -259,7 +261,7 @@ def recorded(source: WeightSource, sha256: str | None = None, path: Path | None 
     }
 
 
-def from_record(entry: dict[str, str | None], elsewhere: str | None = None) -> WeightSource:
+def from_record(entry: Mapping[str, Any], elsewhere: str | None = None) -> WeightSource:
     """The source of an entry that `recorded` made.
 
     Args:
