@@ -11,7 +11,7 @@ import sys
 
 from tove_lvlm import storage
 from tove_lvlm.config import ConfigError
-from tove_lvlm.experts.catalogue import catalogue, expanded
+from tove_lvlm.experts.catalogue import catalogue, resolve_entry
 from tove_lvlm.experts.info import SIZES_FILE, count_network, fields_key, shipped_network
 from tove_lvlm.experts.schema import parse_expert
 from tove_lvlm.weights.sources import WEIGHT_KEYS
@@ -21,7 +21,7 @@ def main() -> int:
     """Count what is not counted yet and write the whole file."""
     rows, failed = {}, False
     for name in catalogue():
-        entry = {key: value for key, value in expanded(name, "catalogue").items() if key not in WEIGHT_KEYS}
+        entry = {key: value for key, value in resolve_entry(name, "catalogue").items() if key not in WEIGHT_KEYS}
         fields = parse_expert(entry, "catalogue")
         shipped = None if "--all" in sys.argv[1:] else shipped_network(fields)
         try:

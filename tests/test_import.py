@@ -24,11 +24,11 @@ def test_import_loads_nothing_heavy():
 @pytest.mark.parametrize(
     "first",
     [
-        "import tove_lvlm; from transformers import AutoConfig",
+        pytest.param("import tove_lvlm; from transformers import AutoConfig", marks=pytest.mark.full),
         "from transformers import AutoConfig; import tove_lvlm",
         "import tove_lvlm; from transformers import LlavaForConditionalGeneration",
-        "import tove_lvlm; from transformers.generation import GenerationMixin",
-        "import tove_lvlm, transformers; transformers.AutoImageProcessor",
+        pytest.param("import tove_lvlm; from transformers.generation import GenerationMixin", marks=pytest.mark.full),
+        pytest.param("import tove_lvlm, transformers; transformers.AutoImageProcessor", marks=pytest.mark.full),
     ],
 )
 def test_registered_whatever_is_imported_first(first):
@@ -48,13 +48,16 @@ def test_registered_whatever_is_imported_first(first):
     "first",
     [
         "from transformers import CLIPVisionModel",
-        "from transformers import CLIPVisionConfig",
-        "from transformers import CLIPModel, CLIPProcessor",
-        "from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil",
-        "import tove_lvlm.tower.configuration",
+        pytest.param("from transformers import CLIPVisionConfig", marks=pytest.mark.full),
+        pytest.param("from transformers import CLIPModel, CLIPProcessor", marks=pytest.mark.full),
+        pytest.param(
+            "from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil",
+            marks=pytest.mark.full,
+        ),
+        pytest.param("import tove_lvlm.tower.configuration", marks=pytest.mark.full),
         "import tove_lvlm.tower.modeling",
-        "import tove_lvlm.tower.image_processing",
-        "import tove_lvlm.tower.clip",
+        pytest.param("import tove_lvlm.tower.image_processing", marks=pytest.mark.full),
+        pytest.param("import tove_lvlm.tower.clip", marks=pytest.mark.full),
     ],
 )
 def test_nothing_is_half_imported_by_the_registration(first):

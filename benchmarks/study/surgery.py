@@ -5,7 +5,7 @@ from pathlib import Path
 from tove_lvlm.lvlm.light import collect_light, save_light
 from tove_lvlm.lvlm.loading import open_checkpoint
 from tove_lvlm.surgery.choose import KEEP, Rule, choose
-from tove_lvlm.surgery.merge.writing import CLIP, LLM, PRETRAIN, swap
+from tove_lvlm.surgery.merge.writing import CLIP, LLM, PRETRAIN, replace_tower
 from tove_lvlm.surgery.probe import Probe
 from tove_lvlm.surgery.probe_data import read_probe_data
 
@@ -67,7 +67,7 @@ def take_apart(model: Path, output: Path) -> dict:
     """
     loaded = open_checkpoint(model)
     layer = loaded.model.config.vision_feature_layer
-    parts, _ = swap(loaded, loaded.model.model.vision_tower, layer)
+    parts, _ = replace_tower(loaded, loaded.model.model.vision_tower, layer)
     parts.model.model.vision_tower.save_pretrained(output / CLIP)
     loaded.image_processor.save_pretrained(output / CLIP)
     save_light(output / PRETRAIN, collect_light(parts.model), parts.model, parts.processor)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.full
 ROWS = {"clip", "tove", "gate_constant", "half", "lite", "lite_tuned", "clip_tuned"}
 
 
