@@ -19,7 +19,7 @@ from tove_lvlm.experts.schema import EXPERT_CONFIGS, DenseViTConfig
 
 @EXPERT_CONFIGS.register("half_blind")
 @dataclass(frozen=True, kw_only=True)
-class HalfBlindFields(DenseViTConfig):
+class HalfBlindConfig(DenseViTConfig):
     """A dense expert's fields and the side that it sees."""
 
     sees: str = field(default="left", metadata={"choices": ("left", "right")})
