@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from ..config import UserError
 from ..data.constants import IMAGE_TOKEN
 from ..data.conversations import encode_prompt, expand_image_tokens
 from ..data.images import read_image, to_pixels
+from .light import as_llava
 
 Picture = Image.Image | str | Path
 _REMEMBERED = 1024
@@ -100,7 +102,8 @@ class PixelReader:
 def encode_question(processor, model: nn.Module, question: str, has_image: bool) -> list[int]:
     """Ids of the v1 prompt with the image's placeholders expanded."""
     ids = encode_prompt(processor.tokenizer, [human_turn(question, has_image)], "v1")
-    return expand_image_tokens(ids, ids, model.config.image_token_id, model.config.image_seq_length)
+    config = as_llava(model).config
+    return expand_image_tokens(ids, ids, config.image_token_id, config.image_seq_length)
 
 
 def human_turn(question: str, has_image: bool) -> dict[str, str]:
@@ -145,7 +148,8 @@ def generate_batch(
     ids_BT, mask_BT = pad_left(rows, tokenizer.pad_token_id)
     if decoding.temperature:
         torch.manual_seed(decoding.seed + zlib.crc32(repr(rows).encode()))
-    out_BT = model.generate(
+    generating: Any = model  # `generate` is annotated with a protocol that transformers' own models do not fulfil
+    out_BT = generating.generate(
         **model_inputs(model, ids_BT, mask_BT, pixels),
         **decoding.arguments(),
         use_cache=True,
@@ -163,7 +167,8 @@ def model_inputs(
     model: nn.Module, ids_BT: torch.Tensor, mask_BT: torch.Tensor, pixels: Sequence[torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """What a LLaVA model takes, on its device and in its dtype."""
-    inputs = {"input_ids": ids_BT.to(model.device), "attention_mask": mask_BT.to(model.device)}
+    llava = as_llava(model)
+    inputs = {"input_ids": ids_BT.to(llava.device), "attention_mask": mask_BT.to(llava.device)}
     if len(pixels):
-        inputs["pixel_values"] = torch.stack(list(pixels)).to(model.device, model.dtype)
+        inputs["pixel_values"] = torch.stack(list(pixels)).to(llava.device, llava.dtype)
     return inputs

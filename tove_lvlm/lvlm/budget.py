@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -16,6 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..cost import count, totals_by_module, tower_parts
 from ..registry import require
+from .light import base_model, vision_config
+
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration
 
 GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -50,7 +55,7 @@ def parts(model: nn.Module) -> list[Part]:
         CLIP, each expert, the fusion, the projector and the language model. FLOPs are those of one image (for the
         language model: of reading its visual tokens, 2 x parameters x tokens).
     """
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core = base_model(model)
     tower, projector = core.model.vision_tower, core.model.multi_modal_projector
     flops, num_tokens = image_flops(core)
     rows = []
@@ -61,16 +66,16 @@ def parts(model: nn.Module) -> list[Part]:
     rows.append(Part(name="projector", trainable=trainable, frozen=frozen, flops=flops[projector]))
     language = nn.ModuleList([core.model.language_model, core.lm_head])
     trainable, frozen = count(language)
-    looked_up = core.get_input_embeddings().weight.numel()  # the embedding multiplies nothing
+    looked_up = cast(nn.Embedding, core.get_input_embeddings()).weight.numel()  # the embedding multiplies nothing
     reading = 2 * (trainable + frozen - looked_up) * num_tokens
     rows.append(Part(name="language model", trainable=trainable, frozen=frozen, flops=reading))
     return rows
 
 
-def image_flops(core: nn.Module) -> tuple[dict[nn.Module, int], int]:
+def image_flops(core: "LlavaForConditionalGeneration") -> tuple[dict[nn.Module, int], int]:
     """Forward FLOPs of each tower part and of the projector for one image, and the number of visual tokens."""
     tower, projector = core.model.vision_tower, core.model.multi_modal_projector
-    config = core.config.vision_config
+    config = vision_config(core.config)
     watched = (dict(tower_parts(tower)) | {"projector": projector}).values()
     pixels_B3HW = torch.zeros(1, 3, config.image_size, config.image_size, device="meta", dtype=core.dtype)
     # FlopCounterMode names modules by class path; reading its running total around each part is exact and simpler.
@@ -80,7 +85,7 @@ def image_flops(core: nn.Module) -> tuple[dict[nn.Module, int], int]:
         totals_by_module(watched, counter.get_total_flops) as flops,
     ):
         features = core.model.get_image_features(pixel_values=pixels_B3HW).pooler_output
-    return flops, features[0].shape[0]
+    return cast("dict[nn.Module, int]", flops), features[0].shape[0]  # operations are whole numbers
 
 
 def memory(model: nn.Module, num_gpus: Iterable[int] = GPU_COUNTS, gpus_per_node: int = 8) -> list[Memory]:

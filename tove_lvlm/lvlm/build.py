@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedModel,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -32,6 +33,9 @@ from ..config import ConfigError
 from .config import ModelConfig
 from .gather import gathered
 from .processor import v1_chat_template
+
+if TYPE_CHECKING:
+    from ..tower.modeling import ToVEVisionModel
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +47,10 @@ _CLIP_TYPES = ("clip", "clip_vision_model")
 class Vision:
     """A tower with what LLaVA must know to read it."""
 
-    tower: nn.Module
+    tower: PreTrainedModel
     image_processor: Any
     feature_layer: int
-    select_strategy: str
+    select_strategy: Literal["default", "full"]
     extra_tokens: int
     """Tokens of the feature layer that are no patch (the class token)."""
     patch_size: int
@@ -105,7 +109,7 @@ def load_vision(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Visi
         if config.vision_tower == "tove" or _model_type(config.vision_tower) == "tove_vision":
             from ..tower.build import build_tower
 
-            source = config.tower if config.vision_tower == "tove" else config.vision_tower
+            source = config.require_tower() if config.vision_tower == "tove" else config.vision_tower
             return tove_vision(build_tower(source, detached=config.detached).to(dtype))
         if _model_type(config.vision_tower) not in _CLIP_TYPES:
             raise ConfigError(
@@ -120,13 +124,15 @@ def _load_clip(config: ModelConfig, dtype: torch.dtype) -> tuple[CLIPVisionModel
         return _read_clip(config.clip, dtype)
     from ..tower.configuration_yaml import read_tower_yaml
 
-    clip = read_tower_yaml(config.tower).clip
+    clip = read_tower_yaml(config.require_tower()).clip
     if clip.pretrained is not None:
         return _read_clip(clip.pretrained, dtype)
-    vision_config = CLIPVisionConfig(**clip.architecture)
-    size = {"height": vision_config.image_size, "width": vision_config.image_size}
-    processor = CLIPImageProcessorPil(size={"shortest_edge": vision_config.image_size}, crop_size=size)
-    return CLIPVisionModel(vision_config).to(dtype), processor
+    vision_config = CLIPVisionConfig(**(clip.architecture or {}))
+    side = cast(int, vision_config.image_size)  # one number, or the image is not square
+    processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    model = CLIPVisionModel(vision_config)
+    cast(nn.Module, model).to(dtype)  # transformers' own `to` loses `self` for type checkers
+    return model, processor
 
 
 def _read_clip(source: str, dtype: torch.dtype) -> tuple[CLIPVisionModel, Any]:
@@ -134,7 +140,7 @@ def _read_clip(source: str, dtype: torch.dtype) -> tuple[CLIPVisionModel, Any]:
     return model, AutoImageProcessor.from_pretrained(source, backend="pil")
 
 
-def assemble(llm: nn.Module, vision: Vision, tokenizer, dtype: torch.dtype) -> LlavaForConditionalGeneration:
+def assemble(llm: PreTrainedModel, vision: Vision, tokenizer, dtype: torch.dtype) -> LlavaForConditionalGeneration:
     """The LLaVA shell on the meta device with the loaded parts and a fresh projector put in; everything frozen.
 
     Args:
@@ -206,7 +212,7 @@ def without_zero3_init() -> Iterator[None]:
         integration._hf_deepspeed_config_weak_ref = zero3_config
 
 
-def tove_vision(tower: nn.Module) -> Vision:
+def tove_vision(tower: "ToVEVisionModel") -> Vision:
     """How LLaVA reads a ToVE tower: `t_fuse` is the last hidden state and there is no class token."""
     from ..tower.image_processing import ToVEImageProcessor
 
@@ -231,14 +237,16 @@ def clip_vision(tower: CLIPVisionModel, image_processor: Any, layer: int) -> Vis
     num_layers = tower.config.num_hidden_layers
     if not -(num_layers + 1) <= layer <= num_layers:
         raise ConfigError(f"`model.mm_vision_select_layer` is {layer}, but the CLIP has {num_layers} layers")
-    side = tower.config.image_size // tower.config.patch_size
+    # One number each: an image that is not square would be refused by LLaVA's processor.
+    image_size, patch_size = cast("tuple[int, int]", (tower.config.image_size, tower.config.patch_size))
+    side = image_size // patch_size
     return Vision(
         tower=tower,
         image_processor=image_processor,
         feature_layer=layer,
         select_strategy="default",
         extra_tokens=1,
-        patch_size=tower.config.patch_size,
+        patch_size=patch_size,
         num_tokens=side * side,
     )
 
@@ -254,13 +262,14 @@ def _model_type(source: str) -> str:
     return AutoConfig.from_pretrained(source).model_type
 
 
-def append_image_token(llm: nn.Module, tokenizer) -> None:
+def append_image_token(llm: PreTrainedModel, tokenizer) -> None:
     """Give `<image>` a row in both embeddings: the mean of the others, whose logit can never be the largest."""
     old_rows, new_rows = llm.config.vocab_size, len(tokenizer)
     if new_rows <= old_rows:
         return
     llm.resize_token_embeddings(image_token_rows(old_rows, new_rows), mean_resizing=False)
-    weights = {id(w): w for w in (llm.get_input_embeddings().weight, llm.get_output_embeddings().weight)}
+    embeddings = cast("tuple[nn.Embedding, nn.Linear]", (llm.get_input_embeddings(), llm.get_output_embeddings()))
+    weights = {id(part.weight): cast(nn.Parameter, part.weight) for part in embeddings}
     for weight in weights.values():
         with gathered([weight], write=True), torch.no_grad():
             weight[old_rows:] = weight[:old_rows].float().mean(dim=0).to(weight.dtype)

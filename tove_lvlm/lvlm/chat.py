@@ -46,7 +46,7 @@ def answer(
     decoding = decoding or DecodingConfig(max_new_tokens=max_new_tokens)
     answers = [""] * len(rows)
     for chunk in length_sorted([len(row) for row in rows], batch_size):
-        pixels = [pixels_of(images[i]) for i in chunk if images[i] is not None]
+        pixels = [pixels_of(image) for i in chunk if (image := images[i]) is not None]
         texts = generate_batch(model, processor, [rows[i] for i in chunk], pixels, decoding)
         for index, text in zip(chunk, texts, strict=True):
             answers[index] = text

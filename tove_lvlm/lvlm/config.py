@@ -44,6 +44,16 @@ class ModelConfig:
         if self.vision_tower == "clip" and self.clip is None and self.tower is None:
             raise ConfigError("`model.vision_tower` is `clip`, so `model.clip` or `model.tower` must say which CLIP")
 
+    def require_tower(self) -> str:
+        """`tower`, where the tower is built from it or the CLIP is read from it.
+
+        Raises:
+            ConfigError: It is not given.
+        """
+        if self.tower is None:
+            raise ConfigError("`model.tower` must name the tower's YAML")
+        return self.tower
+
     @property
     def is_whole(self) -> bool:
         """Whether the start is one whole LLaVA folder instead of parts."""

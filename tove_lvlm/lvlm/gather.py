@@ -7,14 +7,23 @@ See docs/design.md, "Training".
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import nn
 
 from .. import dist
 
+if TYPE_CHECKING:
 
-def is_partitioned(parameter: nn.Parameter) -> bool:
+    class Partitioned(nn.Parameter):
+        """What DeepSpeed puts on a parameter that it holds in pieces."""
+
+        ds_numel: int
+        ds_tensor: torch.Tensor | None
+
+
+def is_partitioned(parameter: nn.Parameter) -> "TypeGuard[Partitioned]":
     """Whether ZeRO-3 holds this parameter in pieces."""
     return hasattr(parameter, "ds_id")
 

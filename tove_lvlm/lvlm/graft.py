@@ -36,7 +36,7 @@ from ..tower.image_processing import ToVEImageProcessor
 from ..tower.modeling import ToVEVisionModel
 from ..weights.sources import WeightSource, recorded
 from .build import tove_vision
-from .light import MODEL_FILE
+from .light import MODEL_FILE, vision_config
 from .whole import read_llava_config
 
 _TOWER = "vision_tower."
@@ -121,7 +121,7 @@ def _read_processor(source: Path, config: LlavaConfig) -> tuple[Any, LlavaProces
     except (OSError, ValueError) as error:
         raise UserError(f"`{source}` has no processor that can be read (processor_config.json): {error}") from error
     image_processor = processor.image_processor
-    size = config.vision_config.image_size
+    size = vision_config(config).image_size
     crop = image_processor.crop_size if image_processor.do_center_crop else image_processor.size
     if (crop["height"], crop["width"]) != (size, size):
         raise UserError(f"`{source}`: its processor gives images of {dict(crop)}; its CLIP takes {size} x {size}")
@@ -133,7 +133,7 @@ def _settings(
 ) -> list[str]:
     """Options that bring the YAML to the checkpoint's CLIP, after comparing the sizes."""
     where = f"{source}/config.json"
-    kind = config.vision_config.model_type
+    kind = vision_config(config).model_type
     if kind == ToVEVisionConfig.model_type:
         raise UserError(f"{where}: the model has a ToVE tower already")
     if kind != "clip_vision_model":
@@ -145,7 +145,7 @@ def _settings(
             "layer (`default`, one number)"
         )
     expected = tower_config_from_yaml(tower, options).clip_config
-    actual = ToVEVisionConfig(clip_config=config.vision_config.to_dict()).clip_config
+    actual = ToVEVisionConfig(clip_config=vision_config(config).to_dict()).clip_config
     differing = [f"{key} {actual[key]} (the YAML's: {expected[key]})" for key in actual if actual[key] != expected[key]]
     if differing:
         raise UserError(f"the CLIP of `{source}` is not that of `{tower}`: {', '.join(differing)}")
@@ -212,7 +212,7 @@ def _save_clip(source: Path, config: LlavaConfig, folder: Path) -> tuple[Path, t
     if len(dtypes) != 1:
         raise WeightsError(f"weights in `{source}`: the vision tower's tensors have several dtypes: {dtypes}")
     save_tensors(folder / "model.safetensors", tensors)
-    CLIPVisionConfig(**config.vision_config.to_dict()).save_pretrained(folder)
+    CLIPVisionConfig(**vision_config(config).to_dict()).save_pretrained(folder)
     return folder, getattr(torch, dtypes[0].removeprefix("torch."))
 
 

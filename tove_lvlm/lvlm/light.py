@@ -6,7 +6,7 @@ in the saved LLaVA model.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -14,6 +14,11 @@ from torch import nn
 from ..config import ConfigError
 from ..storage import load_json, load_tensors, save_tensors
 from .gather import assign, collect
+
+if TYPE_CHECKING:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedConfig
+
+    from ..tower.configuration import ToVEVisionConfig
 
 PROJECTOR_FILE = "projector.safetensors"
 MODEL_FILE = "tove_model.json"
@@ -26,16 +31,32 @@ def adapter_parts(model: nn.Module) -> dict[str, nn.Module]:
         model: A LLaVA model, inside peft or not.
     """
     core = base_model(model).model
-    parts = {"multi_modal_projector": core.multi_modal_projector}
+    parts: dict[str, nn.Module] = {"multi_modal_projector": core.multi_modal_projector}
     fusion = getattr(core.vision_tower, "tove_fusion", None)
     if fusion is not None:
         parts["vision_tower.tove_fusion"] = fusion
     return parts
 
 
-def base_model(model: nn.Module) -> nn.Module:
+def base_model(model: nn.Module) -> "LlavaForConditionalGeneration":
     """The LLaVA model itself, without peft's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    wrapper: Any = model
+    return as_llava(wrapper.get_base_model() if hasattr(model, "get_base_model") else model)
+
+
+def as_llava(model: nn.Module) -> "LlavaForConditionalGeneration":
+    """The same object under its own type; peft's wrapper passes on what is asked of the model in it."""
+    return cast("LlavaForConditionalGeneration", model)
+
+
+def text_config(config: "LlavaConfig") -> "PreTrainedConfig":
+    """The language model's; transformers' annotation also has what it is made from, a dictionary or nothing."""
+    return cast("PreTrainedConfig", config.text_config)
+
+
+def vision_config(config: "LlavaConfig") -> "PreTrainedConfig":
+    """The vision tower's; as for `text_config`."""
+    return cast("PreTrainedConfig", config.vision_config)
 
 
 def collect_light(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -99,9 +120,9 @@ def check_tower(model: nn.Module, model_info: Mapping[str, Any], where: str | Pa
 
 def _tower_arithmetic(model: nn.Module) -> dict[str, Any] | None:
     """What decides on the tower's output besides weights; shapes are checked when those are loaded."""
-    config = base_model(model).config.vision_config
-    if not hasattr(config, "fusion_settings"):
+    if not hasattr(base_model(model).config.vision_config, "fusion_settings"):
         return None
+    config = cast("ToVEVisionConfig", base_model(model).config.vision_config)
     fusion = {key: config.fusion[key] for key in ("kind", "gate_input", "transfer_scale", "temperature")}
     return {**fusion, "select_layer": config.select_layer, "experts": config.expert_names}
 

@@ -17,6 +17,7 @@ from torch import nn
 from ..data.constants import IGNORE_INDEX
 from ..data.conversations import encode_v1, expand_image_tokens
 from .batching import human_turn, model_inputs, pad_left
+from .light import as_llava
 
 
 def encode_answer(
@@ -25,7 +26,8 @@ def encode_answer(
     """(ids, labels) of a question with its answer, the image's placeholders expanded; labels mark the answer."""
     talk = [human_turn(question, has_image), {"from": "gpt", "value": answer}]
     encoded = encode_v1(processor.tokenizer, talk, has_image)
-    token, count = model.config.image_token_id, model.config.image_seq_length
+    config = as_llava(model).config
+    token, count = config.image_token_id, config.image_seq_length
     ids = expand_image_tokens(encoded.input_ids, encoded.input_ids, token, count)
     return ids, expand_image_tokens(encoded.labels, encoded.input_ids, IGNORE_INDEX, count)
 
@@ -80,9 +82,10 @@ def score_choices(
     # Padding is on the left, so all answers end in the last column and only the last logits are needed.
     num = max(sum(label != IGNORE_INDEX for label in labels) for _, labels in rows)
     inputs = model_inputs(model, ids_RT, mask_RT, repeated)
-    position_RT = (mask_RT.cumsum(1) - 1).clamp(min=0).to(model.device)
+    device = as_llava(model).device
+    position_RT = (mask_RT.cumsum(1) - 1).clamp(min=0).to(device)
     logits_RKV = model(**inputs, position_ids=position_RT, logits_to_keep=num + 1, use_cache=False).logits
-    labels_RK = labels_RT[:, -num:].to(model.device)
+    labels_RK = labels_RT[:, -num:].to(device)
     labelled_RK = labels_RK != IGNORE_INDEX
     log_p_RKV = logits_RKV[:, :-1].float().log_softmax(-1)
     log_p_RK = log_p_RKV.gather(-1, labels_RK.where(labelled_RK, 0)[..., None])[..., 0]

@@ -3,16 +3,19 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
 from ..config import UserError, parse
 from ..registry import require
 from ..storage import WeightsError, load_tensors, misfits
-from .light import MODEL_FILE, PROJECTOR_FILE, adapter_parts, check_tower
+from .light import MODEL_FILE, PROJECTOR_FILE, adapter_parts, as_llava, check_tower
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import LlavaForConditionalGeneration, PreTrainedModel
+
     from ..tower.modeling import ToVEVisionModel
 
 TOWER, MERGED, ADAPTER, STAGE1 = "tower", "merged", "adapter", "stage1"
@@ -40,6 +43,27 @@ class LoadedCheckpoint:
         from ..tower.recorder import find_tower
 
         return find_tower(self.model)
+
+    @property
+    def llava(self) -> "LlavaForConditionalGeneration":
+        """`model` of any kind but `tower`, under its own type."""
+        return as_llava(self.model)
+
+    @property
+    def device(self) -> "torch.device":
+        """Where the model is."""
+        return cast("PreTrainedModel", self.model).device
+
+    def require_tower(self) -> "ToVEVisionModel":
+        """The ToVE tower in it.
+
+        Raises:
+            UserError: The model has a plain CLIP.
+        """
+        tower = self.tower
+        if tower is None:
+            raise UserError(f"`{self.folder}` has a plain CLIP, no ToVE tower; `tove graft` gives it one")
+        return tower
 
     @property
     def image_processor(self) -> Any:

@@ -10,6 +10,7 @@ See docs/design.md, "LVLM checkpoints".
 import copy
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -19,6 +20,9 @@ from ..storage import save_tensors
 from .config import LoraConfig
 from .gather import collect
 from .light import MODEL_FILE, adapter_parts, base_model
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 _WRAP = "base_model.model."
 
@@ -52,7 +56,9 @@ def lora_target(model: nn.Module) -> str:
     return rf"model\.language_model\.(.*\.)?({'|'.join(sorted(leaves))})"
 
 
-def save_adapter(folder: str | Path, peft_model: nn.Module, tensors: dict[str, torch.Tensor], model_info: dict) -> None:
+def save_adapter(
+    folder: str | Path, peft_model: "PeftModel", tensors: dict[str, torch.Tensor], model_info: dict
+) -> None:
     """Write peft's adapter folder. Rank 0 only.
 
     Args:
@@ -98,7 +104,8 @@ def collect_merged(model: nn.Module) -> dict[str, torch.Tensor]:
             stem = name.rsplit(".base_layer.", 1)[0]
             plain = plain.replace(".base_layer.", ".")
             if name.endswith(".weight"):
-                scaling = model.get_submodule(stem).scaling["default"]
+                layer: Any = model.get_submodule(stem)  # peft's
+                scaling = layer.scaling["default"]
                 delta = (
                     tensors[f"{stem}.lora_B.default.weight"].float() @ tensors[f"{stem}.lora_A.default.weight"].float()
                 )
@@ -121,7 +128,8 @@ def save_merged(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.
     from .build import without_zero3_init
 
     with without_zero3_init(), torch.device("meta"):
-        shell = type(base)(copy.deepcopy(base.config)).to(dtype)
+        shell = type(base)(copy.deepcopy(base.config))
+        cast(nn.Module, shell).to(dtype)  # transformers' own `to` loses `self` for type checkers
     if hasattr(shell.config, "use_cache"):  # Trainer turned it off
         shell.config.use_cache = True
     shell.generation_config = base.generation_config

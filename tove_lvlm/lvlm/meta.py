@@ -3,7 +3,10 @@
 What `tove info` counts and `benchmarks/train_step.py` times.
 """
 
+from typing import cast
+
 import torch
+from torch import nn
 from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, LlavaConfig, LlavaForConditionalGeneration
 
 from ..config import ConfigError
@@ -35,7 +38,9 @@ def build_unloaded(
     try:
         with torch.device(device):
             # A config may carry the dtype that its weights were saved in; `to` brings all parts to one.
-            return LlavaForConditionalGeneration(llava).to(dtype)
+            model = LlavaForConditionalGeneration(llava)
+            cast(nn.Module, model).to(dtype)  # transformers' own `to` loses `self` for type checkers
+            return model
     finally:
         torch.set_default_dtype(default_dtype)
 
@@ -51,11 +56,11 @@ def unloaded_config(config: ModelConfig) -> LlavaConfig:
     text_config.vocab_size = image_token_rows(image_token_id, image_token_id + 1)
     tower = tower_config_from_yaml(config.tower) if config.tower is not None else None
     if tower is not None and config.detached:
-        check_names(tower.expert_names, config.detached, config.tower)
+        check_names(tower.expert_names, config.detached, config.require_tower())
         tower.detached = [name for name in tower.expert_names if name in {*tower.detached, *config.detached}]
     with torch.device("meta"):
         if config.vision_tower == "tove":
-            vision = tove_vision(ToVEVisionModel(tower))
+            vision = tove_vision(ToVEVisionModel(_required(tower)))
         elif config.vision_tower == "clip":
             vision = clip_vision(CLIPVisionModel(_clip_config(config, tower)), None, config.mm_vision_select_layer)
         else:
@@ -63,9 +68,15 @@ def unloaded_config(config: ModelConfig) -> LlavaConfig:
     return llava_config(text_config, vision, image_token_id)
 
 
+def _required(tower: ToVEVisionConfig | None) -> ToVEVisionConfig:
+    if tower is None:
+        raise ConfigError("`model.tower` must name the tower's YAML")
+    return tower
+
+
 def _clip_config(config: ModelConfig, tower: ToVEVisionConfig | None) -> CLIPVisionConfig:
     if config.clip is None:
-        return CLIPVisionConfig(**tower.clip_config)
+        return CLIPVisionConfig(**_required(tower).clip_config)
     try:
         return CLIPVisionConfig.from_pretrained(resolve_source(config.clip))
     except OSError as error:

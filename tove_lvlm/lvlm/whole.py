@@ -1,6 +1,7 @@
 """A whole LLaVA folder of transformers' layout: loaded without a random tensor, or as the start of a training run."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
@@ -46,17 +47,18 @@ def load_whole(
     """
     config = read_llava_config(folder)
     layer, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
-    tove = isinstance(config.vision_config, ToVEVisionConfig)
-    if tove and (layer not in (-1, 1) or strategy != "full"):
+    tower = config.vision_config if isinstance(config.vision_config, ToVEVisionConfig) else None
+    if tower is not None and (layer not in (-1, 1) or strategy != "full"):
         raise UserError(
             f"{folder}/config.json: `vision_feature_layer` is {layer} and `vision_feature_select_strategy` is "
             f"`{strategy}`; a ToVE tower is read with -1 and `full`"
         )
     try:
-        model, report = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        both = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype, output_loading_info=True)
     except WeightsError as error:
         raise WeightsError(f"`{folder}`: {error}") from error
-    detached = [f".experts.{name}." for name in config.vision_config.detached] if tove else []
+    model, report = cast("tuple[LlavaForConditionalGeneration, dict[str, Any]]", both)  # which the option makes it
+    detached = [f".experts.{name}." for name in tower.detached] if tower is not None else []
     for kind in ("missing", "unexpected"):
         keys = sorted(key for key in report[f"{kind}_keys"] if not any(part in key for part in detached))
         if keys:
