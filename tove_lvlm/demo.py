@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -73,7 +74,9 @@ def run(
     render(output / "data", scenes, console)
     train(output, seed, steps, console)
     questions = read_questions(output / "data" / "heldout" / "questions.jsonl")
-    variants, answers, gate_mass = {}, {}, {}
+    variants: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
+    gate_mass: dict[str, Any] = {}
     for variant in VARIANTS:
         console.print(f"answering {len(questions)} held-out questions with {variant} ...")
         answers[variant], mass = answer_all(output / variant, questions, output / "data" / "heldout" / "images")
@@ -150,21 +153,22 @@ def start_next_stage(job: Job, data: Path, seed: int, steps: int | None, further
 
 def launch(job: Job, data: Path, seed: int, steps: int | None, further: Sequence[str]) -> subprocess.Popen:
     """Start `deepspeed scripts/...` for the job's stage, as a user would."""
+    stage = job.stage or next(iter(STAGES))
     options = [
         f"model.vision_tower={job.variant}",
-        f"data.train=[{data / (job.stage + '.json')}]",
+        f"data.train=[{data / (stage + '.json')}]",
         f"data.image_folder={data / 'images'}",
         f"train.output_dir={run_folder(job)}",
         f"train.seed={seed}",
     ]
-    if job.stage == "finetune":
+    if stage == "finetune":
         options.append(f"model.pretrain_mm_mlp_adapter={job.folder / 'pretrain'}")
     if steps is not None:
         options.append(f"train.max_steps={steps}")
     # A port of its own for each run, so that the two launchers do not meet.
     port = 29600 + os.getpid() % 1000 * 2 + VARIANTS.index(job.variant)
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "1", "--master_port", str(port)]
-    command += [str(ROOT / "scripts" / STAGES[job.stage]), "--cfg-path", str(PROJECT / f"{job.stage}.yaml")]
+    command += [str(ROOT / "scripts" / STAGES[stage]), "--cfg-path", str(PROJECT / f"{stage}.yaml")]
     threads = str(max(1, (os.cpu_count() or 1) // len(VARIANTS)))
     # The miniature is too small for an accelerator to help, and on the CPU the run is the same bits everywhere.
     environment = os.environ | {"OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}

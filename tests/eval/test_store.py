@@ -89,3 +89,19 @@ def test_a_smaller_run_forgets_nothing(store):
     write(store, 0, ["x", "7"])
     assert Store(store.folder, ITEMS).prepare(IDENTITY) == {"x", "7"}
     assert [row["question_id"] for row in lines(store)] == [7, "x"]
+
+
+def test_an_end_that_another_launch_takes_away_was_read_in_time(store, monkeypatch):
+    problems = Problems()
+    problems.add("unreadable image", "x")
+    write(store, 0, ["7"])
+    write(store, 1, ["x"], problems=problems)
+    read = store._done
+
+    def read_and_lose(rank, launch):
+        done = read(rank, launch)
+        (store.folder / "shards" / f"{rank:05d}.done").unlink(missing_ok=True)
+        return done
+
+    monkeypatch.setattr(store, "_done", read_and_lose)
+    assert store.wait(2, "1", patience=0) == {"unreadable image": ["x"]}

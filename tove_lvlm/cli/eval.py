@@ -4,36 +4,35 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..config import UserError
 from .app import JsonFlag, app, choose_device, console
 
+# Panels of --help.
+_DATA: dict[str, Any] = {"rich_help_panel": "Data"}
+_ASKING: dict[str, Any] = {"rich_help_panel": "Asking a model"}
+_OTHER: dict[str, Any] = {"rich_help_panel": "Instead of a task"}
 
-def _option(annotation, help_text: str, panel: str | None = None, flag: str | None = None, **more):
-    return Annotated[annotation, typer.Option(*([flag] if flag else []), help=help_text, rich_help_panel=panel, **more)]
-
-
-_DATA, _ASK, _OTHER = "Data", "Asking a model", "Instead of a task"
-Data = _option(Path, "Root with `playground`, or an official site's files.", _DATA)
-Labels = _option(list[Path] | None, "Label files: a b c.", _DATA)
-Images = _option(Path | None, "Image folder.", _DATA)
-Limit = _option(int | None, "Only so many questions.", _DATA, min=1)
-Prompt = _option(str | None, "Instead of the task's: text with {question}.", _ASK)
-BatchSize = _option(int, "Questions at a time.", _ASK, min=1)
-MaxNewTokens = _option(int | None, "Else the task's.", _ASK, min=1)
-Temperature = _option(float, "0: greedy.", _ASK, min=0.0)
-TopP = _option(float, "With a temperature.", _ASK)
-NumBeams = _option(int, "Beam search.", _ASK, min=1)
-Seed = _option(int, "With a temperature, or of --miniature.", _ASK, min=0)
-Dtype = _option(str | None, "float32, bfloat16 or float16; else the checkpoint's.", _ASK)
-Device = _option(str | None, "Else CUDA when there is one.", _ASK)
-ListTasks = _option(bool, "What is found of each benchmark below --data.", _OTHER, "--list")
-Miniature = _option(Path | None, "Write the miniature world's benchmarks to here.", _OTHER)
-Scenes = _option(int, "Of --miniature.", _OTHER, min=1)
-Force = _option(bool, "Of compare: compare all the same.", _OTHER, "--force")
+Data = Annotated[Path, typer.Option(help="Root with `playground`, or an official site's files.", **_DATA)]
+Labels = Annotated[list[Path] | None, typer.Option(help="Label files: a b c.", **_DATA)]
+Images = Annotated[Path | None, typer.Option(help="Image folder.", **_DATA)]
+Limit = Annotated[int | None, typer.Option(help="Only so many questions.", min=1, **_DATA)]
+Prompt = Annotated[str | None, typer.Option(help="Instead of the task's: text with {question}.", **_ASKING)]
+BatchSize = Annotated[int, typer.Option(help="Questions at a time.", min=1, **_ASKING)]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Else the task's.", min=1, **_ASKING)]
+Temperature = Annotated[float, typer.Option(help="0: greedy.", min=0.0, **_ASKING)]
+TopP = Annotated[float, typer.Option(help="With a temperature.", **_ASKING)]
+NumBeams = Annotated[int, typer.Option(help="Beam search.", min=1, **_ASKING)]
+Seed = Annotated[int, typer.Option(help="With a temperature, or of --miniature.", min=0, **_ASKING)]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; else the checkpoint's.", **_ASKING)]
+Device = Annotated[str | None, typer.Option(help="Else CUDA when there is one.", **_ASKING)]
+ListTasks = Annotated[bool, typer.Option("--list", help="What is found of each benchmark below --data.", **_OTHER)]
+Miniature = Annotated[Path | None, typer.Option(help="Write the miniature world's benchmarks to here.", **_OTHER)]
+Scenes = Annotated[int, typer.Option(help="Of --miniature.", min=1, **_OTHER)]
+Force = Annotated[bool, typer.Option("--force", help="Of compare: compare all the same.", **_OTHER)]
 
 
 @app.command(name="eval")
@@ -80,9 +79,9 @@ def evaluate(
         return _write_miniature(miniature, scenes, seed)
     if task == "compare":
         return _compare(further or [], force, as_json)
-    _check(task, answers, model, bool(further and not labels), limit)
+    task = _check(task, answers, model, bool(further and not labels), limit)
     files = [*(labels or []), *map(Path, further or [])]
-    if model is None:
+    if answers is not None:
         return _show(_score(task, answers, files, data, convention, prompt, output, strict), as_json)
     decoding = {"temperature": temperature, "top_p": top_p, "num_beams": num_beams, "seed": seed}
     settings = {"batch_size": batch_size, "dtype": dtype, "strict": strict, "output": output, "model": model}
@@ -92,7 +91,8 @@ def evaluate(
     return _show(result, as_json)
 
 
-def _check(task: str | None, answers: Path | None, model: Path | None, stray: bool, limit: int | None) -> None:
+def _check(task: str | None, answers: Path | None, model: Path | None, stray: bool, limit: int | None) -> str:
+    """The task, after a look at what goes with what: one of `answers` and `model` is given."""
     if task is None:
         raise UserError("name a task (`tove eval --list` shows them), or give --list, --miniature DIR or `compare A B`")
     if stray:
@@ -104,6 +104,7 @@ def _check(task: str | None, answers: Path | None, model: Path | None, stray: bo
         raise UserError("give either --model FOLDER or --answers FILE")
     if answers is not None and limit is not None:
         raise UserError("--limit goes with --model; an answers file is scored as a whole")
+    return task
 
 
 def _list(data: Path, as_json: bool) -> None:
@@ -121,7 +122,8 @@ def _compare(paths: list[str], force: bool, as_json: bool) -> None:
 
     if len(paths) != 2:
         raise UserError(f"`tove eval compare` takes two records, got {len(paths)}")
-    result = compare(*(record.load(path) for path in paths), force=force)
+    first, second = (record.load(path) for path in paths)
+    result = compare(first, second, force=force)
     print(json.dumps(result)) if as_json else print_comparison(paths, result)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -69,7 +70,7 @@ def measured_setting(device: str | None, dtype: str | None, batch_size: int) -> 
     return {"device": resolved, "hardware": hardware(resolved), "dtype": dtype, "batch_size": batch_size}
 
 
-def _add_times(rows: list[dict[str, Any]], fields: list[dict[str, Any]], setting: dict[str, Any]) -> None:
+def _add_times(rows: list[dict[str, Any]], fields: list[Mapping[str, Any]], setting: dict[str, Any]) -> None:
     from rich.progress import track
 
     from ..experts.info import measure_network

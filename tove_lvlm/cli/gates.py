@@ -38,7 +38,7 @@ def gates(
     results = list(gates_of_images(loaded, images, batch_size))
     report = {"checkpoint": str(checkpoint), "kind": loaded.kind, **figures_of(images, results)}
     files = [] if folder is None else write_gates(folder, images, results, report)
-    if as_json:
+    if as_json or folder is None:
         print(json.dumps(report))
         return
     _print_means(report)

@@ -68,7 +68,7 @@ def match(items: Sequence[Item], answers: Sequence[Answer], problems: Problems) 
     """
     by_name = {alias: item for item in items for alias in item.aliases}
     by_name.update((item.question_id, item) for item in items)
-    matches = [_find(by_name, answer) for answer in answers]
+    matches: Sequence[Item | None] = [_find(by_name, answer) for answer in answers]
     if not any(matches):
         matches = _by_order(items, answers, problems)
     texts: dict[str, str] = {}

@@ -80,7 +80,7 @@ def evaluate_model(
     loaded = load_model(settings.model)
     store = Store(settings.output, benchmark.all_items)
     plan = _agree(lambda: _plan(benchmark, settings, store, loaded, absent))
-    loaded.model.to(device=settings.device, dtype=DTYPES.get(settings.dtype or "", loaded.model.dtype)).eval()
+    loaded.model.to(device=settings.device, dtype=DTYPES.get(settings.dtype or "", loaded.llava.dtype)).eval()
     _ask_share(benchmark, settings, loaded, plan, progress)
     if not dist.is_main():
         return None
@@ -191,7 +191,7 @@ def _finish(benchmark: Benchmark, settings: EvalConfig, store: Store, made_by: d
 def describe_model(loaded: LoadedCheckpoint, name: str) -> dict[str, Any]:
     """Name, form and fingerprints of a model and its tower. The fingerprints are of the weights as loaded."""
     tower = loaded.tower
-    vision = tower if tower is not None else loaded.model.model.vision_tower
+    vision: torch.nn.Module = tower if tower is not None else loaded.llava.model.vision_tower
     return {
         "id": name,
         "kind": loaded.kind,
@@ -206,7 +206,7 @@ def describe_model(loaded: LoadedCheckpoint, name: str) -> dict[str, Any]:
 
 
 def _made_by(settings: EvalConfig, loaded: LoadedCheckpoint, plan: dict[str, Any], started: float) -> dict[str, Any]:
-    on_gpu = loaded.model.device.type == "cuda"
+    on_gpu = loaded.device.type == "cuda"
     return {
         "model": plan["model"],
         "conversation": "v1",
@@ -218,5 +218,5 @@ def _made_by(settings: EvalConfig, loaded: LoadedCheckpoint, plan: dict[str, Any
         "batch_size": settings.batch_size,
         "num_resumed": plan["num_resumed"],
         "seconds": round(time.monotonic() - started, 1),
-        "peak_gpu_bytes": torch.cuda.max_memory_allocated(loaded.model.device) if on_gpu else None,
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated(loaded.device) if on_gpu else None,
     }

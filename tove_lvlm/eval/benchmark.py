@@ -89,7 +89,7 @@ def read_benchmark(
 
 def _with_prompt(task: Task, prompt: str, labels: Sequence[Path], usual: Sequence[Item]) -> list[Item]:
     """The items with another prompt, which `task` has from now on."""
-    task.prompt = prompt  # type: ignore[misc]  this one object's
+    task.prompt = prompt  # type: ignore[misc]  # of this one object, over its class's
     try:
         items = task.read(labels, Problems())
     except (KeyError, IndexError, ValueError) as error:

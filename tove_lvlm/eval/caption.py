@@ -77,7 +77,7 @@ def _score_parts(
     notes = [note] if note else []
     metrics = {}
     for (name, part), meteor_of_part in zip(parts.items(), meteor, strict=True):
-        values = _counted(_Captions(*([column[k] for k in part] for column in captions)))
+        values = _counted(_Captions([captions.candidates[k] for k in part], [captions.references[k] for k in part]))
         values["METEOR"] = meteor_of_part
         if spice is not None:
             values["SPICE"] = math.fsum(spice[k] for k in part) / len(part)

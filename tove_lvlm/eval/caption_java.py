@@ -14,6 +14,8 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import IO, cast
 
 from ..config import UserError
 from ..registry import require
@@ -52,7 +54,7 @@ def tokenize(captions: Sequence[str]) -> list[str]:
     module = require("pycocoevalcap.tokenizer.ptbtokenizer", extra="eval")
     text = "".join(" ".join(caption.split()) + "\n" for caption in captions)
     program = ["-cp", _PTB_JAR, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-    lines = _java(Path(module.__file__).parent, [*program, "-encoding", "UTF-8"], text).split("\n")[:-1]
+    lines = _java(_folder(module), [*program, "-encoding", "UTF-8"], text).split("\n")[:-1]
     if len(lines) != len(captions):
         raise UserError(f"the PTB tokenizer gave {len(lines)} lines for {len(captions)} captions; nothing is scored")
     dropped = set(module.PUNCTUATIONS)
@@ -72,7 +74,7 @@ def meteor(
     Raises:
         UserError: There is no Java, or it fails.
     """
-    folder = Path(require("pycocoevalcap.meteor.meteor", extra="eval").__file__).parent
+    folder = _folder(require("pycocoevalcap.meteor.meteor", extra="eval"))
     command = _command(["-Xmx2G", "-jar", _METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"])
     rows = [[*captions, candidate] for captions, candidate in zip(references, candidates, strict=True)]
     with tempfile.TemporaryFile() as errors:
@@ -89,16 +91,22 @@ def meteor(
             raise UserError(f"METEOR failed: {_last_line(errors.read()) or error}") from error
 
 
-def _ask(process: subprocess.Popen, words: Sequence[str], skipped: int = 0) -> str:
+def _folder(module: ModuleType) -> Path:
+    """Of a module of pycocoevalcap: what its Java needs lies beside it."""
+    return Path(cast(str, module.__file__)).parent
+
+
+def _ask(process: subprocess.Popen[bytes], words: Sequence[str], skipped: int = 0) -> str:
     """METEOR's answer to one request, of whose lines the first few are skipped."""
-    process.stdin.write((" ||| ".join(words) + "\n").encode("utf-8", "replace"))
-    process.stdin.flush()
-    return [process.stdout.readline() for _ in range(skipped + 1)][-1].decode("utf-8").strip()
+    requests, replies = cast("tuple[IO[bytes], IO[bytes]]", (process.stdin, process.stdout))  # both are pipes
+    requests.write((" ||| ".join(words) + "\n").encode("utf-8", "replace"))
+    requests.flush()
+    return [replies.readline() for _ in range(skipped + 1)][-1].decode("utf-8").strip()
 
 
 def missing_for_spice() -> str:
     """What SPICE lacks, in a sentence that says what to put where; empty when all is there."""
-    lib = Path(require("pycocoevalcap.spice.spice", extra="eval").__file__).parent / "lib"
+    lib = _folder(require("pycocoevalcap.spice.spice", extra="eval")) / "lib"
     missing = [jar for jar in _PARSER_JARS if not (lib / jar).is_file()]
     return f"SPICE is left out: put {' and '.join(missing)} (of {_PARSER_SITE}) into {lib}" if missing else ""
 
@@ -113,7 +121,7 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> lis
     Raises:
         UserError: There is no Java, or it fails (it takes up to 8 GB of memory).
     """
-    folder = Path(require("pycocoevalcap.spice.spice", extra="eval").__file__).parent
+    folder = _folder(require("pycocoevalcap.spice.spice", extra="eval"))
     rows = [
         {"image_id": index, "test": candidate, "refs": list(captions)}
         for index, (candidate, captions) in enumerate(zip(candidates, references, strict=True))

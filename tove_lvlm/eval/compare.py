@@ -18,7 +18,7 @@ def incomparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[st
     reasons = [
         f"{name}: {first.get(name)} and {second.get(name)}" for name in _SAME if first.get(name) != second.get(name)
     ]
-    prompts = [record.get("prompt") for record in (first, second)]
+    prompts: list[Any] = [record.get("prompt") for record in (first, second)]
     if None in prompts:
         reasons.append("prompt: not known of answers that came without it")
     elif prompts[0]["sha256"] != prompts[1]["sha256"]:

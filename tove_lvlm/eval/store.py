@@ -155,7 +155,9 @@ class Store:
         """
         last_size, since = -1, time.monotonic()
         while True:
-            missing = [rank for rank in range(world_size) if self._done(rank, launch) is None]
+            # Each file is read once: another launch may write over it at any time.
+            done = {rank: self._done(rank, launch) for rank in range(world_size)}
+            missing = [rank for rank, one in done.items() if one is None]
             if not missing:
                 break
             size = sum(path.stat().st_size for path in (self.folder / _SHARDS).glob("*.jsonl"))
@@ -169,8 +171,8 @@ class Store:
                 )
             time.sleep(pause)
         answers: dict[str, list[str]] = {}
-        for rank in range(world_size):
-            for kind, which in self._done(rank, launch)["problems"].items():
+        for one in done.values():
+            for kind, which in (one or {}).get("problems", {}).items():
                 answers.setdefault(kind, []).extend(which)
         return answers
 

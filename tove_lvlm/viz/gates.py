@@ -8,10 +8,10 @@ and h w sides of an expert's grid, H W pixels.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from torch import nn
 from ..config import UserError
 from ..data.errors import DataError
 from ..data.images import read_image, to_pixels
-from ..experts import Expert
+from ..experts import Expert, ExpertHub
 from ..lvlm.loading import LoadedCheckpoint
+from ..tower.fusion import ToVEFusion
 from ..tower.modeling import ToVEVisionModel
 
 _DIGITS = 4
@@ -123,7 +124,7 @@ def read_gates(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor) -> list[TokenG
     with _outputs_of(tower.experts) as grids:
         output = tower(pixels_B3HW)
     gate_BNK = output.gate_probs.float()
-    strength_BNK = tower.tove_fusion.strengths(output.hidden_states[0], grids, gate_BNK)
+    strength_BNK = cast(ToVEFusion, tower.tove_fusion).strengths(output.hidden_states[0], grids, gate_BNK)
     maps = {name: _picture(tower.experts[name], grid_BChw).cpu().numpy() for name, grid_BChw in grids.items()}
     features = [name for name, grid_BChw in grids.items() if grid_BChw.shape[1] not in _PICTURE_CHANNELS]
     pictures_BHW3 = _seen(tower, pixels_B3HW)
@@ -193,14 +194,14 @@ def principal_components(grid_BChw: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _outputs_of(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, torch.Tensor]]:
-    """Collects what each module gives while the block runs."""
+def _outputs_of(experts: ExpertHub) -> Iterator[dict[str, torch.Tensor]]:
+    """Collects what each expert gives while the block runs."""
     outputs: dict[str, torch.Tensor] = {}
 
     def keep(name: str):
         return lambda module, args, output: outputs.__setitem__(name, output)
 
-    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    handles = [expert.register_forward_hook(keep(name)) for name, expert in experts.items()]
     try:
         yield outputs
     finally:

@@ -7,13 +7,13 @@ Shapes: Y X rows and columns of the token grid, H W pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import palette
 from .gates import TokenGates
-from .style import SMALL, TEXT, new_figure
+from .style import SMALL, TEXT, new_figure, set_gaps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def gate_panel(gates: TokenGates, title: str, scale: Scale) -> "Figure":
     names, colors = gates.names, palette.expert_colors(gates.names)
     num_columns = len(names) + 1
     figure = new_figure(CELL * num_columns + 0.75, CELL * 3 + 1.4)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05, wspace=0.01, hspace=0.02)
+    set_gaps(figure, w_pad=0.03, h_pad=0.05, wspace=0.01, hspace=0.02)
     rows = figure.subplots(3, num_columns + 1, width_ratios=[1] * num_columns + [_BAR])
     rows[0, -1].set_axis_off()
     figure.suptitle(title, x=0.01, ha="left", fontsize=TEXT + 1, color=palette.INK, parse_math=False)
@@ -105,7 +105,7 @@ def gate_page(gates: Sequence[TokenGates], titles: Sequence[str], scale: Scale) 
     names, colors = gates[0].names, palette.expert_colors(gates[0].names)
     num_columns = len(names) + 3
     figure = new_figure(SMALL_CELL * num_columns + 0.75, (SMALL_CELL + 0.22) * len(gates) + 0.8)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    set_gaps(figure, w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     rows = figure.subplots(len(gates), num_columns + 1, squeeze=False, width_ratios=[1] * num_columns + [_BAR])
     heat = None
     for number, (row, image_gates, title) in enumerate(zip(rows, gates, titles, strict=True)):
@@ -130,8 +130,9 @@ def gate_page(gates: Sequence[TokenGates], titles: Sequence[str], scale: Scale) 
     return figure
 
 
-def _set_title(axes: "Axes", text: str, **changes) -> None:
-    axes.set_title(text, **{"fontsize": SMALL, "color": palette.SOFT, "parse_math": False} | changes)
+def _set_title(axes: "Axes", text: str, **changes: Any) -> None:
+    settings: dict[str, Any] = {"fontsize": SMALL, "color": palette.SOFT, "parse_math": False}
+    axes.set_title(text, **settings | changes)
 
 
 def _show(axes: "Axes", picture_HW3: np.ndarray, title: str) -> None:
@@ -173,7 +174,7 @@ def _show_detached(axes: "Axes") -> None:
 
 def _fill_bar(figure: "Figure", image: "AxesImage", axes: "Axes", label: str, num_attached: int) -> None:
     """A colour bar with its ends as ticks and, for the gate, what every expert would have if nothing mattered."""
-    bar = figure.colorbar(image, cax=axes)
+    bar: Any = figure.colorbar(image, cax=axes)  # matplotlib's stubs leave out its ends
     low, high, even = bar.vmin, bar.vmax, 1 / num_attached
     ticks = {low: f"{low:.2f}", high: f"{high:.2f}"}
     if label == "gate" and low < even < high:

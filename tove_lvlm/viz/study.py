@@ -219,9 +219,9 @@ def detach_figure(results: Mapping[str, Any]) -> "Figure | None":
         with_dropout = name == TOVE_ROW and len(rows) > 1
         ends["with expert dropout" if with_dropout else _label(results, name)] = (scores[-1].mean, colors[name])
     clip = overall_scores(results).get(CLIP_ROW)
-    for part in both if clip else []:
-        part.axhline(clip.mean, color=palette.MODELS["clip"], linewidth=1, linestyle=(0, (2, 2)), zorder=0.5)
-    if clip:
+    if clip is not None:
+        for part in both:
+            part.axhline(clip.mean, color=palette.MODELS["clip"], linewidth=1, linestyle=(0, (2, 2)), zorder=0.5)
         axes.annotate(_label(results, CLIP_ROW), (0, clip.mean), xytext=(0, 3), textcoords="offset points",
                       fontsize=SMALL, color=palette.SOFT, va="bottom")  # fmt: skip
     most = max(len(seed["overall"]) for seeds in rows.values() for seed in seeds.values())
@@ -277,7 +277,7 @@ def _legend(figure: "Figure", entries: list[tuple[str, str]], with_chance: bool)
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles = [Patch(facecolor=color, label=label) for label, color in entries]
+    handles: list[Patch | Line2D] = [Patch(facecolor=color, label=label) for label, color in entries]
     if with_chance:
         handles.append(Line2D([], [], color=palette.INK, linewidth=1, label="chance"))
     figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), 4), frameon=False,

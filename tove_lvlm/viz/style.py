@@ -6,7 +6,7 @@ is never used.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..registry import require
 from ..storage import atomic_file
@@ -15,6 +15,7 @@ from .palette import GRID, INK, SOFT
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 TEXT, SMALL = 9, 8
 """Points. A figure 8 inches wide that is shown 800 pixels wide has letters of 11 to 12 pixels."""
@@ -34,13 +35,18 @@ def new_figure(width: float, height: float) -> "Figure":
     return require("matplotlib.figure", extra="viz").Figure(figsize=(width, height), layout="constrained")
 
 
-def tidy(axes: "Axes", title: str = "", grid: str | None = None) -> "Axes":
+def set_gaps(figure: "Figure", **gaps: Any) -> None:
+    """Distances between the parts of a figure of `new_figure`, as its constrained layout names them."""
+    cast("ConstrainedLayoutEngine", figure.get_layout_engine()).set(**gaps)
+
+
+def tidy(axes: "Axes", title: str = "", grid: Literal["x", "y", "both"] | None = None) -> "Axes":
     """Take away what carries no information.
 
     Args:
         axes: Changed in place.
         title: Stands at the left.
-        grid: Axis whose values get faint lines, `x` or `y`.
+        grid: Axis whose values get faint lines, `x`, `y` or `both`.
     """
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import palette
-from .style import SMALL, new_figure, save_figure, spread, tidy
+from .style import SMALL, new_figure, save_figure, set_gaps, spread, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def usage_figure(report: Mapping[str, Any]) -> "Figure":
     missed = [key for key in _MISSED if any(_is_number(row.get(key)) for row in experts.values())]
     height = 0.75 + 0.3 * len(experts)
     figure = new_figure(8, height + max(height, 2.2))
-    figure.get_layout_engine().set(wspace=0.04, hspace=0.06)
+    set_gaps(figure, wspace=0.04, hspace=0.06)
     grid = figure.add_gridspec(2, 6, height_ratios=[height, max(height, 2.2)])
     for index, (key, title) in enumerate(_ASKED.items()):
         axes = figure.add_subplot(grid[0, 2 * index : 2 * index + 2])

@@ -236,8 +236,8 @@ def _ask_exist(objects: list[Thing], dice: _Dice) -> tuple[str, str]:
         options = [(c, s) for c in COLORS for s in SHAPES if ((c, s) in names_there) == present]
         name = " ".join(dice.choice(sorted(names_there) if present else options))
     else:
-        names_there = {t.color for t in objects}
-        name = dice.choice([c for c in COLORS if (c in names_there) == present]) + " object"
+        colors_there = {t.color for t in objects}
+        name = dice.choice([c for c in COLORS if (c in colors_there) == present]) + " object"
     return is_there(name), "yes" if present else "no"
 
 

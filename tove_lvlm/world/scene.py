@@ -99,7 +99,7 @@ def hash_uniform(seeds: np.ndarray, stream: str, *shape: int) -> np.ndarray:
     key = np.uint64(int.from_bytes(stream.encode()[:8].ljust(8, b"\0"), "little"))
     counter = np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.uint64)
     with np.errstate(over="ignore"):
-        base = _mix(_mix(np.asarray(seeds).astype(np.uint64)) + _mix(key))
+        base = _mix(_mix(np.asarray(seeds).astype(np.uint64)) + _mix(np.asarray(key)))
         bits = _mix(base[:, None] + counter[None] * np.uint64(0x9E3779B97F4A7C15))
     return ((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(len(base), *shape)
 

@@ -5,7 +5,7 @@ See docs/evaluation.md, "Captions".
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import caption_java
 from ..answers import texts_of
@@ -32,7 +32,7 @@ class CocoCaption(Task):
         "https://cocodataset.org/#download: annotations_trainval2014.zip and val2014.zip; Karpathy's split: "
         "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
     )
-    layouts = (
+    layouts: ClassVar[tuple[Layout, ...]] = (
         Layout(labels=(f"{_LLAVA}/captions_val2014.json",), images=f"{_LLAVA}/val2014"),
         Layout(labels=("coco/annotations/coco_karpathy_test.json",), images="coco/images/val2014"),
         Layout(labels=("annotations/captions_val2014.json",), images="val2014"),

@@ -79,7 +79,7 @@ class VizWiz(Task):
         where all are answerable, there are no figures for it.
         """
         texts = texts_of(items, answers, problems)
-        rules = "m4c" if convention == "m4c" else "vqav2"
+        rules: vqa.Convention = "m4c" if convention == "m4c" else "vqav2"
         values = vqa.soft_accuracies(texts, [item.gold for item in items], rules)
         metrics = {"accuracy": means.accuracy(values, 100.0, 2)}
         answerable = [item.gold.answerable for item in items]

@@ -122,6 +122,7 @@ def _golds(annotations: Sequence[Row], problems: Problems) -> dict[str, vqa.Gold
         if question_id in golds:
             problems.add("duplicate annotation", question_id)
         else:
-            kinds = {kind: row.text(kind) for kind in ("question_type", "answer_type")}
-            golds[question_id] = vqa.Gold(answers=answers, **kinds)
+            golds[question_id] = vqa.Gold(
+                answers=answers, question_type=row.text("question_type"), answer_type=row.text("answer_type")
+            )
     return golds
