@@ -8,7 +8,7 @@ scripts/ and cli/ hand them to the engine, so that neither wing imports the othe
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 from .config import ConfigError, to_dict
 
@@ -94,16 +94,29 @@ class TrainingSetup:
     trainer_arguments: dict[str, Any] = field(default_factory=dict)
 
 
+class Resolve(Protocol):
+    """Absolute path of what a key of the YAML names, or its hub id, checked; None of None. See train/checks.py."""
+
+    @overload
+    def __call__(self, key: str, source: str, kind: str, hub: bool = False) -> str: ...
+    @overload
+    def __call__(self, key: str, source: None, kind: str, hub: bool = False) -> None: ...
+
+
 class Stage(Protocol):
     """Something that the engine can train."""
 
-    name: str
-    description: str
-    """For `--help`."""
-    schema: type
-    """Dataclass of the YAML; its `train` is a LoopConfig."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str:
+        """For `--help`."""
 
-    def resolve_paths(self, config: Any, resolve: Callable[..., str | None]) -> Any:
+    @property
+    def schema(self) -> type:
+        """Dataclass of the YAML; its `train` is a LoopConfig."""
+
+    def resolve_paths(self, config: Any, resolve: Resolve) -> Any:
         """The run with absolute paths, everything checked that can be without torch.
 
         Args:

@@ -115,6 +115,8 @@ def _architecture(folder: Path) -> dict[str, Any]:
 def _trained_and_clip(tensors: Mapping[str, TensorAt]) -> dict[str, TensorAt]:
     """The tower without its experts."""
     prefix, owners = tower_prefix(tensors), experts_by_tensor(tensors)
+    if prefix is None:
+        return {}
     return {name: at for name, at in tensors.items() if name.startswith(prefix) and name not in owners}
 
 

@@ -49,7 +49,7 @@ def read_attachment(kind: str, folder: Path) -> Attachment:
     block = parse(ModelConfig, model_info["model"], where=str(file), warn=False)
     if block.vision_tower == "clip":
         raise no_experts(folder)
-    source = Path(block.tower if block.vision_tower == "tove" else block.vision_tower)
+    source = Path(block.require_tower() if block.vision_tower == "tove" else block.vision_tower)
     if source.is_dir():
         tower = read_attachment(TOWER, source)
         names, fixed = tower.expert_names, tower.detached

@@ -22,8 +22,10 @@ _ROUNDING = 1e-9  # of shares of answers: 92 % - 90 % must count as 2 points
 class Measured(Protocol):
     """What a set of attached experts is worth; `probe.Quality` is one."""
 
-    loss: float | None
-    score: float | None
+    @property
+    def loss(self) -> float | None: ...
+    @property
+    def score(self) -> float | None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,20 +120,21 @@ def choose(
         UserError: There is nothing to remove, the limit cannot be reached, or there is no loss to go by.
     """
     cost = dict(cost or {})
-    tower_ms = functools.cache(tower_ms) if tower_ms else None
+    timed = functools.cache(tower_ms or _untimed)
     attached_now = tuple(attached)
-    _check_reachable(rule, attached_now, tower_ms)
+    _check_reachable(rule, attached_now, timed)
     steps: list[Step] = []
-    start = current = None
+    start: Measured | None = None
+    current: Measured | None = None
     while True:
-        time = tower_ms(attached_now) if rule.name == BUDGET_MS else None
+        time = timed(attached_now) if rule.name == BUDGET_MS else None
         met = (
             not attached_now
             or (rule.name == KEEP and len(attached_now) <= rule.limit)
             or (time is not None and time <= rule.limit)
         )
         without = [] if met else [tuple(name for name in attached_now if name != dropped) for dropped in attached_now]
-        if current is None:  # never met yet, or `_check_reachable` would have said so
+        if start is None or current is None:  # never met yet, or `_check_reachable` would have said so
             start, *measured = quality([attached_now, *without])
             current = start
             _check_loss(start.loss, attached_now)
@@ -145,7 +148,7 @@ def choose(
         steps.append(
             Step(
                 attached=attached_now,
-                loss=current.loss,
+                loss=_check_loss(current.loss, attached_now),
                 score=current.score,
                 tower_ms=time,
                 candidates=tuple(candidates),
@@ -161,16 +164,18 @@ def choose(
 
 
 def _candidate(expert: str, current: Measured, without: Measured, ms: float | None) -> Candidate:
-    _check_loss(without.loss, expert)
-    return Candidate(expert=expert, loss=without.loss, score=without.score, gain=without.loss - current.loss, ms=ms)
+    loss = _check_loss(without.loss, expert)
+    gain = loss - _check_loss(current.loss, expert)
+    return Candidate(expert=expert, loss=loss, score=without.score, gain=gain, ms=ms)
 
 
 def _next(rule: Rule, start: Measured, candidates: Sequence[Candidate], time: float | None) -> Candidate | None:
     """Who goes, or None when the rule lets nobody go. `min` keeps the first among equals."""
     if rule.name == MAX_DROP and start.score is not None:
-        best = min(candidates, key=lambda c: (-c.score, c.loss, *_tie_break(c)))
-        return best if 100 * (start.score - best.score) <= rule.limit + _ROUNDING else None
-    if rule.name == BUDGET_MS:
+        # With a score at the start there is one of every candidate: the same answers are judged.
+        best = min(candidates, key=lambda c: (-(c.score or 0.0), c.loss, *_tie_break(c)))
+        return best if 100 * (start.score - (best.score or 0.0)) <= rule.limit + _ROUNDING else None
+    if rule.name == BUDGET_MS and time is not None:
         best = min(candidates, key=lambda c: (*_per_ms(c), *_tie_break(c)))
         last = [c for c in candidates if time - (c.ms or 0.0) <= rule.limit + _ROUNDING]
         return min(last, key=_by_loss) if best in last else best
@@ -178,7 +183,7 @@ def _next(rule: Rule, start: Measured, candidates: Sequence[Candidate], time: fl
     if rule.name == MIN_GAIN:
         return least if least.gain < rule.limit else None
     if rule.name == MAX_DROP:
-        return least if least.loss - start.loss <= rule.limit + _ROUNDING else None
+        return least if least.loss - _check_loss(start.loss, "at the start") <= rule.limit + _ROUNDING else None
     return least
 
 
@@ -197,7 +202,11 @@ def _per_ms(candidate: Candidate) -> tuple[bool, float]:
     return True, candidate.gain / max(candidate.ms or 0.0, _ROUNDING)
 
 
-def _check_reachable(rule: Rule, attached: Attached, tower_ms: Callable[[Attached], float] | None) -> None:
+def _untimed(attached: Attached) -> float:
+    raise ValueError("a budget in ms needs `tower_ms`")
+
+
+def _check_reachable(rule: Rule, attached: Attached, tower_ms: Callable[[Attached], float]) -> None:
     if not attached:
         raise UserError("no expert is attached; there is nothing to remove")
     if rule.name == KEEP and rule.limit >= len(attached):
@@ -218,8 +227,9 @@ def _check_reachable(rule: Rule, attached: Attached, tower_ms: Callable[[Attache
             )
 
 
-def _check_loss(loss: float | None, where: object) -> None:
+def _check_loss(loss: float | None, where: object) -> float:
     if loss is None:
         raise UserError("there is no loss to choose by: the data has no answers or the checkpoint no language model")
     if not math.isfinite(loss):
         raise UserError(f"the loss is {loss} ({where}); experts cannot be compared by it")
+    return loss

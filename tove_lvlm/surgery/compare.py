@@ -51,12 +51,12 @@ def latencies(sides: Mapping[str, LoadedCheckpoint], seconds: float = 4.0) -> di
         Side to `tower_ms` and, with a language model, `prefill_ms`; medians at batch size 8.
     """
     samples: dict[str, dict[str, float]] = {name: {} for name in sides}
-    towers = {name: tower_call(loaded.tower) for name, loaded in sides.items()}
-    for name, ms in alternate(towers, next(iter(sides.values())).model.device, seconds).items():
+    towers = {name: tower_call(loaded.require_tower()) for name, loaded in sides.items()}
+    for name, ms in alternate(towers, next(iter(sides.values())).device, seconds).items():
         samples[name]["tower_ms"] = ms / BATCH_SIZE
     if all(loaded.kind != TOWER for loaded in sides.values()):
         prompts = {name: _prefill_call(loaded) for name, loaded in sides.items()}
-        for name, ms in alternate(prompts, next(iter(sides.values())).model.device, seconds).items():
+        for name, ms in alternate(prompts, next(iter(sides.values())).device, seconds).items():
             samples[name]["prefill_ms"] = ms / BATCH_SIZE
     return samples
 
@@ -122,7 +122,7 @@ def _pixels(tower: ToVEVisionModel) -> torch.Tensor:
 
 
 def _prefill_call(loaded: LoadedCheckpoint) -> Callable[[], object]:
-    model, pixels_B3HW = loaded.model, _pixels(loaded.tower)
-    ids_T = torch.tensor(encode_question(loaded.processor, model, QUESTION, has_image=True), device=model.device)
+    model, pixels_B3HW = loaded.model, _pixels(loaded.require_tower())
+    ids_T = torch.tensor(encode_question(loaded.processor, model, QUESTION, has_image=True), device=loaded.device)
     ids_BT = ids_T.expand(BATCH_SIZE, -1)
     return lambda: model(input_ids=ids_BT, pixel_values=pixels_B3HW, use_cache=True, logits_to_keep=1)

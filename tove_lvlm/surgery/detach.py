@@ -7,7 +7,7 @@ it is done: a run that fails leaves nothing.
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..lvlm.loading import ADAPTER, STAGE1, LoadedCheckpoint, open_checkpoint
 from ..registry import nearest
 from ..tower.modeling import ToVEVisionModel
 from .attachment import no_experts
-from .choose import BUDGET_MS, Choice, Rule, choose
+from .choose import BUDGET_MS, Attached, Choice, Rule, choose
 from .compare import file_bytes, latencies, share_equal, tower_ms, weight_bytes
 from .probe import Probe, Quality
 from .probe_data import ProbeData
@@ -87,14 +87,14 @@ def detach(
         _check(before.tower, experts, before.folder)
         before.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         probe = Probe(before, data, batch_size) if data is not None else None
-        choice = _choose(before, probe, rule, progress) if rule is not None else None
+        choice = _choose(before, probe, rule, progress) if rule is not None and probe is not None else None
         removed = list(choice.removed) if choice else list(dict.fromkeys(experts))
         detached = [name for name in before.tower.expert_names if name not in names or name in removed]
         written = write(before.kind, before.folder, writing, detached)
 
         after = open_checkpoint(writing)
         share_equal(before.model, after.model)
-        after.model.to(before.model.device)
+        after.model.to(before.device)
         sides = {"before": before, "after": after}
         measured = _measure(sides, data, batch_size, seconds, progress)
         report = {
@@ -103,7 +103,7 @@ def detach(
             "written": written,
             "by": {rule.name: rule.limit} if rule else {"experts": removed},
             "removed": removed,
-            "attached": after.tower.attached_names,
+            "attached": after.require_tower().attached_names,
             **measured,
             "change": _change(**measured),
             "notes": _notes(after, rule, measured["after"]),
@@ -132,11 +132,11 @@ def _choose(loaded: LoadedCheckpoint, probe: Probe, rule: Rule, progress: Progre
             f"`{loaded.folder}` on `{probe.data.source}` gives no answers to judge by (a tower or images alone): "
             "name the experts with --experts"
         )
-    tower = loaded.tower
+    tower = loaded.require_tower()
     costs = measure_cost(tower)
     rounds = 0
 
-    def quality(sets: Sequence[Sequence[str]]) -> list[Quality]:
+    def quality(sets: Sequence[Attached]) -> list[Quality]:
         nonlocal rounds
         rounds += 1
         return probe.quality(sets, _labelled(progress, f"round {rounds}: {len(sets)} sets of experts"))
@@ -152,10 +152,14 @@ def _choose(loaded: LoadedCheckpoint, probe: Probe, rule: Rule, progress: Progre
         start, least = choice.steps[0], min(choice.steps[0].candidates, key=lambda candidate: candidate.loss)
         raise UserError(
             f"nothing to remove by {rule.option} {rule.limit:g}: without `{least.expert}`, the least useful, the loss "
-            f"rises by {least.gain:.4f} nats per answer token and {100 * least.score:.2f} % of the answers are right "
-            f"instead of {100 * start.score:.2f} %"
+            f"rises by {least.gain:.4f} nats per answer token and {_percent(least.score)} of the answers are right "
+            f"instead of {_percent(start.score)}"
         )
     return choice
+
+
+def _percent(share: float | None) -> str:
+    return "no share" if share is None else f"{100 * share:.2f} %"
 
 
 def _measure(
@@ -165,24 +169,25 @@ def _measure(
     seconds: float,
     progress: Progress | None,
 ) -> dict[str, dict[str, Any]]:
-    timings = latencies(sides, seconds)
+    measured: dict[str, dict[str, Any]] = {name: {**times} for name, times in latencies(sides, seconds).items()}
     for name, loaded in sides.items():
-        quality = None
+        quality: Quality | None = None
         probe = Probe(loaded, data, batch_size) if data is not None else None
         if probe is not None and probe.has_quality:
-            (quality,) = probe.quality([loaded.tower.attached_names], _labelled(progress, name))
-        timings[name] |= {
-            "loss": quality and quality.loss,
-            "score": quality and quality.score,
-            "num_answers": quality and quality.num_answers,
+            (quality,) = probe.quality([loaded.require_tower().attached_names], _labelled(progress, name))
+        measured[name] |= {
+            "loss": None if quality is None else quality.loss,
+            "score": None if quality is None else quality.score,
+            "num_answers": None if quality is None else quality.num_answers,
             "memory_bytes": weight_bytes(loaded.model),
             "file_bytes": file_bytes(loaded.kind, loaded.folder),
         }
-    return timings
+    return measured
 
 
-def _change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
-    change = {
+def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float]:
+    """Of what was measured before: loss and score are None where there was nothing to answer."""
+    change: dict[str, float] = {
         key: after[key] / before[key] - 1 for key in before if key not in ("score", "num_answers") and before[key]
     }
     return change if before["score"] is None else change | {"score": after["score"] - before["score"]}
@@ -190,7 +195,7 @@ def _change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
 
 def _notes(after: LoadedCheckpoint, rule: Rule | None, measured: dict[str, Any]) -> list[str]:
     notes = []
-    if not after.tower.attached_names:
+    if not after.require_tower().attached_names:
         notes.append("every expert is detached: the tower is CLIP, bit for bit, and runs nothing else")
     if after.kind in (ADAPTER, STAGE1):
         notes.append(
@@ -205,13 +210,13 @@ def _notes(after: LoadedCheckpoint, rule: Rule | None, measured: dict[str, Any])
 
 
 def _checkpoint_info(data: ProbeData | None, probe: Probe | None) -> dict[str, Any] | None:
-    if data is None:
+    if data is None or probe is None:
         return None
     return {"source": str(data.source), "num_images": len(data.images), "left_out": probe.broken}
 
 
 def _machine(loaded: LoadedCheckpoint) -> dict[str, Any]:
-    device = loaded.model.device
+    device = loaded.device
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
         "cores": os.cpu_count(),

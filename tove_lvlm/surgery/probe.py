@@ -11,6 +11,7 @@ V vocabulary.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +22,14 @@ from ..cost import eval_mode
 from ..data.collator import ToVECollator
 from ..data.constants import IGNORE_INDEX
 from ..data.dataset import Sample
-from ..lvlm.light import base_model
+from ..lvlm.light import base_model, text_config
 from ..lvlm.loading import TOWER, LoadedCheckpoint
 from ..registry import nearest
 from .probe_data import ProbeData
 from .probe_items import ProbeItems
+
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration
 
 Progress = Callable[[int, int], None]
 """Called with (batches done, all batches)."""
@@ -94,11 +98,11 @@ class Probe:
         self.data, self.batch_size, self.num_workers = data, batch_size, num_workers
         self.model, self.tower = model, loaded.tower
         self.broken = dict(data.bad)
-        self._core = None
-        text = {}
+        self._core: LlavaForConditionalGeneration | None = None
+        text: dict[str, Any] = {}
         if loaded.kind != TOWER:
             self._core = base_model(model)
-            context = self._core.config.text_config.max_position_embeddings
+            context = text_config(self._core.config).max_position_embeddings
             tokenizer = loaded.processor.tokenizer
             text = {
                 "tokenizer": tokenizer,
@@ -147,7 +151,7 @@ class Probe:
             DataError: Too many samples or images are broken.
         """
         last = len(self._items)
-        slices = [range(k * self.batch_size, min((k + 1) * self.batch_size, last)) for k in numbers]
+        slices = [list(range(k * self.batch_size, min((k + 1) * self.batch_size, last))) for k in numbers]
         loader = DataLoader(self._items, batch_sampler=slices, collate_fn=list, num_workers=self.num_workers)
         for items in loader:
             broken = {name: reason for item in items for name, reason in item.broken.items()}
@@ -199,13 +203,19 @@ class Probe:
             if name not in attached:
                 raise UserError(f"the model has no attached expert `{name}`; {nearest(name, attached)}")
 
+    @property
+    def _llava(self) -> "LlavaForConditionalGeneration":
+        if self._core is None:
+            raise ValueError("a tower alone has no language model to answer with")
+        return self._core
+
     def _freeze(self, pixels: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         like = next(self.model.parameters() if self.tower is None else self.tower.parameters())
         if not pixels:
             return like.new_zeros(0), {}
         pixels_I3HW = torch.stack(pixels).to(like)
         if self.tower is None:
-            return torch.stack(list(self._core.get_image_features(pixel_values=pixels_I3HW).pooler_output)), {}
+            return torch.stack(list(self._llava.get_image_features(pixel_values=pixels_I3HW).pooler_output)), {}
         frozen = self.tower.encode_frozen(pixels_I3HW)
         return frozen.t_clip_BND, frozen.grids
 
@@ -215,11 +225,11 @@ class Probe:
         grids = {name: grid for name, grid in encoded.grids.items() if name in names}
         weight_I = torch.ones(len(encoded.t_clip_IND), device=encoded.t_clip_IND.device)
         fused = self.tower.tove_fusion(encoded.t_clip_IND, grids, weight_I)
-        return self._core.model.multi_modal_projector(fused.t_fuse_BND)
+        return self._llava.model.multi_modal_projector(fused.t_fuse_BND)
 
     def _answer(self, batch: dict, visual_RND: torch.Tensor) -> torch.Tensor:
         """(4,) sums, as stock `LlavaForConditionalGeneration` computes them, logits only where there is a label."""
-        core, device = self._core, visual_RND.device
+        core, device = self._llava, visual_RND.device
         ids_RT, mask_RT = batch["input_ids"].to(device), batch["attention_mask"].to(device)
         embeds_RTD = core.get_input_embeddings()(ids_RT)
         places_RT1 = (ids_RT == core.config.image_token_id)[..., None]

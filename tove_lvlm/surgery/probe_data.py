@@ -6,7 +6,7 @@ Samples are grouped by their image, because the frozen parts run once for each i
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..config import UserError
 from ..data.constants import IMAGE_TOKEN
@@ -41,6 +41,12 @@ class ProbeData:
         """How many broken samples and images are left out before a run stops: 1 % of them, or 5."""
         return max(5, (sum(map(len, self.samples)) or len(self.images)) // 100)
 
+    def record(self, member: int) -> Record:
+        """The conversation of that number in `samples`; a folder of images has none."""
+        if self.records is None:
+            raise IndexError(f"`{self.source}` holds no conversations")
+        return self.records[member]
+
     def check_bad(self, bad: dict[str, str]) -> None:
         """Stop when too many are broken.
 
@@ -68,7 +74,7 @@ class ProbeData:
             except (OSError, ValueError):
                 digest.update(b"\0absent")
             for member in members:
-                digest.update(repr(self.records[member].conversation).encode("utf-8", "surrogatepass"))
+                digest.update(repr(self.record(member).conversation).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
 
@@ -94,7 +100,7 @@ def read_probe_data(
         if image_folder is not None:
             raise UserError("--image-folder belongs to --data; with --images the folder itself is read")
         return _read_images(Path(images), limit)
-    return _read_conversations(Path(data), image_folder, limit)
+    return _read_conversations(Path(cast(Path, data)), image_folder, limit)  # one of the two is given
 
 
 def _read_images(folder: Path, limit: int | None) -> ProbeData:

@@ -61,12 +61,19 @@ class ProbeItems(Dataset):
         samples: list[Sample] = []
         broken: dict[str, str] = {}
         for sample in self.data.samples[index] if self.tokenizer is not None else ():
-            record = self.data.records[sample]
+            record = self.data.record(sample)
             try:
                 encoded = encode(self.tokenizer, record.conversation, TEMPLATE, True)
                 check_context(encoded, self.num_image_tokens, self.model_max_length)
             except DataError as error:
                 broken[f"sample {record.sample_id}"] = error.reason
                 continue
-            samples.append(Sample(**encoded._asdict(), pixel_values=torch.empty(0), sample_id=record.sample_id))
+            samples.append(
+                Sample(
+                    input_ids=encoded.input_ids,
+                    labels=encoded.labels,
+                    pixel_values=torch.empty(0),
+                    sample_id=record.sample_id,
+                )
+            )
         return Item(pixels_3HW, samples, broken)

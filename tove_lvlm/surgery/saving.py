@@ -102,7 +102,7 @@ def _index(folder: Path) -> Path | None:
 def _renew_card(folder: Path) -> None:
     """The copied card names other experts."""
     from ..tower.card import write_card
-    from ..tower.checkpoint import SOURCES_FILE
+    from ..tower.parts import SOURCES_FILE
 
     write_card(folder, SOURCES_FILE)
 

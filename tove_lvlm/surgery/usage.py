@@ -12,9 +12,10 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from transformers import PreTrainedModel
 
 from .. import dist
 from ..config import UserError
@@ -99,7 +100,7 @@ def _advance(
     sets: list[frozenset[str]],
     state: State,
     checkpoint_every: int,
-    progress: Progress,
+    progress: Progress | None,
 ) -> None:
     """Each rank's next `checkpoint_every` batches, into `state`."""
     stop = min(state.done + checkpoint_every * dist.world_size(), probe.num_batches)
@@ -141,7 +142,7 @@ def _identity(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int) -> str
     parts = {
         "format": _FORMAT,
         "weights": fingerprint(loaded.model.state_dict()),
-        "config": loaded.model.config.to_json_string(),
+        "config": cast(PreTrainedModel, loaded.model).config.to_json_string(),
         "image_aspect_ratio": loaded.image_aspect_ratio,
         "data": data.fingerprint(),
         "batch_size": batch_size,
@@ -199,7 +200,7 @@ def _change(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
 
 
-def _shown(quality: Quality) -> dict[str, float] | None:
+def _shown(quality: Quality) -> dict[str, float | None] | None:
     return None if quality.loss is None else {"loss": quality.loss, "score": quality.score}
 
 

@@ -6,11 +6,13 @@ Shapes: I images of a batch, N tokens, D width, K experts, S sets of experts.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from .. import dist
 from ..storage import WeightsError, load_json, save_json
+from ..tower.fusion import ToVEFusion
 from ..tower.modeling import ToVEVisionModel
 from .probe import EncodedBatch
 
@@ -53,7 +55,7 @@ def add_gate(sums: Sums, tower: ToVEVisionModel, batch: EncodedBatch) -> None:
     sums["counts"] += torch.tensor([gate_INK.shape[0], gate_INK.shape[0] * gate_INK.shape[1]])
     if batch.grids:
         sums["first"] += torch.bincount(gate_INK.argmax(-1).flatten(), minlength=len(names)).cpu()
-    strength_INK = tower.tove_fusion.strengths(t_clip_IND, batch.grids, gate_INK)
+    strength_INK = cast(ToVEFusion, tower.tove_fusion).strengths(t_clip_IND, batch.grids, gate_INK)
     sums["norm"] += strength_INK.double().sum((0, 1)).cpu()
 
 

@@ -3,8 +3,12 @@
 B images, N patch tokens, D width, H heads, E width of a head.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import torch
-from torch import nn
+
+if TYPE_CHECKING:
+    from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLayer
 
 
 class ClassAttention:
@@ -17,14 +21,14 @@ class ClassAttention:
         layer: A CLIP encoder layer.
     """
 
-    def __init__(self, layer: nn.Module):
+    def __init__(self, layer: "CLIPEncoderLayer"):
         self.attention = layer.self_attn
         self.weight_BN: torch.Tensor | None = None
         """Attention over the patch tokens, mean over heads, sums to 1 (the class token's own share left out)."""
         self._handle = self.attention.register_forward_pre_hook(self._keep, with_kwargs=True)
 
     @torch.no_grad()
-    def _keep(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _keep(self, module: "CLIPAttention", args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens_BMD = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         heads = (tokens_BMD.shape[0], -1, module.num_heads, module.head_dim)
         q_BHE = module.q_proj(tokens_BMD[:, :1]).view(heads).squeeze(1)

@@ -6,6 +6,7 @@ See docs/design.md, "Merge".
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,6 +45,9 @@ class Distiller(nn.Module):
         cache: Where the teacher's outputs are kept.
     """
 
+    mean_D: torch.Tensor
+    std_D: torch.Tensor
+
     def __init__(
         self,
         teacher: ToVEVisionModel,
@@ -63,7 +67,8 @@ class Distiller(nn.Module):
         self.attention = None
         if options.token_weight == "cls_attention":
             last = num_layers(teacher.clip.config, teacher.config.select_layer) - 1
-            self.attention = ClassAttention(teacher.clip.encoder.layers[max(last, 0)])
+            layer: Any = teacher.clip.encoder.layers[max(last, 0)]  # a CLIPEncoderLayer
+            self.attention = ClassAttention(layer)
 
     def train(self, mode: bool = True) -> "Distiller":
         """As `nn.Module.train`, but the teacher stays in eval mode."""
@@ -73,7 +78,8 @@ class Distiller(nn.Module):
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
         """Of the student; the teacher keeps nothing for a backward pass."""
-        self.student.gradient_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
+        student: Any = self.student  # transformers' model, or peft's around it
+        student.gradient_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
 
     @torch.no_grad()
     def target(self, pixels_B3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,7 +97,8 @@ class Distiller(nn.Module):
         Args:
             batches: (B, 3, H, W) each.
         """
-        count, total_D, squares_D = 0, 0.0, 0.0
+        count = 0
+        total_D = squares_D = self.mean_D.new_zeros((), dtype=torch.float64)
         for pixels_B3HW in batches:
             t_MD = self.target(pixels_B3HW)[1].flatten(0, 1).double()
             count += len(t_MD)
@@ -117,14 +124,14 @@ class Distiller(nn.Module):
         """
         hit = torch.tensor(float(cached is not None), device=pixels_B3HW.device)
         # All ranks run the teacher or none does: under ZeRO-3 its weights are gathered by all together.
-        if self.cache is not None and int(dist.all_reduce_sum(hit)) == dist.world_size():
+        if self.cache is not None and int(dist.all_reduce_sum(hit)) == dist.world_size() and cached is not None:
             return cached
         t_clip_BND, t_fuse_BND = self.target(pixels_B3HW)
         targets = {"t_fuse": t_fuse_BND, "start": squared_distance(t_clip_BND, t_fuse_BND)}
-        if self.attention is not None:
+        if self.attention is not None and self.attention.weight_BN is not None:
             targets["weight"] = self.attention.weight_BN
         if self.cache is not None and cached is None:
-            for index, key in enumerate(keys):
+            for index, key in enumerate(keys or ()):
                 self.cache.put(key, {name: tensor[index] for name, tensor in targets.items()})
         return targets
 

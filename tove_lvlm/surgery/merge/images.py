@@ -74,7 +74,8 @@ class ImageDataset(Dataset):
         if self.image_folder is None:
             raise ConfigError(f"`data.images` names {source}, so `data.image_folder` must say where its images are")
         records = Records.load([source], check=lambda record: None)
-        names = [records[i].image for i in range(len(records)) if records.has_image[i]]
+        with_image = (records[i].image for i in range(len(records)) if records.has_image[i])
+        names = [name for name in with_image if name is not None]
         if not names:
             raise ConfigError(f"`data.images`: {source} names no image")
         return names
@@ -98,7 +99,7 @@ class ImageDataset(Dataset):
 
     def _load(self, name: str) -> ImageSample:
         path = Path(name)
-        if not path.is_absolute():
+        if not path.is_absolute() and self.image_folder is not None:  # which `_list` makes sure of
             path = resolve_image(self.image_folder, name, allow_symlinks=self.allow_symlinks)
         pixels_3HW = to_pixels(read_image(path), self.image_processor, self.aspect_ratio)
         if self.cache is None:
@@ -109,13 +110,13 @@ class ImageDataset(Dataset):
 
 def collate(samples: Sequence[ImageSample]) -> dict[str, Any]:
     """`pixel_values` (B, 3, H, W), `sample_ids`, and with a cache `keys`, and `cached_targets` where it has all."""
-    batch = {
+    batch: dict[str, Any] = {
         "pixel_values": torch.stack([sample.pixels_3HW for sample in samples]),
         "sample_ids": [sample.name for sample in samples],
     }
     if samples[0].key is not None:
         batch["keys"] = [sample.key for sample in samples]
-        if all(sample.cached_targets is not None for sample in samples):
-            names = samples[0].cached_targets
-            batch["cached_targets"] = {name: torch.stack([s.cached_targets[name] for s in samples]) for name in names}
+        cached = [sample.cached_targets for sample in samples if sample.cached_targets is not None]
+        if len(cached) == len(samples):
+            batch["cached_targets"] = {name: torch.stack([targets[name] for targets in cached]) for name in cached[0]}
     return batch

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,12 +15,16 @@ from ...lvlm.loading import LoadedCheckpoint, open_checkpoint
 from ...lvlm.lora import collect_merged
 from ...stage import TrainingSetup, block_values
 from ...storage import fingerprint
+from ...tower.modeling import ToVEVisionModel
 from . import writing
 from .cache import TargetCache
 from .config import MergeRunConfig
 from .distiller import Distiller
 from .images import ImageDataset, collate
 from .student import add_lora, cut, whole_student
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModel
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +42,7 @@ def build(config: MergeRunConfig) -> TrainingSetup:
         loaded = open_checkpoint(config.model.checkpoint)
         teacher = _teacher(loaded)
         full_student = whole_student(teacher, config.model.student)
-        student = cut(full_student, teacher.config.select_layer)
+        student: torch.nn.Module = cut(full_student, teacher.config.select_layer)
         if config.lora.lora_enable:
             student.requires_grad_(False)
             student = add_lora(student, config.lora)
@@ -104,7 +108,7 @@ def prepare(distiller: Distiller, config: MergeRunConfig, dataset: ImageDataset,
 def gather_results(
     config: MergeRunConfig,
     trainer: Any,
-    full_student: torch.nn.Module,
+    full_student: "CLIPVisionModel",
     source: "writing.MergeSource",
     dataset: ImageDataset,
 ) -> Callable[[Path], None]:
@@ -112,7 +116,8 @@ def gather_results(
     distiller = trainer.model
     learned = collect_merged(distiller.student)
     skipped = dist.all_reduce_sum(dataset.skips.bad.float().to(trainer.args.device)).cpu()
-    last = next((line for line in reversed(trainer.state.log_history) if "gap" in line), {})
+    nothing: dict[str, Any] = {}
+    last = next((line for line in reversed(trainer.state.log_history) if "gap" in line), nothing)
     report = {
         "steps": trainer.state.global_step,
         "images": len(dataset),
@@ -134,7 +139,7 @@ def gather_results(
     return write
 
 
-def _teacher(loaded: LoadedCheckpoint) -> torch.nn.Module:
+def _teacher(loaded: LoadedCheckpoint) -> ToVEVisionModel:
     teacher = loaded.tower
     if teacher is None:
         raise UserError(f"`model.checkpoint`: the model in `{loaded.folder}` has a plain CLIP, no tower to merge")

@@ -4,11 +4,10 @@ Neither wing imports the other: what they share is the contract in stage.py.
 """
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...stage import TrainingSetup
+from ...stage import Resolve, TrainingSetup
 from .config import MergeRunConfig
 
 
@@ -20,7 +19,7 @@ class MergeStage:
     description: str = "Merge a trained tower's experts into one plain CLIP, from images alone."
     schema: type = MergeRunConfig
 
-    def resolve_paths(self, config: MergeRunConfig, resolve: Callable[..., str | None]) -> MergeRunConfig:
+    def resolve_paths(self, config: MergeRunConfig, resolve: Resolve) -> MergeRunConfig:
         """See `stage.Stage`."""
         model, data, merge = config.model, config.data, config.merge
         cache = None if merge.cache_teacher is None else str(Path(merge.cache_teacher).expanduser().resolve())

@@ -5,7 +5,7 @@ trained, and the layers above, which no LVLM of ours reads, go into the written 
 """
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,11 +16,14 @@ from ...registry import require
 from ...tower.clip import load_clip, read_architecture, read_normalisation
 from ...tower.modeling import ToVEVisionModel
 
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModel
+
 # Without these sizes the tokens or the pixels would be others.
 _SAME = ("hidden_size", "image_size", "patch_size", "num_channels")
 
 
-def whole_student(tower: ToVEVisionModel, source: str | None) -> nn.Module:
+def whole_student(tower: ToVEVisionModel, source: str | None) -> "CLIPVisionModel":
     """A stock CLIPVisionModel in float32: the tower's own CLIP, or another one of its sizes.
 
     Args:
@@ -61,7 +64,7 @@ def whole_student(tower: ToVEVisionModel, source: str | None) -> nn.Module:
     return clip.float()
 
 
-def cut(clip: nn.Module, select_layer: int) -> nn.Module:
+def cut(clip: "CLIPVisionModel", select_layer: int) -> "CLIPVisionModel":
     """A copy that ends where hidden state `select_layer` is: its `last_hidden_state` is that state.
 
     Args:

@@ -12,7 +12,7 @@ model.llm=llm/.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -21,10 +21,14 @@ from ...config import to_dict
 from ...licenses import commercial_use
 from ...lvlm.build import assemble, clip_vision, make_processor, without_zero3_init
 from ...lvlm.config import ModelConfig
-from ...lvlm.light import MODEL_FILE, collect_light, make_model_info, save_light
+from ...lvlm.light import MODEL_FILE, collect_light, make_model_info, save_light, text_config
 from ...lvlm.loading import STAGE1, TOWER, LoadedCheckpoint, open_checkpoint
 from ...storage import save_json
+from ...tower.modeling import ToVEVisionModel
 from .config import MergeRunConfig
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModel, LlavaForConditionalGeneration, PreTrainedModel
 
 CLIP, LVLM, PRETRAIN, LLM = "clip", "lvlm", "pretrain", "llm"
 REPORT = "merge.json"
@@ -46,7 +50,7 @@ class MergeSource:
     """Of `clip` and each merged expert, as the tower's sources state it."""
 
     @classmethod
-    def of(cls, loaded: LoadedCheckpoint, tower: nn.Module, fingerprint: str) -> "MergeSource":
+    def of(cls, loaded: LoadedCheckpoint, tower: ToVEVisionModel, fingerprint: str) -> "MergeSource":
         """Take down what is needed once the model itself is gone."""
         weight_sources = tower.sources or _sources_of_yaml(loaded.folder)
         parts = {"clip": weight_sources.get("clip") or {}}
@@ -64,7 +68,7 @@ class MergeSource:
 
 
 def write(
-    folder: Path, final: Path, clip: nn.Module, source: MergeSource, report: dict, config: MergeRunConfig
+    folder: Path, final: Path, clip: "CLIPVisionModel", source: MergeSource, report: dict, config: MergeRunConfig
 ) -> None:
     """Write everything.
 
@@ -83,7 +87,7 @@ def write(
             write_lvlm(folder, final, clip, source, config)
 
 
-def write_clip(folder: Path, clip: nn.Module, source: MergeSource, report: dict) -> None:
+def write_clip(folder: Path, clip: "CLIPVisionModel", source: MergeSource, report: dict) -> None:
     """The stock CLIP with its image processor, a README and the report."""
     clip.save_pretrained(folder)
     plain_processor(source.image_processor, clip).save_pretrained(folder)
@@ -91,7 +95,7 @@ def write_clip(folder: Path, clip: nn.Module, source: MergeSource, report: dict)
     save_json(folder / REPORT, report)
 
 
-def plain_processor(image_processor: Any, clip: nn.Module) -> Any:
+def plain_processor(image_processor: Any, clip: "CLIPVisionModel") -> Any:
     """transformers' own CLIP image processor with the tower's settings, so that no name of ours is written.
 
     Its images are of the CLIP's size, which a tower with an `input_size` has more pixels than.
@@ -99,8 +103,8 @@ def plain_processor(image_processor: Any, clip: nn.Module) -> Any:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     fields = image_processor.to_dict()
-    names = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
-    names += ("do_normalize", "image_mean", "image_std", "do_convert_rgb")
+    of_size = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
+    names = (*of_size, "do_normalize", "image_mean", "image_std", "do_convert_rgb")
     settings = {name: fields[name] for name in names if fields.get(name) is not None}
     side = clip.config.image_size
     if settings["crop_size"]["height"] > side:
@@ -109,15 +113,20 @@ def plain_processor(image_processor: Any, clip: nn.Module) -> Any:
 
 
 @torch.no_grad()
-def write_lvlm(folder: Path, final: Path, clip: nn.Module, source: MergeSource, config: MergeRunConfig) -> None:
+def write_lvlm(folder: Path, final: Path, clip: "CLIPVisionModel", source: MergeSource, config: MergeRunConfig) -> None:
     """The LVLM with the student in place of the tower, and what further tuning starts from."""
     loaded = open_checkpoint(source.checkpoint)
     model, dtype = replace_tower(loaded, clip, source.select_layer)
-    block = {"llm": str(final / LLM), "vision_tower": str(final / CLIP), "mm_vision_select_layer": source.select_layer}
+    block: dict[str, Any] = {
+        "llm": str(final / LLM),
+        "vision_tower": str(final / CLIP),
+        "mm_vision_select_layer": source.select_layer,
+    }
     if source.kind == STAGE1:  # its language model is the one that it started from
         block["llm"] = json.loads((loaded.folder / MODEL_FILE).read_text(encoding="utf-8"))["model"]["llm"]
     model_info = make_model_info(to_dict(ModelConfig(**block)), model.model, source.image_aspect_ratio)
-    model.model.to(dtype).save_pretrained(folder / LVLM)
+    cast(nn.Module, model.model).to(dtype)  # transformers' own `to` loses `self` for type checkers
+    model.model.save_pretrained(folder / LVLM)
     model.processor.save_pretrained(folder / LVLM)
     save_json(folder / LVLM / MODEL_FILE, model_info)
     if not config.merge.save_for_tuning:
@@ -133,13 +142,15 @@ def write_lvlm(folder: Path, final: Path, clip: nn.Module, source: MergeSource, 
 class PlainClipLVLM:
     """An LVLM with a plain CLIP."""
 
-    model: nn.Module
+    model: "LlavaForConditionalGeneration"
     processor: Any
-    llm: nn.Module
+    llm: "PreTrainedModel"
     """Its language model as a causal language model of its own, sharing the weights."""
 
 
-def replace_tower(loaded: LoadedCheckpoint, clip: nn.Module, select_layer: int) -> tuple[PlainClipLVLM, torch.dtype]:
+def replace_tower(
+    loaded: LoadedCheckpoint, clip: "CLIPVisionModel", select_layer: int
+) -> tuple[PlainClipLVLM, torch.dtype]:
     """Put a CLIP in the tower's place: same projector, same language model.
 
     Args:
@@ -152,13 +163,14 @@ def replace_tower(loaded: LoadedCheckpoint, clip: nn.Module, select_layer: int) 
     """
     from transformers import AutoModelForCausalLM
 
-    old = loaded.model
+    old = loaded.llava
     dtype = old.dtype
     with torch.device("meta"):
-        llm = AutoModelForCausalLM.from_config(old.config.text_config)
+        llm = AutoModelForCausalLM.from_config(text_config(old.config))
     llm.model, llm.lm_head = old.model.language_model, old.lm_head
     llm.generation_config = old.generation_config
-    vision = clip_vision(clip.to(dtype), plain_processor(loaded.image_processor, clip), select_layer)
+    cast(nn.Module, clip).to(dtype)  # as above
+    vision = clip_vision(clip, plain_processor(loaded.image_processor, clip), select_layer)
     tokenizer = loaded.processor.tokenizer
     new = assemble(llm, vision, tokenizer, dtype)
     new.model.multi_modal_projector = old.model.multi_modal_projector
