@@ -147,6 +147,19 @@ def test_what_cannot_be_exported(checkpoints, exported, tmp_path):
     assert not (tmp_path / "llava-x").exists()
 
 
+def test_a_config_that_names_no_vision_tower(exported, tmp_path):
+    folder = tmp_path / "llava-tove"
+    folder.mkdir()
+    for file in exported.glob("*.*"):
+        (folder / file.name).symlink_to(file)
+    fields = json.loads((exported / "config.json").read_text())
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in fields.items() if k != "mm_vision_tower"}))
+    with pytest.raises(UserError, match="llava-tove/config.json names no vision tower"):
+        to_transformers(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_checkpoint_with_missing_or_foreign_keys(exported, tmp_path):
     import shutil
 
@@ -178,7 +191,8 @@ def run_module(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 def test_llavas_evaluation_answers_about_images_as_we_do(tmp_path):
     """From scripts/finetune_vicuna.py through `tove export` to `llava.eval.model_vqa_loader`."""
     world = tiny_lvlm.make_world(tmp_path / "world")
-    code, output = tiny_lvlm.run(world, "finetune", ["train.max_steps=2", "train.save_steps=2"])
+    # Until its answers are clear: between tokens that are nearly as likely, half precision decides by the processor.
+    code, output = tiny_lvlm.run(world, "finetune", ["train.max_steps=60", "train.save_steps=60"])
     assert code == 0, output
     folder = to_llava(world / "out-finetune", tmp_path / "llava-tove")
     questions = [{"question_id": i, "image": f"{i}.png", "text": f"what is on image {i} ?"} for i in range(3)]

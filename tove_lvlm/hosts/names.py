@@ -5,6 +5,7 @@ One string is all that survives a host's own config saving and loading, so PATH 
 
 import os
 from pathlib import Path
+from typing import TypeGuard
 
 from .. import storage
 from ..config import UserError
@@ -15,12 +16,12 @@ TOWER_VARIABLE = "TOVE_TOWER"
 _PREFIX = f"{NAME}:"
 
 
-def is_tove(name: object) -> bool:
+def is_tove(name: object) -> TypeGuard[str]:
     """Whether a host's vision tower name is ours."""
     return isinstance(name, str) and (name == NAME or name.startswith(_PREFIX))
 
 
-def tower_path(name: str, key: str, *folders: str | os.PathLike) -> Path:
+def tower_path(name: str, key: str, *folders: str | os.PathLike[str]) -> Path:
     """Absolute path of the tower that a name stands for.
 
     Args:

@@ -66,7 +66,7 @@ class ToVEVLM:
         """Take the data set's function that writes a row's images and gives their paths."""
         self._dump_image = dump_image
 
-    def dump_image(self, line: Any, dataset: str) -> str | list[str]:
+    def dump_image(self, line: Any, dataset: str | None) -> str | list[str]:
         """Paths of a row's images."""
         if self._dump_image is None:
             raise UserError(f"{CLASS}: `set_dump_image` comes before `build_prompt`, as VLMEvalKit's inference has it")
@@ -194,7 +194,8 @@ class _AfterConfig(importlib.abc.MetaPathFinder):
                 run(module)
                 self._then()
 
-            spec.loader.exec_module = exec_module
+            loader: Any = spec.loader
+            loader.exec_module = exec_module
         return spec
 
 

@@ -9,12 +9,12 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .. import config as configs
 from ..config import ConfigError
 from ..registry import nearest
-from ..stage import Stage
+from ..stage import Resolve, Stage
 from ..storage import ASSETS
 from .deepspeed_json import read_deepspeed
 from .llava_stage import LLAVA_STAGES
@@ -36,7 +36,7 @@ def load_run(stage: Stage | str, cfg_path: str | Path, options: Sequence[str] = 
     Raises:
         ConfigError: One line that names the key.
     """
-    config = configs.load(stage_of(stage).schema, cfg_path, options)
+    config: Any = configs.load(stage_of(stage).schema, cfg_path, options)
     return resolve_paths(stage, config, Path(cfg_path).resolve().parent)
 
 
@@ -51,9 +51,8 @@ def resolve_paths(stage: Stage | str, config: Any, base: Path) -> Any:
     Raises:
         ConfigError: One line that names the key.
     """
-    config = stage_of(stage).resolve_paths(
-        config, lambda key, source, kind, hub=False: resolve(key, source, base, kind, hub)
-    )
+    from_base = cast(Resolve, lambda key, source, kind, hub=False: resolve(key, source, base, kind, hub))
+    config = stage_of(stage).resolve_paths(config, from_base)
     train = dataclasses.replace(
         config.train,
         output_dir=str(Path(config.train.output_dir).expanduser().resolve()),

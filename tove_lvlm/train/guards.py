@@ -36,7 +36,7 @@ class StopSignal:
     second wish: only the third interrupts at once.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signum: int | None = None
         self._count = 0
 
@@ -75,7 +75,8 @@ class Watchdog:
     def __init__(self, timeout: float):
         self.timeout = timeout
         self._last = time.monotonic()
-        self._step, self._sample_ids = 0, []
+        self._step = 0
+        self._sample_ids: Sequence[str] = []
         self._ended = threading.Event()
 
     @contextmanager

@@ -6,17 +6,20 @@ See docs/design.md, "Training".
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from .. import dist
 from ..config import to_dict
-from ..lvlm.light import MODEL_FILE, adapter_parts, base_model, collect_light, make_model_info, save_light
+from ..lvlm.light import MODEL_FILE, adapter_parts, as_llava, base_model, collect_light, make_model_info, save_light
 from ..lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
 from ..stage import TrainingSetup, block_values
 from .config import RunConfig
 from .trainer import ToVETrainer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 TEMPLATES = {"pretrain": "plain", "finetune": "v1"}
 
@@ -30,8 +33,8 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     """
     from ..lvlm.build import build_lvlm
 
-    model, processor = build_lvlm(config.model, dtype=torch.bfloat16 if config.train.bf16 else torch.float32)
-    model = set_trainable(model, stage, config)
+    lvlm, processor = build_lvlm(config.model, dtype=torch.bfloat16 if config.train.bf16 else torch.float32)
+    model = set_trainable(lvlm, stage, config)
     dataset, collator, sampler = build_data(stage, config, model, processor)
     recorder = None
     if hasattr(base_model(model).model.vision_tower, "tove_fusion"):
@@ -58,8 +61,9 @@ def set_trainable(model: torch.nn.Module, stage: str, config: RunConfig) -> torc
     if stage == "finetune" and config.lora.lora_enable:
         model = add_lora(model, config.lora)
     elif stage == "finetune":
-        model.model.language_model.requires_grad_(True)
-        model.lm_head.requires_grad_(True)
+        llava = as_llava(model)
+        llava.model.language_model.requires_grad_(True)
+        llava.lm_head.requires_grad_(True)
     for name, part in adapter_parts(model).items():
         part.requires_grad_(name != "multi_modal_projector" or not config.train.freeze_mm_mlp_adapter)
     return model
@@ -73,7 +77,7 @@ def build_data(stage: str, config: RunConfig, model: torch.nn.Module, processor)
     from ..data.sampler import ModalityLengthSampler, SeededSampler
 
     data, train = config.data, config.train
-    num_image_tokens = model.config.image_seq_length
+    num_image_tokens = as_llava(model).config.image_seq_length
     dataset = ToVEDataset(
         data.train,
         tokenizer=processor.tokenizer,
@@ -96,7 +100,9 @@ def build_data(stage: str, config: RunConfig, model: torch.nn.Module, processor)
     if train.group_by_modality_length:
         per_update = dist.world_size() * train.gradient_accumulation_steps
         lengths = dataset.modality_lengths
-        sampler = ModalityLengthSampler(lengths, train.per_device_train_batch_size, per_update, train.seed)
+        sampler: SeededSampler = ModalityLengthSampler(
+            lengths, train.per_device_train_batch_size, per_update, train.seed
+        )
     else:
         sampler = SeededSampler(len(dataset), train.seed)
     return dataset, collator, sampler
@@ -116,7 +122,7 @@ def gather_results(stage: str, config: RunConfig, model: torch.nn.Module, proces
         if stage == "pretrain":
             save_light(folder, tensors, model, processor)
         if lora:
-            save_adapter(folder / "adapter", model, tensors, model_info)
+            save_adapter(folder / "adapter", cast("PeftModel", model), tensors, model_info)
             processor.save_pretrained(folder / "adapter")
         if merged:
             save_merged(folder, merged, model, processor)

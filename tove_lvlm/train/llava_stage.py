@@ -1,13 +1,12 @@
 """LLaVA's two stages as the engine sees them; their configuration is checked here, before torch is imported."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import ConfigError
 from ..registry import nearest
-from ..stage import TrainingSetup
+from ..stage import Resolve, TrainingSetup
 from ..tower.configuration_yaml import read_tower_yaml
 from .config import RunConfig
 
@@ -22,7 +21,7 @@ class LlavaStage:
     description: str
     schema: type = RunConfig
 
-    def resolve_paths(self, config: RunConfig, resolve: Callable[..., str | None]) -> RunConfig:
+    def resolve_paths(self, config: RunConfig, resolve: Resolve) -> RunConfig:
         """See `stage.Stage`."""
         model, data, train = config.model, config.data, config.train
         if self.name == "pretrain" and config.lora.lora_enable:
@@ -82,7 +81,7 @@ LLAVA_STAGES = {
 }
 
 
-def _vision_tower(source: str, resolve: Callable[..., str | None]) -> str:
+def _vision_tower(source: str, resolve: Resolve) -> str:
     if source in ("tove", "clip"):
         return source
     if not source.startswith(("shipped:", ".", "/", "~")) and "/" not in source and not Path(source).exists():
@@ -94,7 +93,7 @@ def _vision_tower(source: str, resolve: Callable[..., str | None]) -> str:
     return folder
 
 
-def _adapter(source: str | None, resolve: Callable[..., str | None]) -> str | None:
+def _adapter(source: str | None, resolve: Resolve) -> str | None:
     folder = resolve("model.pretrain_mm_mlp_adapter", source, "folder")
     if folder is not None and not (Path(folder) / PROJECTOR_FILE).is_file():
         raise ConfigError(

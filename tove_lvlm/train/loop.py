@@ -7,11 +7,11 @@ import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 
 from .. import dist
@@ -62,6 +62,11 @@ class GuardedTrainer(Trainer):
         sampler: Order of the samples.
         kwargs: Trainer's own.
     """
+
+    # What a run is given or makes before its first step; Trainer allows for its absence.
+    model: torch.nn.Module
+    train_dataset: Dataset
+    lr_scheduler: torch.optim.lr_scheduler.LambdaLR
 
     def __init__(self, *, run_config: Any, identity: dict, sampler: Any, **kwargs):
         self.run_config, self.identity, self.sampler = run_config, identity, sampler
@@ -171,7 +176,8 @@ class GuardedTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add our figures to Trainer's and write `metrics.jsonl`."""
         if "loss" in logs:
-            names = [group.get("name", str(i)) for i, group in enumerate(self.optimizer.param_groups)]
+            groups = cast(torch.optim.Optimizer, self.optimizer).param_groups
+            names = [group.get("name", str(i)) for i, group in enumerate(groups)]
             for name, rate in zip(names, self._rates_of_last_step, strict=True):
                 logs[f"learning_rate/{name}"] = rate
             logs |= self.meter.read(self.args.device)
@@ -191,7 +197,7 @@ class GuardedTrainer(Trainer):
 
     def _get_learning_rate(self) -> float:
         # Trainer asks between the optimizer's step and the scheduler's: these are the rates the step was made with.
-        self._rates_of_last_step = list(self.lr_scheduler.get_last_lr())
+        self._rates_of_last_step = [float(rate) for rate in self.lr_scheduler.get_last_lr()]
         return max(self._rates_of_last_step)
 
     # ---- checkpoints ----
@@ -216,7 +222,7 @@ class GuardedTrainer(Trainer):
 
     def rank_state(self) -> dict[str, Any]:
         """This rank's random states and the sums behind the next log line."""
-        numpy_state = np.random.get_state()
+        numpy_state = cast("tuple[Any, ...]", np.random.get_state())
         state = {
             "python": random.getstate(),
             "numpy": (numpy_state[0], numpy_state[1].tolist(), *numpy_state[2:]),
@@ -245,7 +251,7 @@ class GuardedTrainer(Trainer):
 
     # ---- loop ----
 
-    def _run_epoch(self, *, epoch, **kwargs) -> None:
+    def _run_epoch(self, *, epoch, **kwargs) -> None:  # type: ignore[override]  # Trainer calls it by names
         if self.state.global_step >= self.state.max_steps:  # resumed from the last checkpoint: nothing is left to do
             self.control.should_training_stop = True
             return

@@ -35,9 +35,9 @@ def budget_report(cfg_path: str | Path, options: list[str], stage: str | None = 
     from .llava import set_trainable
 
     tower = resolve("model.tower", config.model.tower, Path(cfg_path).resolve().parent, "file")
-    model = build_unloaded(dataclasses.replace(config.model, tower=tower))
-    num_tokens = model.config.image_seq_length
-    model = set_trainable(model, stage, config)
+    unloaded = build_unloaded(dataclasses.replace(config.model, tower=tower))
+    num_tokens = unloaded.config.image_seq_length
+    model = set_trainable(unloaded, stage, config)
     rows = parts(model)
     return {
         "stage": stage,

@@ -89,7 +89,7 @@ def leave_ranks() -> None:
 
 def agree_on_checkpoint(config: Any) -> Path | None:
     """Rank 0 clears the folder and looks; all take its answer."""
-    newest = [None]
+    newest: list[Path | None] = [None]
     if dist.is_main():
         newest = [checkpoint.prepare_folder(config.train.output_dir, config.train.resume)]
         save_yaml(config, Path(config.train.output_dir) / "run.yaml")

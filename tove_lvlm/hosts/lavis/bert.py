@@ -20,7 +20,7 @@ _FILES = ("config.json",)
 class _FromFolder:
     """Stands for a class in LAVIS's module: the same class, but for `from_pretrained` of that one name."""
 
-    def __init__(self, cls: type):
+    def __init__(self, cls: Any):
         self._cls = cls
 
     def from_pretrained(self, name: str, *args: Any, **kwargs: Any) -> Any:

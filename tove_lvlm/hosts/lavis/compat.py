@@ -58,7 +58,11 @@ def import_lavis() -> tuple[ModuleType, list[str]]:
     """
     from ...registry import require
 
-    with lent_names() if "lavis" not in sys.modules else contextlib.nullcontext([]) as lent:
+    nothing: list[str] = []
+    lending: contextlib.AbstractContextManager[list[str]] = contextlib.nullcontext(nothing)
+    if "lavis" not in sys.modules:
+        lending = lent_names()
+    with lending as lent:
         lavis = require("lavis", extra="lavis")
     names = sorted({*lent, *repair_classes()})
     if names:
@@ -124,7 +128,8 @@ def repair_classes() -> list[str]:
 def _own_classes(root: type) -> list[type]:
     """The subclasses of `root` in LAVIS's BLIP-2, parents first."""
     classes: list[type] = []
-    for cls in root.__subclasses__():
+    direct: list[type] = root.__subclasses__()
+    for cls in direct:
         if cls.__module__.startswith(_BLIP2):
             classes.append(cls)
         classes += [sub for sub in _own_classes(cls) if sub not in classes]
@@ -138,7 +143,7 @@ def _give(cls: type, name: str, value: Any) -> list[str]:
     return [f"{cls.__module__}.{cls.__name__}.{name}"]
 
 
-def _repair_tying(cls: type) -> list[str]:
+def _repair_tying(cls: Any) -> list[str]:
     """transformers 5 ties what the class names, and no more whatever `get_output_embeddings` returns."""
     if cls.__name__ not in _TIED or cls.__dict__.get("_tied_weights_keys") == _TIED[cls.__name__]:
         return []
@@ -154,7 +159,7 @@ def _set_output_embeddings(self, new_embeddings) -> None:
     self.cls.predictions.bias = new_embeddings.bias
 
 
-def _repair_init_weights(cls: type) -> list[str]:
+def _repair_init_weights(cls: Any) -> list[str]:
     """LAVIS's BERT ends its constructor with `init_weights` where `post_init` is due by now."""
     from transformers import PreTrainedModel
 
@@ -171,7 +176,7 @@ def _repair_init_weights(cls: type) -> list[str]:
     return [f"{cls.__module__}.{cls.__name__}.init_weights"]
 
 
-def _repair_t5_scale(cls: type) -> list[str]:
+def _repair_t5_scale(cls: Any) -> list[str]:
     """T5's config of transformers 5 keeps in `scale_decoder_outputs` what `tie_word_embeddings` said (FLAN-T5: no)."""
     original = cls.__init__
     if cls.__name__ != "T5ForConditionalGeneration" or hasattr(original, "_tove_original"):
@@ -181,12 +186,13 @@ def _repair_t5_scale(cls: type) -> list[str]:
         original(self, config)  # ties by the checkpoint: a `lm_head` that is there and differs stays
         config.tie_word_embeddings = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
 
-    __init__._tove_original = original
-    cls.__init__ = __init__
+    marked: Any = __init__
+    marked._tove_original = original
+    cls.__init__ = marked
     return [f"{cls.__module__}.{cls.__name__}.__init__"]
 
 
-def _repair_position_ids(cls: type) -> list[str]:
+def _repair_position_ids(cls: Any) -> list[str]:
     """transformers 5 builds on the meta device and leaves a buffer that the checkpoint lacks without values."""
     original = cls.__dict__.get("_init_weights")
     if original is None or hasattr(original, "_tove_original"):
@@ -198,6 +204,7 @@ def _repair_position_ids(cls: type) -> list[str]:
         if ids is not None:
             ids.copy_(ids.new_ones(ids.shape).cumsum(-1) - 1)
 
-    _init_weights._tove_original = original
-    cls._init_weights = _init_weights
+    marked: Any = _init_weights
+    marked._tove_original = original
+    cls._init_weights = marked
     return [f"{cls.__module__}.{cls.__name__}._init_weights"]

@@ -7,7 +7,7 @@ See docs/hosts.md, "LAVIS".
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from torch import nn
 from ...config import UserError
 from ...storage import WeightsError
 from ...tower.build import build_tower
+from ...tower.fusion import ToVEFusion
 from ...tower.modeling import ToVEVisionModel
 from ..names import tower_path
 
@@ -49,8 +50,9 @@ class ToVEVisualEncoder(nn.Module):
         self.num_features = tower.config.hidden_size
         self.source = Path(source)
         if torch.cuda.is_available():
-            tower.clip.to(_FROZEN_DTYPES[precision])
-            tower.experts.to(_FROZEN_DTYPES[precision])
+            frozen: tuple[nn.Module, nn.Module] = (tower.clip, tower.experts)
+            for part in frozen:
+                part.to(_FROZEN_DTYPES[precision])
         self._train_fusion()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -65,7 +67,7 @@ class ToVEVisualEncoder(nn.Module):
         """Only what takes part: DistributedDataParallel, as LAVIS uses it, stops at a parameter without a gradient."""
         attached = self.tower.attached_names
         self.tower.requires_grad_(bool(attached))
-        for name, transfer in self.tower.tove_fusion.transfers.items():
+        for name, transfer in cast(ToVEFusion, self.tower.tove_fusion).transfers.items():
             transfer.requires_grad_(name in attached)
 
     def __setattr__(self, name: str, value: Any) -> None:

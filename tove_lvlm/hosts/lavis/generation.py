@@ -7,12 +7,13 @@ caption) is computed anew at each step, without a cache. Lengths still count `in
 """
 
 import functools
+from typing import Any
 
 import torch
 from transformers import GenerationMixin
 
 
-def adapt(cls: type) -> None:
+def adapt(cls: Any) -> None:
     """Give a model class of LAVIS's `generate` and an adapted `prepare_inputs_for_generation`.
 
     Args:

@@ -8,6 +8,7 @@ OUT/opt                  stands for `facebook/opt-2.7b`: tokenizer, config, weig
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,8 +19,14 @@ from .data import read_captions
 
 logger = logging.getLogger(__name__)
 
-_BERT = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 128}
-_OPT = {"hidden_size": 64, "word_embed_proj_dim": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 192}
+_BERT: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 128}
+_OPT: dict[str, Any] = {
+    "hidden_size": 64,
+    "word_embed_proj_dim": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "ffn_dim": 192,
+}
 _LONGEST = 128
 _BATCH = 64
 _HINTS = 8  # as many as projects/lavis has query tokens

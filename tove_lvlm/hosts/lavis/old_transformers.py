@@ -4,11 +4,13 @@ Shapes: B batch, H heads, L layers, Q query and K key positions.
 """
 
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from torch import nn
 from transformers.pytorch_utils import apply_chunking_to_forward, prune_linear_layer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = [
     "apply_chunking_to_forward",
@@ -43,7 +45,7 @@ def find_pruneable_heads_and_indices(
 
 
 def get_head_mask(
-    self: nn.Module, head_mask: torch.Tensor | None, num_hidden_layers: int, is_attention_chunked: bool = False
+    self: "PreTrainedModel", head_mask: torch.Tensor | None, num_hidden_layers: int, is_attention_chunked: bool = False
 ) -> Any:
     """A mask over heads, (H,) or (L, H), so that layer i can multiply its attention with entry i; None stays none."""
     if head_mask is None:
@@ -54,7 +56,7 @@ def get_head_mask(
 
 
 def get_extended_attention_mask(
-    self: nn.Module, attention_mask: torch.Tensor, input_shape: tuple[int, int], *args: Any, **kwargs: Any
+    self: "PreTrainedModel", attention_mask: torch.Tensor, input_shape: tuple[int, int], *args: Any, **kwargs: Any
 ) -> torch.Tensor:
     """As `invert_attention_mask`, and in a decoder nobody looks ahead: the Q of `input_shape` are the last of the K."""
     if self.config.is_decoder and attention_mask.dim() == 2:
@@ -64,7 +66,7 @@ def get_extended_attention_mask(
     return invert_attention_mask(self, attention_mask)
 
 
-def invert_attention_mask(self: nn.Module, encoder_attention_mask: torch.Tensor) -> torch.Tensor:
+def invert_attention_mask(self: "PreTrainedModel", encoder_attention_mask: torch.Tensor) -> torch.Tensor:
     """1 for "attend" and 0 for "do not", (B, K) or (B, Q, K), as what is added to attention scores."""
     if encoder_attention_mask.dim() not in (2, 3):
         raise ValueError(f"an attention mask has {encoder_attention_mask.dim()} dimensions; expected 2 or 3")
@@ -75,7 +77,7 @@ def invert_attention_mask(self: nn.Module, encoder_attention_mask: torch.Tensor)
 
 def model_parallel_utils(name: str) -> ModuleType:
     """The module of that name: LAVIS's T5 imports it for `parallelize`, which transformers dropped long ago."""
-    module = ModuleType(name)
+    module: Any = ModuleType(name)
     module.assert_device_map = module.get_device_map = _no_device_map
     return module
 

@@ -50,7 +50,7 @@ def register() -> list[str]:
     return names
 
 
-def _blip2_base(lavis: Any) -> type:
+def _blip2_base(lavis: Any) -> Any:
     """LAVIS's common parent of BLIP-2 models, after a look at what is to be replaced."""
     from importlib import metadata
 
@@ -72,7 +72,7 @@ def _blip2_base(lavis: Any) -> type:
     return base
 
 
-def _hook_vision_encoder(base: type) -> None:
+def _hook_vision_encoder(base: Any) -> None:
     """Replace the builder of the vision encoder, in the form that it has."""
     original = base.__dict__["init_vision_encoder"]
     function = getattr(original, "__func__", original)
@@ -97,7 +97,7 @@ def _hook_vision_encoder(base: type) -> None:
     base.init_vision_encoder = wrapped
 
 
-def _hook_loading(base: type) -> None:
+def _hook_loading(base: Any) -> None:
     """Name the file in what the encoder says of a checkpoint; let `load_pretrained: False` mean what it says."""
     from lavis.runners import RunnerBase, RunnerIter
 

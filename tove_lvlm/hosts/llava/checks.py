@@ -80,7 +80,7 @@ def check_adapter(file: str | None, tower: ToVEVisionConfig) -> None:
 
 def _projector_part(path: Path) -> Mapping[str, torch.Tensor]:
     """Tensors of the projector in a file or folder, by their names in it; of safetensors only shapes are read."""
-    part = {}
+    part: dict[str, torch.Tensor] = {}
     for file in storage.weight_files(path):
         shapes = _shapes(file) if file.suffix == ".safetensors" else storage.load_tensors(file)
         part |= {key.split(_PART, 1)[1]: tensor for key, tensor in shapes.items() if _PART in key}

@@ -15,19 +15,22 @@ See docs/hosts.md, "LLaVA layouts".
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
 
 from ...config import UserError
 from ...lvlm.build import append_image_token, assemble, load_tokenizer, load_vision, make_processor
 from ...lvlm.config import ModelConfig
-from ...lvlm.light import MODEL_FILE
+from ...lvlm.light import MODEL_FILE, text_config
 from ...lvlm.loading import TOWER, LoadedCheckpoint, open_checkpoint
 from ...storage import WeightsError, atomic_dir, load_json, load_strict, load_tensors, save_json
+from ...tower.modeling import ToVEVisionModel
 from ..names import NAME, is_tove, tower_path
 from .packing import pack
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 _TOWER_FOLDER = "tower"
 # (transformers, LLaVA); the first that fits is taken, both ways.
@@ -58,10 +61,11 @@ def to_llava(checkpoint: str | Path, output: str | Path) -> Path:
     loaded = open_checkpoint(checkpoint)
     if loaded.kind == TOWER:
         raise UserError(f"`{checkpoint}` is a tower alone; name it in LLaVA's config: `mm_vision_tower: tove:PATH`")
-    config = loaded.model.config
-    if config.text_config.model_type != "llama" or config.projector_hidden_act != "gelu":
+    config = loaded.llava.config
+    kind = text_config(config).model_type
+    if kind != "llama" or config.projector_hidden_act != "gelu":
         raise UserError(
-            f"`{checkpoint}` has a language model of type `{config.text_config.model_type}` and a projector with "
+            f"`{checkpoint}` has a language model of type `{kind}` and a projector with "
             f"`{config.projector_hidden_act}`; LLaVA's layout is written for `llama` and `gelu`"
         )
     from huggingface_hub import save_torch_state_dict
@@ -73,7 +77,7 @@ def to_llava(checkpoint: str | Path, output: str | Path) -> Path:
             new: tensor for name, tensor in loaded.model.state_dict().items() if (new := _renamed(name, 0)) is not None
         }
         save_torch_state_dict(tensors, folder)
-        loaded.model.generation_config.save_pretrained(folder)
+        loaded.llava.generation_config.save_pretrained(folder)
         loaded.processor.tokenizer.save_pretrained(folder)
     return output
 
@@ -104,7 +108,7 @@ def to_transformers(checkpoint: str | Path, output: str | Path) -> Path:
     dtype = next(iter(parts["language_model"].values())).dtype
     vision = load_vision(_model_config(fields, folder), dtype)
     if parts["tove_fusion"] or hasattr(vision.tower, "tove_fusion"):
-        load_strict(vision.tower.tove_fusion, parts["tove_fusion"], where=folder)
+        load_strict(cast(ToVEVisionModel, vision.tower).tove_fusion, parts["tove_fusion"], where=folder)
     tokenizer = load_tokenizer(str(folder))
     llm = _language_model(fields, parts["language_model"], dtype, folder)
     append_image_token(llm, tokenizer)
@@ -134,12 +138,12 @@ def _check_name(name: str) -> None:
 def _save_vision(loaded: LoadedCheckpoint, folder: Path, output: Path) -> dict[str, Any]:
     """Write the tower, or the plain CLIP, beside the weights; returns LLaVA's settings for it."""
     if loaded.tower is None:
-        clip = loaded.model.model.vision_tower
+        clip = loaded.llava.model.vision_tower
         clip.save_pretrained(folder / _TOWER_FOLDER)
         loaded.image_processor.save_pretrained(folder / _TOWER_FOLDER)
         # LLaVA's own CLIP is found by its absolute path only.
         name, width, layer = str(output.resolve() / _TOWER_FOLDER), clip.config.hidden_size, None
-        layer = loaded.model.config.vision_feature_layer
+        layer = loaded.llava.config.vision_feature_layer
     else:
         tower = loaded.tower
         tower.save_pretrained(folder / _TOWER_FOLDER)
@@ -152,13 +156,13 @@ def _save_vision(loaded: LoadedCheckpoint, folder: Path, output: Path) -> dict[s
 
 
 def _llava_config(loaded: LoadedCheckpoint) -> dict[str, Any]:
-    text = loaded.model.config.text_config.to_dict()
+    text = text_config(loaded.llava.config).to_dict()
     text.pop("_name_or_path", None)
     tokenizer = loaded.processor.tokenizer
     return text | {
         "model_type": "llava_llama",
         "architectures": ["LlavaLlamaForCausalLM"],
-        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "dtype": str(loaded.llava.dtype).removeprefix("torch."),
         "use_cache": True,
         "mm_projector_type": "mlp2x_gelu",
         "mm_vision_select_feature": "patch",
@@ -203,7 +207,7 @@ def _parts(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, dict[str
     for name, tensor in tensors.items():
         if name.startswith(_FROZEN):
             continue  # LLaVA saves the tower's frozen weights too and never reads them; nor do we
-        new = _renamed(name, 1)
+        new = cast(str, _renamed(name, 1))  # only the other direction leaves something out
         part, prefix = next((part, prefix) for part, prefix in prefixes.items() if new.startswith(prefix))
         # The causal language model alone calls its decoder `model`.
         new = new.replace("model.language_model.", "model.", 1) if part == "language_model" else new
@@ -217,6 +221,8 @@ def _parts(tensors: dict[str, torch.Tensor], folder: Path) -> dict[str, dict[str
 
 def _model_config(fields: dict[str, Any], folder: Path) -> ModelConfig:
     name = fields.get("mm_vision_tower")
+    if name is None:
+        raise UserError(f"{folder / 'config.json'} names no vision tower (`mm_vision_tower`)")
     if not is_tove(name):
         layer = fields.get("mm_vision_select_layer", -2)
         return ModelConfig(llm=str(folder), vision_tower=str(name), mm_vision_select_layer=layer)
@@ -228,14 +234,15 @@ def _model_config(fields: dict[str, Any], folder: Path) -> ModelConfig:
 
 def _language_model(
     fields: dict[str, Any], tensors: dict[str, torch.Tensor], dtype: torch.dtype, folder: Path
-) -> nn.Module:
+) -> "LlamaForCausalLM":
     from transformers import LlamaConfig, LlamaForCausalLM
 
     plain = {key: value for key, value in fields.items() if not key.startswith(_LLAVA_FIELDS)}
     plain.pop("model_type")
-    llm, report = LlamaForCausalLM.from_pretrained(
+    both = LlamaForCausalLM.from_pretrained(
         None, config=LlamaConfig(**plain), state_dict=tensors, dtype=dtype, output_loading_info=True
     )
+    llm, report = cast("tuple[LlamaForCausalLM, dict[str, Any]]", both)  # which the option makes it
     misfitting = [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]
     if misfitting:
         raise WeightsError(

@@ -25,6 +25,9 @@ from ..names import NAME
 from .packing import unpack
 from .source import locate, read_config, saved_fusion
 
+_INITIALIZED = "_is_hf_initialized"
+"""transformers' mark of what has its first values."""
+
 
 class ToVEProjector(PreTrainedModel):
     """`tove_fusion`, then LLaVA's own projector.
@@ -88,7 +91,7 @@ class ToVEProjector(PreTrainedModel):
         super()._initialize_weights(module, *args, **kwargs)
         if module is self:
             parameters = dict(self.named_parameters())
-            loaded = {key: t for key, t in parameters.items() if getattr(t, "_is_hf_initialized", False)}
+            loaded = {key: t for key, t in parameters.items() if getattr(t, _INITIALIZED, False)}
             if loaded and len(loaded) < len(parameters):
                 raise_misfits(parameters, loaded, self.origin)
 
@@ -169,4 +172,4 @@ def raise_misfits(expected: Mapping[str, torch.Tensor], loaded: Mapping[str, tor
 
 
 def _keep(module: nn.Module) -> None:
-    module._is_hf_initialized = True
+    setattr(module, _INITIALIZED, True)

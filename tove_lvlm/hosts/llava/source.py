@@ -51,7 +51,7 @@ def locate(settings: Any) -> Path:
         UserError: Nothing is there, or it is no tower.
     """
     folders = [_checkpoint.get(), getattr(settings, "name_or_path", None)]
-    return tower_path(tower_name(settings), "mm_vision_tower", *(folder for folder in folders if folder))
+    return tower_path(tower_name(settings) or "", "mm_vision_tower", *(folder for folder in folders if folder))
 
 
 def read_config(path: Path) -> ToVEVisionConfig:
@@ -92,7 +92,7 @@ def saved_fusion(path: Path) -> dict[str, torch.Tensor] | None:
         return None
     from safetensors import safe_open
 
-    fusion = {}
+    fusion: dict[str, torch.Tensor] = {}
     for file in storage.weight_files(path):
         with safe_open(file, framework="pt") as tensors:
             names = [name for name in tensors.keys() if name.startswith(checkpoint.FUSION)]  # noqa: SIM118

@@ -24,7 +24,7 @@ _BATCHES_AT_ONCE = 8
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):
+class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):  # type: ignore[misc]  # names the extra
     """A LLaVA model of this package behind lmms-eval's interface.
 
     Args:
