@@ -115,3 +115,20 @@ def test_time_is_per_image_and_a_median():
             time.sleep(next(waits))
 
     assert 40 <= ms_per_image(Net(), torch.zeros(2, 3, 4, 4), repeats=3) < 150
+
+
+def test_attention_is_counted_on_the_cpu_whatever_torchs_own_table_has(monkeypatch):
+    from torch.utils import flop_counter as torchs
+
+    from tove_lvlm import cost
+
+    query = torch.randn(1, 2, 8, 16)
+    with cost.flop_counter() as counter, torch.no_grad():
+        torch.nn.functional.scaled_dot_product_attention(query, query, query)
+    assert counter.get_total_flops() == 2 * 2 * (2 * 8 * 8 * 16)  # two products, two heads, 2 FLOPs a step
+    older = {op: formula for op, formula in torchs.flop_registry.items() if "for_cpu" not in str(op)}
+    monkeypatch.setattr(cost, "flop_registry", older)
+    monkeypatch.setattr(torchs, "flop_registry", older)
+    with cost.flop_counter() as again, torch.no_grad():
+        torch.nn.functional.scaled_dot_product_attention(query, query, query)
+    assert again.get_total_flops() == counter.get_total_flops()

@@ -10,11 +10,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
 from .config import UserError
 
@@ -56,6 +56,17 @@ class Cost:
 # ---- counted ----
 
 
+def flop_counter() -> FlopCounterMode:
+    """torch's counter, with attention on the CPU, which torch's own table has left out until lately."""
+    on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    formula = {} if on_cpu in flop_registry else {on_cpu: _attention_flops}
+    return FlopCounterMode(display=False, custom_mapping=formula)
+
+
+def _attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *args: Any, **kwargs: Any) -> int:
+    return cast(int, sdpa_flop_count(query, key, value))
+
+
 def count(module: nn.Module) -> tuple[int, int]:
     """(trainable, frozen) parameters of a module, shared ones once."""
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -70,7 +81,7 @@ def size_of(module: nn.Module, pixels_B3HW: torch.Tensor) -> Size:
         module: Where and in the dtype that the pixels are.
         pixels_B3HW: Any number of images; the FLOPs are those of one.
     """
-    with eval_mode(module), FlopCounterMode(display=False) as counter:
+    with eval_mode(module), flop_counter() as counter:
         module(pixels_B3HW)
     return weights_size(module, counter.get_total_flops() / len(pixels_B3HW))
 
@@ -132,7 +143,7 @@ def _part_flops(
     # FlopCounterMode names modules by class path; reading its running total around each part is exact and simpler.
     with (
         eval_mode(tower),
-        FlopCounterMode(display=False) as counter,
+        flop_counter() as counter,
         totals_by_module(parts, counter.get_total_flops) as flops,
     ):
         tower(pixels_B3HW)

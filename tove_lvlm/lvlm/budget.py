@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from ..cost import count, totals_by_module, tower_parts
+from ..cost import count, flop_counter, totals_by_module, tower_parts
 from ..registry import require
 from .light import base_model, vision_config
 
@@ -81,7 +80,7 @@ def image_flops(core: "LlavaForConditionalGeneration") -> tuple[dict[nn.Module, 
     # FlopCounterMode names modules by class path; reading its running total around each part is exact and simpler.
     with (
         torch.no_grad(),
-        FlopCounterMode(display=False) as counter,
+        flop_counter() as counter,
         totals_by_module(watched, counter.get_total_flops) as flops,
     ):
         features = core.model.get_image_features(pixel_values=pixels_B3HW).pooler_output
