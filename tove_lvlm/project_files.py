@@ -1,4 +1,4 @@
-"""The training scripts and the projects: a wheel carries them, a source checkout has them at its root. Our choice.
+"""The training scripts and the projects: a wheel carries them, a source checkout has them at its root.
 
 Nothing is copied in the repository: `pyproject.toml` puts `projects/` and the scripts named here into the wheel.
 """

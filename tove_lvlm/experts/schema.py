@@ -1,4 +1,4 @@
-"""What an entry of a tower's `experts` list may hold, per family, checked without importing torch. Our choice.
+"""What an entry of a tower's `experts` list may hold, per family, checked without importing torch.
 
 One dataclass for each family: the architecture fields that fix the network's shape and its input. Where the weights
 come from is not architecture and is handled by the tower's builder.
