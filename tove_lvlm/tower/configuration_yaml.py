@@ -33,8 +33,8 @@ from ..weights.sources import WEIGHT_KEYS, WeightSource, fetch, is_hub_id, resol
 FUSION_KINDS = ("gated", "concat")
 GATES = ("token", "shuffled", "constant")
 NOT_IN_OUTPUT = {"affects_output": False}
-"""Metadata of a field that does not decide what a trained tower computes, or only by its weights' shapes. Every other field
-must be what it was in training where trained weights are loaded."""
+"""Metadata of a field that does not decide what a trained tower computes, or only by the shapes of its weights. Where
+trained weights are loaded, every other field must be what it was in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
