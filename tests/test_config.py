@@ -109,7 +109,7 @@ def test_a_deprecated_key_is_read_with_one_warning(write):
     with pytest.warns(FutureWarning) as caught:
         assert config.load(Renewed, path) == Renewed(share=0.25)
     assert [str(warning.message) for warning in caught] == [
-        f"{path}: `portion` is deprecated: it is called `share` now",
+        f"{path}: `portion` is deprecated: write `share: 0.25`",
         f"{path}: `kind` is deprecated: it was always mlp; leave it out",
     ]
     assert config.parse(Renewed, {"portion": 0.5}, warn=False) == Renewed(share=0.5)

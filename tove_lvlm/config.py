@@ -36,6 +36,8 @@ class Deprecated:
     """The key's present name; None where it is gone."""
     only: Any = None
     """Of a key that is gone, the one value that it could have."""
+    values: Mapping[Any, Any] = dataclasses.field(default_factory=dict)
+    """Values that are spelled otherwise now: old -> new."""
 
 
 def load(schema: type[T], cfg_path: str | Path, options: typing.Sequence[str] = ()) -> T:
@@ -116,6 +118,39 @@ def warn_deprecated(message: str) -> None:
     warnings.warn(message, FutureWarning, stacklevel=2)
 
 
+def present_names(
+    schema: type, block: Mapping[str, Any], key: str = "", where: str = "configuration"
+) -> dict[str, Any]:
+    """A block with the keys and values of earlier versions as they are called now, each with a warning.
+
+    Args:
+        schema: Its dataclass.
+        block: As it was written; not changed.
+        key: Dotted key of the block, for messages.
+        where: File or place named in messages.
+
+    Raises:
+        ConfigError: A key that is gone has another value than it could have, or a key is there under both names.
+    """
+    present = dict(block)
+    for name, deprecated in getattr(schema, "DEPRECATED", {}).items():
+        if name not in present:
+            continue
+        old, dotted = present.pop(name), _join(key, name)
+        if deprecated.renamed is None:
+            if old != deprecated.only:
+                raise ConfigError(f"{where}: `{dotted}` is {_shown(old)}; valid: {deprecated.only}, or leave it out")
+            advice = f"it was always {deprecated.only}; leave it out"
+        else:
+            new_name = _join(key, deprecated.renamed)
+            if deprecated.renamed in present:
+                raise ConfigError(f"{where}: `{dotted}` and `{new_name}` are the same key; keep the second")
+            present[deprecated.renamed] = deprecated.values.get(old, old) if isinstance(old, str) else old
+            advice = f"write `{new_name}: {present[deprecated.renamed]}`"
+        warn_deprecated(f"{where}: `{dotted}` is deprecated: {advice}")
+    return present
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as plain dicts and lists, ready for YAML or JSON."""
     return dataclasses.asdict(config)
@@ -146,7 +181,7 @@ def exit_on_error(main: Callable[..., T]) -> Callable[..., T]:
 def _build(schema: type, value: Any, key: str, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: {_at(key)} expects a block of `key: value`, got {_shown(value)}")
-    value = _present_names(schema, value, key, where)
+    value = present_names(schema, value, key, where)
     hints = typing.get_type_hints(schema)
     fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
     for name in value:
@@ -169,27 +204,6 @@ def _build(schema: type, value: Any, key: str, where: str) -> Any:
         raise ConfigError(f"{where}: {error}") from error
     except ValueError as error:  # __post_init__ of a schema names its own fields
         raise ConfigError(f"{where}: in {_at(key)}: {error}") from error
-
-
-def _present_names(schema: type, value: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    """The block with keys of earlier versions renamed or left out, each with a warning."""
-    block = dict(value)
-    for name, deprecated in getattr(schema, "DEPRECATED", {}).items():
-        if name not in block:
-            continue
-        old, dotted = block.pop(name), _join(key, name)
-        if deprecated.renamed is None:
-            if old != deprecated.only:
-                raise ConfigError(f"{where}: `{dotted}` is {_shown(old)}; valid: {deprecated.only}, or leave it out")
-            advice = f"it was always {deprecated.only}; leave it out"
-        elif deprecated.renamed in block:
-            present = _join(key, deprecated.renamed)
-            raise ConfigError(f"{where}: `{dotted}` and `{present}` are the same key; keep the second")
-        else:
-            block[deprecated.renamed] = old
-            advice = f"it is called `{_join(key, deprecated.renamed)}` now"
-        warn_deprecated(f"{where}: `{dotted}` is deprecated: {advice}")
-    return block
 
 
 def _fit(hint: Any, value: Any, key: str, where: str) -> Any:

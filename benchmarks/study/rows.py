@@ -51,8 +51,8 @@ ABLATIONS = [
     Row(id="no_zero_start", label="without zero start", group="ablation", fusion={"zero_init": False}),
 ]
 GATE = [
-    Row(id="gate_constant", label="constant gate", group="gate", fusion={"gate_input": "constant"}),
-    Row(id="gate_shuffled", label="gate reads shuffled tokens", group="gate", fusion={"gate_input": "shuffled"}),
+    Row(id="gate_constant", label="constant gate", group="gate", fusion={"gate": "constant"}),
+    Row(id="gate_shuffled", label="gate reads shuffled tokens", group="gate", fusion={"gate": "shuffled"}),
     Row(id="gate_noise", label="gate noise 1", group="gate", fusion={"gate_noise": 1.0}),
     Row(id="gate_sharp", label="gate temperature 0.2", group="gate", fusion={"temperature": 0.2}),
 ]
@@ -65,7 +65,7 @@ WORLD = [
         label="two half-blind depth experts, constant gate",
         group="world",
         experts=SPLIT,
-        fusion={"gate_input": "constant"},
+        fusion={"gate": "constant"},
     ),
     Row(
         id="split_sharp",

@@ -63,4 +63,4 @@ def test_unknown_kind_lists_the_kinds(tiny_tower_yaml):
     with pytest.raises(ConfigError, match="concat"):
         build_tower(tiny_tower_yaml, ["fusion.kind=conct"])
     with pytest.raises(ConfigError, match="shuffled"):
-        build_tower(tiny_tower_yaml, ["fusion.gate_input=shuffle"])
+        build_tower(tiny_tower_yaml, ["fusion.gate=shuffle"])

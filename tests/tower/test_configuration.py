@@ -65,3 +65,13 @@ def test_config_saved_before_transfers_had_a_scale_keeps_its_arithmetic():
     del saved["fusion"]["transfer_scale"]
     assert ToVEVisionConfig(**saved).fusion_settings.transfer_scale is None
     assert ToVEVisionConfig(fusion={"zero_init": False}).fusion_settings.transfer_scale == 1.0
+
+
+def test_the_gates_key_of_an_earlier_version_is_read():
+    """With a warning where somebody wrote it, silently where a saved tower holds it."""
+    with pytest.warns(FutureWarning, match="`gate_input` is deprecated: write `gate: token`"):
+        assert config(fusion={"gate_input": "tokens"}).fusion_settings == config().fusion_settings
+    saved = config(fusion={"gate": "constant"}).to_dict()
+    assert "gate_input" not in saved["fusion"]
+    saved["fusion"]["gate_input"] = saved["fusion"].pop("gate")
+    assert ToVEVisionConfig(**saved).fusion_settings.gate == "constant"  # a warning would be an error here

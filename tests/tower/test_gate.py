@@ -108,7 +108,7 @@ PLACES = torch.randn(2, 16, 2, generator=torch.Generator().manual_seed(0)) * 100
 
 
 def test_constant_gate_gives_every_token_the_same():
-    probs = by_hand(reads="constant")(PLACES, [True] * 3).probs_BNK
+    probs = by_hand(gate="constant")(PLACES, [True] * 3).probs_BNK
     assert torch.equal(probs, probs[:1, :1].expand_as(probs))
     hidden = 0.5 * -1 * (1 + math.erf(-1 / math.sqrt(2)))  # nothing is read: the hidden layer's bias alone, -1
     expected = softmax([hidden, 2 * hidden + 0.5, -hidden])
@@ -116,7 +116,7 @@ def test_constant_gate_gives_every_token_the_same():
 
 
 def test_shuffled_gate_weighs_a_token_by_another_place_of_its_image():
-    gate, honest = by_hand(reads="shuffled"), by_hand()(PLACES, [True] * 3).probs_BNK
+    gate, honest = by_hand(gate="shuffled"), by_hand()(PLACES, [True] * 3).probs_BNK
     found = gate(PLACES, [True] * 3).probs_BNK
     assert not torch.equal(found, honest)
     for image in range(2):

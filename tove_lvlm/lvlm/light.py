@@ -4,6 +4,8 @@
 in the saved LLaVA model.
 """
 
+import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from ..config import ConfigError
+from ..config import ConfigError, present_names
 from ..storage import load_json, load_tensors, save_tensors
+from ..tower.configuration_yaml import FusionConfig
 from .gather import assign, collect
 
 if TYPE_CHECKING:
@@ -110,7 +113,9 @@ def check_tower(model: nn.Module, model_info: Mapping[str, Any], where: str | Pa
     if current is None:
         return
     # Before this was written down, transfers had no scale.
-    for key, then in (model_info.get("tower") or {"transfer_scale": None}).items():
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # nobody can change what a folder holds
+        trained = present_names(FusionConfig, model_info.get("tower") or {"transfer_scale": None})
+    for key, then in trained.items():
         if current[key] != then:
             raise ConfigError(
                 f"{where}: the tower was trained with `{key}` {then}, and its YAML or folder now says {current[key]}; "
@@ -123,7 +128,8 @@ def _tower_arithmetic(model: nn.Module) -> dict[str, Any] | None:
     if not hasattr(base_model(model).config.vision_config, "fusion_settings"):
         return None
     config = cast("ToVEVisionConfig", base_model(model).config.vision_config)
-    fusion = {key: config.fusion[key] for key in ("kind", "gate_input", "transfer_scale", "temperature")}
+    names = [item.name for item in dataclasses.fields(FusionConfig) if item.metadata.get("affects_output", True)]
+    fusion = {name: config.fusion[name] for name in names}
     return {**fusion, "select_layer": config.select_layer, "experts": config.expert_names}
 
 

@@ -73,9 +73,11 @@ class ToVEVisionConfig(PreTrainedConfig):
         self.detached = list(detached)
         self.select_layer = select_layer
         fusion = dict(fusion or {})
-        if "num_hidden_layers" in kwargs:  # a saved config; before the transfers had a scale they had no unit either
+        saved = "num_hidden_layers" in kwargs
+        if saved:  # before the transfers had a scale they had no unit either
             fusion.setdefault("transfer_scale", None)
-        self.fusion = dataclasses.asdict(parse(FusionConfig, fusion, where="tower config, fusion"))
+        settings = parse(FusionConfig, fusion, where="tower config, fusion", warn=not saved)
+        self.fusion = dataclasses.asdict(settings)
         self.image_mean = [float(value) for value in image_mean]
         self.image_std = [float(value) for value in image_std]
         self.input_size = input_size

@@ -21,9 +21,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ..config import ConfigError, parse, read_yaml
+from ..config import ConfigError, Deprecated, parse, read_yaml
 from ..experts.catalogue import resolve_entry
 from ..experts.schema import EXPERT_CONFIGS, complete_fields, expert_config_class
 from ..registry import nearest
@@ -31,7 +31,10 @@ from ..storage import MissingWeightsError
 from ..weights.sources import WEIGHT_KEYS, WeightSource, fetch, is_hub_id, resolve_source
 
 FUSION_KINDS = ("gated", "concat")
-GATE_INPUTS = ("tokens", "shuffled", "constant")
+GATES = ("token", "shuffled", "constant")
+NOT_IN_OUTPUT = {"affects_output": False}
+"""Metadata of a field that does not decide what a trained tower computes, or only by the shapes of its weights. Where
+trained weights are loaded, every other field must be what it was in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,26 +44,28 @@ class FusionConfig:
     kind: str = field(default="gated", metadata={"choices": FUSION_KINDS})
     """`gated`: ToVE's gate and residual transfer. `concat`: the baseline of other projects, the experts' channels
     beside CLIP's, for the projector to mix; the tower's output is then wider than CLIP."""
-    gate_input: str = field(default="tokens", metadata={"choices": GATE_INPUTS})
-    """What the gate reads: CLIP's `tokens`; for ablations the tokens of other places (`shuffled`) or nothing
+    gate: str = field(default="token", metadata={"choices": GATES})
+    """What the gate reads for a token: that `token`; for ablations the token of another place (`shuffled`) or nothing
     (`constant`: one learned distribution for every token)."""
-    zero_init: bool = True
+    zero_init: bool = field(default=True, metadata=NOT_IN_OUTPUT)
     """The last layer of each transfer MLP starts at zero, so that step 0 is CLIP exactly."""
     transfer_scale: float | None = 1.0
     """What a transfer MLP's output of 1 means, in units of the token's own root mean square. Narrow MLPs that start at
     zero and train for few steps want more. None adds the output as it is, whatever the size of the tokens."""
-    mlp_hidden: int | None = None
+    mlp_hidden: int | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Hidden width of the transfer MLPs; that of CLIP when left out."""
-    gate_hidden: int | None = None
+    gate_hidden: int | None = field(default=None, metadata=NOT_IN_OUTPUT)
     """Hidden width of the gate; a quarter of CLIP's when left out."""
     temperature: float = 1.0
     """Divides the gate's logits."""
-    gate_noise: float = 0.0
+    gate_noise: float = field(default=0.0, metadata=NOT_IN_OUTPUT)
     """Standard deviation of the noise on the logits, in training only."""
-    expert_dropout: float = 0.1
+    expert_dropout: float = field(default=0.1, metadata=NOT_IN_OUTPUT)
     """Probability that an expert is masked at the gate for an image, in training only."""
-    stem_width: int = 256
+    stem_width: int = field(default=256, metadata=NOT_IN_OUTPUT)
     """Channels that a conv stem gives for an expert with output `map`."""
+
+    DEPRECATED: ClassVar = {"gate_input": Deprecated(renamed="gate", values={"tokens": "token"})}
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:

@@ -61,7 +61,7 @@ class ToVEFusion(nn.Module):
                 temperature=settings.temperature,
                 noise=settings.gate_noise,
                 expert_dropout=settings.expert_dropout,
-                reads=settings.gate_input,
+                gate=settings.gate,
             )
         self.transfers = nn.ModuleDict(
             {

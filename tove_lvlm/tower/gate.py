@@ -35,7 +35,7 @@ class Gate(nn.Module):
         noise: Standard deviation of Gaussian noise on the logits, in training only.
         expert_dropout: Probability that an expert is masked for an image, in training only. Where all would be
             masked, none is.
-        reads: `tokens`, or a control that takes token-awareness away: `shuffled` (each token is weighed by what
+        gate: `token`, or a control that takes token-awareness away: `shuffled` (each token is weighed by what
             another place of its image holds) or `constant` (one distribution for all tokens).
     """
 
@@ -47,11 +47,11 @@ class Gate(nn.Module):
         temperature: float = 1.0,
         noise: float = 0.0,
         expert_dropout: float = 0.0,
-        reads: str = "tokens",
+        gate: str = "token",
     ):
         super().__init__()
         self.temperature, self.noise, self.expert_dropout = temperature, noise, expert_dropout
-        self.reads = reads
+        self.gate = gate
         self.norm = nn.LayerNorm(width)
         self.fc1 = set_init(nn.Linear(width, hidden), FAN_IN)
         self.act = nn.GELU()
@@ -81,9 +81,9 @@ class Gate(nn.Module):
         return GateOutput(logits_BNK.masked_fill(~keep_BK[:, None], float("-inf")).softmax(-1), full_probs_BNK)
 
     def _read(self, t_clip_BND: torch.Tensor) -> torch.Tensor:
-        if self.reads == "constant":
+        if self.gate == "constant":
             return torch.zeros_like(t_clip_BND)
-        if self.reads == "shuffled":
+        if self.gate == "shuffled":
             # Another order at every training step, or the places could be learnt; always the same one afterwards.
             generator = None if self.training else torch.Generator().manual_seed(0)
             return t_clip_BND[:, torch.randperm(t_clip_BND.shape[1], generator=generator).to(t_clip_BND.device)]
