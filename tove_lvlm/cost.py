@@ -120,9 +120,9 @@ def tower_parts(tower: nn.Module) -> list[tuple[str, nn.Module]]:
     """`clip`, `expert NAME` of each attached expert and `tove_fusion`; of a plain CLIP, `clip` alone."""
     if not hasattr(tower, "tove_fusion"):
         return [("clip", tower)]
-    own = cast("ToVEVisionModel", tower)
-    experts = [(f"expert {name}", expert) for name, expert in own.experts.items()]
-    return [("clip", own.clip), *experts, ("tove_fusion", own.tove_fusion)]
+    model = cast("ToVEVisionModel", tower)
+    experts = [(f"expert {name}", expert) for name, expert in model.experts.items()]
+    return [("clip", model.clip), *experts, ("tove_fusion", model.tove_fusion)]
 
 
 def _parts_by_name(tower: nn.Module) -> dict[str, nn.Module]:

@@ -33,8 +33,8 @@ class Skips:
     @property
     def indices(self) -> list[int]:
         """Those found bad when they were loaded."""
-        found: list[int] = self.bad.nonzero().flatten().tolist()
-        return found
+        indices: list[int] = self.bad.nonzero().flatten().tolist()
+        return indices
 
     def add(self, index: int, error: DataError) -> None:
         """Note a bad sample.

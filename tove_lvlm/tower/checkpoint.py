@@ -39,9 +39,9 @@ def _checked_path(part: str, entry: Mapping[str, Any] | None, elsewhere: str | N
     if not entry or not (entry.get("source") or elsewhere):
         raise storage.WeightsError(f"{SOURCES_FILE} does not say where the weights of `{part}` come from")
     source = from_record(entry, elsewhere)
-    place: object = source.pretrained
+    location: object = source.pretrained
     try:
-        place = path = fetch(source)
+        location = path = fetch(source)
         verify(source, path)
     except storage.MissingWeightsError as error:
         raise storage.MissingWeightsError(
@@ -49,7 +49,7 @@ def _checked_path(part: str, entry: Mapping[str, Any] | None, elsewhere: str | N
         ) from error
     except ChecksumError as error:
         raise storage.WeightsError(
-            f"weights of `{part}` at `{place}` are not those that the tower was trained with: {error}"
+            f"weights of `{part}` at `{location}` are not those that the tower was trained with: {error}"
         ) from error
     return path
 
