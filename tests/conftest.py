@@ -11,6 +11,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import pytest  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def _every_test_is_warned_anew(monkeypatch):
+    from tove_lvlm import config
+
+    monkeypatch.setattr(config, "_WARNED", set())
+
+
 @pytest.fixture(scope="session")
 def tiny_tower_yaml(tmp_path_factory) -> Path:
     """YAML of a tower with four tiny random experts, weights beside it."""

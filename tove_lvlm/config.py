@@ -106,20 +106,23 @@ def parse(schema: type[T], mapping: Mapping[str, Any], where: str = "configurati
     Raises:
         ConfigError: The first key or value that does not fit.
     """
-    with warnings.catch_warnings():
-        if not warn:
-            warnings.simplefilter("ignore", FutureWarning)
-        built: T = _build(schema, mapping, key="", where=where)
-        return built
+    built: T = _build(schema, mapping, key="", where=where, warn=warn)
+    return built
+
+
+_WARNED: set[str] = set()
+"""Messages of this process. Python's own count is lost whenever a library changes the filters."""
 
 
 def warn_deprecated(message: str) -> None:
-    """One warning for the author of a config; Python shows each message once."""
-    warnings.warn(message, FutureWarning, stacklevel=2)
+    """Warn the author of a config, once."""
+    if message not in _WARNED:
+        _WARNED.add(message)
+        warnings.warn(message, FutureWarning, stacklevel=2)
 
 
 def present_names(
-    schema: type, block: Mapping[str, Any], key: str = "", where: str = "configuration"
+    schema: type, block: Mapping[str, Any], key: str = "", where: str = "configuration", warn: bool = True
 ) -> dict[str, Any]:
     """A block with the keys and values of earlier versions as they are called now, each with a warning.
 
@@ -128,6 +131,7 @@ def present_names(
         block: As it was written; not changed.
         key: Dotted key of the block, for messages.
         where: File or place named in messages.
+        warn: As for `parse`.
 
     Raises:
         ConfigError: A key that is gone has another value than it could have, or a key is there under both names.
@@ -147,7 +151,8 @@ def present_names(
                 raise ConfigError(f"{where}: `{dotted}` and `{new_name}` are the same key; keep the second")
             present[deprecated.renamed] = deprecated.values.get(old, old) if isinstance(old, str) else old
             advice = f"write `{new_name}: {present[deprecated.renamed]}`"
-        warn_deprecated(f"{where}: `{dotted}` is deprecated: {advice}")
+        if warn:
+            warn_deprecated(f"{where}: `{dotted}` is deprecated: {advice}")
     return present
 
 
@@ -178,10 +183,10 @@ def exit_on_error(main: Callable[..., T]) -> Callable[..., T]:
     return wrapped
 
 
-def _build(schema: type, value: Any, key: str, where: str) -> Any:
+def _build(schema: type, value: Any, key: str, where: str, warn: bool) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: {_at(key)} expects a block of `key: value`, got {_shown(value)}")
-    value = present_names(schema, value, key, where)
+    value = present_names(schema, value, key, where, warn)
     hints = typing.get_type_hints(schema)
     fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
     for name in value:
@@ -191,7 +196,7 @@ def _build(schema: type, value: Any, key: str, where: str) -> Any:
     for name, field in fields.items():
         dotted = _join(key, name)
         if name in value:
-            arguments[name] = _fit(hints[name], value[name], dotted, where)
+            arguments[name] = _fit(hints[name], value[name], dotted, where, warn)
             choices = field.metadata.get("choices")
             if choices is not None and arguments[name] not in choices:
                 valid = " | ".join(str(choice) for choice in choices)
@@ -206,7 +211,7 @@ def _build(schema: type, value: Any, key: str, where: str) -> Any:
         raise ConfigError(f"{where}: in {_at(key)}: {error}") from error
 
 
-def _fit(hint: Any, value: Any, key: str, where: str) -> Any:
+def _fit(hint: Any, value: Any, key: str, where: str, warn: bool) -> Any:
     """`value` as the type that `hint` asks for; int passes for float, nothing else is converted."""
     origin = typing.get_origin(hint)
     if hint is Any:
@@ -217,20 +222,20 @@ def _fit(hint: Any, value: Any, key: str, where: str) -> Any:
         members = [member for member in typing.get_args(hint) if member is not type(None)]
         for member in members[:-1]:
             try:
-                return _fit(member, value, key, where)
+                return _fit(member, value, key, where, warn)
             except ConfigError:
                 continue
-        return _fit(members[-1], value, key, where)
+        return _fit(members[-1], value, key, where, warn)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _build(hint, value, key, where)
+        return _build(hint, value, key, where, warn)
     if origin in (list, tuple):
         item = typing.get_args(hint)[0]
         if isinstance(value, list | tuple):
-            return origin(_fit(item, entry, f"{key}[{index}]", where) for index, entry in enumerate(value))
+            return origin(_fit(item, entry, f"{key}[{index}]", where, warn) for index, entry in enumerate(value))
     elif origin is dict:
         item = typing.get_args(hint)[1]
         if isinstance(value, Mapping):
-            return {name: _fit(item, entry, _join(key, name), where) for name, entry in value.items()}
+            return {name: _fit(item, entry, _join(key, name), where, warn) for name, entry in value.items()}
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):

@@ -5,7 +5,6 @@ in the saved LLaVA model.
 """
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -113,8 +112,7 @@ def check_tower(model: nn.Module, model_info: Mapping[str, Any], where: str | Pa
     if current is None:
         return
     # Before this was written down, transfers had no scale.
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # nobody can change what a folder holds
-        trained = present_names(FusionConfig, model_info.get("tower") or {"transfer_scale": None})
+    trained = present_names(FusionConfig, model_info.get("tower") or {"transfer_scale": None}, warn=False)
     for key, then in trained.items():
         if current[key] != then:
             raise ConfigError(
