@@ -170,7 +170,7 @@ def launch(job: Job, data: Path, seed: int, steps: int | None, further: Sequence
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "1", "--master_port", str(port)]
     command += [str(ROOT / "scripts" / STAGES[stage]), "--cfg-path", str(PROJECT / f"{stage}.yaml")]
     threads = str(max(1, (os.cpu_count() or 1) // len(VARIANTS)))
-    # The miniature is too small for an accelerator to help, and on the CPU the run is the same bits everywhere.
+    # The miniature is too small for an accelerator to help, and on one kind of CPU a run is always the same bits.
     environment = os.environ | {"OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     log_of(job).parent.mkdir(parents=True, exist_ok=True)
