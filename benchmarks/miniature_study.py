@@ -86,8 +86,8 @@ def warm_up() -> None:
     import torch
 
     import tove_lvlm.lvlm.chat
-    import tove_lvlm.train.runtime
-    import tove_lvlm.train.trainer  # noqa: F401
+    import tove_lvlm.recipes.llava.setup
+    import tove_lvlm.train.run  # noqa: F401
 
     torch.set_num_threads(1)
 

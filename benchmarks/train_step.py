@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from tove_lvlm import config as configs
+from tove_lvlm.config.llava import RunConfig
 from tove_lvlm.lvlm.meta import build_unloaded
 from tove_lvlm.provenance import commit
-from tove_lvlm.train.config import RunConfig
-from tove_lvlm.train.llava import set_trainable
+from tove_lvlm.recipes.llava.setup import set_trainable
 
 RESULTS = Path(__file__).parent / "results"
 # Median lengths of a caption of LLaVA-Pretrain and of a conversation of mix665k, in tokens (our estimate).

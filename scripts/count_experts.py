@@ -11,10 +11,10 @@ import sys
 
 from tove_lvlm import storage
 from tove_lvlm.config import ConfigError
+from tove_lvlm.config.sources import WEIGHT_KEYS
 from tove_lvlm.experts.catalogue import catalogue, resolve_entry
 from tove_lvlm.experts.info import SIZES_FILE, count_network, fields_key, shipped_network
 from tove_lvlm.experts.schema import parse_expert
-from tove_lvlm.weights.sources import WEIGHT_KEYS
 
 
 def main() -> int:

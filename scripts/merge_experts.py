@@ -10,8 +10,8 @@ See docs/design.md, "Merge".
 
 import sys
 
-from tove_lvlm.surgery.merge import MergeStage
-from tove_lvlm.train.stages import main
+from tove_lvlm.recipes.merge import MERGE
+from tove_lvlm.train.launch import main
 
 if __name__ == "__main__":
-    sys.exit(main(MergeStage()))
+    sys.exit(main(MERGE))

@@ -10,7 +10,8 @@ See docs/design.md, "Training".
 
 import sys
 
-from tove_lvlm.train.stages import main
+from tove_lvlm.recipes.llava import PRETRAIN
+from tove_lvlm.train.launch import main
 
 if __name__ == "__main__":
-    sys.exit(main("pretrain"))
+    sys.exit(main(PRETRAIN))

@@ -13,9 +13,9 @@ import pytest  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def _every_test_is_warned_anew(monkeypatch):
-    from tove_lvlm import config
+    from tove_lvlm.config import parsing
 
-    monkeypatch.setattr(config, "_WARNED", set())
+    monkeypatch.setattr(parsing, "_WARNED", set())
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,12 @@ import pytest
 from tove_lvlm import project_files
 from tove_lvlm.cli.new import make_project, next_commands
 from tove_lvlm.config import UserError, load
-from tove_lvlm.surgery.merge import MergeStage
-from tove_lvlm.tower.configuration_yaml import read_tower_yaml
-from tove_lvlm.train.checks import resolve_paths
-from tove_lvlm.train.config import RunConfig
-from tove_lvlm.train.deepspeed_json import read_deepspeed
+from tove_lvlm.config.deepspeed import read_deepspeed
+from tove_lvlm.config.llava import RunConfig
+from tove_lvlm.recipes.llava import PRETRAIN
+from tove_lvlm.recipes.merge import MERGE
+from tove_lvlm.tower.from_yaml import read_tower_yaml
+from tove_lvlm.train.stage import resolve_run
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.parent.name for path in (ROOT / "projects").glob("*/pretrain.yaml"))
@@ -54,7 +55,7 @@ def test_paths_in_the_yamls_lead_to_files_of_the_new_folder(tmp_path, monkeypatc
         run = load(RunConfig, cfg_path)
         deepspeed = Path(run.train.deepspeed)
         assert deepspeed.resolve().is_relative_to(folder)
-        assert read_deepspeed(str(deepspeed), run.train, world_size=8)["zero_optimization"]["stage"] in (2, 3)
+        assert read_deepspeed(str(deepspeed), run.train, world_size=8).zero_stage in (2, 3)
         base = cfg_path.parent if run.model.tower.startswith(".") else Path()
         assert (base / run.model.tower).resolve().is_relative_to(folder)
         assert len(read_tower_yaml(base / run.model.tower).experts) >= 2
@@ -68,11 +69,11 @@ def test_miniature_passes_all_that_the_scripts_check(tmp_path, monkeypatch):
     images.mkdir(parents=True)
     (images.parent / "pretrain.json").write_text("[]")
     base = folder / "projects" / "miniature"
-    run = resolve_paths("pretrain", load(RunConfig, base / "pretrain.yaml"), base)
+    run = resolve_run(PRETRAIN, load(RunConfig, base / "pretrain.yaml"), base)
     assert run.model.tower == str(base / "tower.yaml")
     assert run.train.deepspeed == str(folder / "projects/deepspeed/zero2.json")
     assert run.train.output_dir == str(folder / "outputs/miniature/tove/pretrain")
-    merge = load(MergeStage().schema, base / "merge.yaml")
+    merge = load(MERGE.schema, base / "merge.yaml")
     assert Path(merge.train.deepspeed).resolve().is_relative_to(folder)
 
 

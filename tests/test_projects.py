@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tove_lvlm import ToVEVisionModel, build_tower, config
-from tove_lvlm.surgery.merge.config import MergeRunConfig
+from tove_lvlm.config.deepspeed import read_deepspeed
+from tove_lvlm.config.llava import RunConfig
+from tove_lvlm.config.merge import MergeRunConfig
 from tove_lvlm.tower.build import tower_config_from_yaml
-from tove_lvlm.tower.configuration_yaml import read_tower_yaml
-from tove_lvlm.train.config import RunConfig
-from tove_lvlm.train.deepspeed_json import read_deepspeed
+from tove_lvlm.tower.from_yaml import read_tower_yaml
 
 PROJECTS = Path(__file__).parent.parent / "projects"
 RUNS = sorted([*PROJECTS.glob("*/pretrain.yaml"), *PROJECTS.glob("*/finetune.yaml")])
@@ -36,7 +36,7 @@ def test_run_fits_the_schema_and_its_deepspeed_json(path):
     run = config.load(RunConfig, path)
     deepspeed = PROJECTS.parent / run.train.deepspeed
     assert deepspeed.is_file()
-    settings = read_deepspeed(str(deepspeed), run.train, world_size=8)
+    settings = read_deepspeed(str(deepspeed), run.train, world_size=8).settings
     # An optimizer or scheduler block would bypass our learning-rate groups (docs/design.md, "Training").
     assert not {"optimizer", "scheduler"} & set(settings)
     tower = path.parent / run.model.tower if run.model.tower.startswith(".") else PROJECTS.parent / run.model.tower

@@ -13,10 +13,13 @@ import torch
 import yaml
 from PIL import Image
 
+from tove_lvlm.recipes.llava import FINETUNE, PRETRAIN
+
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = (
     "is the red blue green box ball on left right of what color shape where yes no a picture shows one two ?".split()
 )
+STAGES = {stage.name: stage for stage in (PRETRAIN, FINETUNE)}
 SCRIPTS = {"pretrain": "pretrain_projector.py", "finetune": "finetune_vicuna.py"}
 
 
@@ -117,8 +120,8 @@ def make_checkpoints(folder: Path, llm: Path, tower_yaml: Path) -> dict[str, Pat
     Returns:
         Kind (as `lvlm.loading`) -> folder: `tower`, `stage1`, `adapter`, `merged`.
     """
+    from tove_lvlm.config.model import LoraConfig, ModelConfig
     from tove_lvlm.lvlm.build import build_lvlm
-    from tove_lvlm.lvlm.config import LoraConfig, ModelConfig
     from tove_lvlm.lvlm.light import MODEL_FILE, collect_light, make_model_info, save_light
     from tove_lvlm.lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
 

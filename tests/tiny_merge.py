@@ -35,11 +35,11 @@ def write_yaml(folder: Path, checkpoint: Path, images: Path, **train) -> Path:
 
 def run(cfg_path: Path, *options: str) -> int:
     """Exit code of scripts/merge_experts.py, run here."""
-    from tove_lvlm.surgery.merge import MergeStage
-    from tove_lvlm.train.stages import main
+    from tove_lvlm.recipes.merge import MERGE
+    from tove_lvlm.train.launch import main
 
     arguments = ["--cfg-path", str(cfg_path)]
-    return main(MergeStage(), [*arguments, "--options", *options] if options else arguments)
+    return main(MERGE, [*arguments, "--options", *options] if options else arguments)
 
 
 def launch(cfg_path: Path, options: list[str], ranks: int, timeout: float = 1500) -> tuple[int, str]:

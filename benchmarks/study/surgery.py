@@ -4,8 +4,8 @@ from pathlib import Path
 
 from tove_lvlm.lvlm.light import collect_light, save_light
 from tove_lvlm.lvlm.loading import open_checkpoint
+from tove_lvlm.recipes.merge.writing import CLIP, LLM, PRETRAIN, replace_tower
 from tove_lvlm.surgery.choose import KEEP, Rule, choose
-from tove_lvlm.surgery.merge.writing import CLIP, LLM, PRETRAIN, replace_tower
 from tove_lvlm.surgery.probe import Probe
 from tove_lvlm.surgery.probe_data import read_probe_data
 

@@ -120,13 +120,12 @@ def train(stage: str, row: Row, seed: int, world: Path, folder: Path, steps: Map
 
 def run_script(stage: str, options: list[str]) -> None:
     """The script's main, as `deepspeed scripts/... --cfg-path ... --options ...` calls it with one rank."""
-    from tove_lvlm.surgery.merge import MergeStage
-    from tove_lvlm.train.stages import main
+    from tove_lvlm.recipes.llava import FINETUNE, PRETRAIN
+    from tove_lvlm.recipes.merge import MERGE
+    from tove_lvlm.train.launch import main
 
-    code = main(
-        MergeStage() if stage == "merge" else stage,
-        ["--cfg-path", str(PROJECT / f"{stage}.yaml"), "--options", *options],
-    )
+    stages = {known.name: known for known in (PRETRAIN, FINETUNE, MERGE)}
+    code = main(stages[stage], ["--cfg-path", str(PROJECT / f"{stage}.yaml"), "--options", *options])
     if code != 0:
         raise RuntimeError(f"{stage} ended with exit code {code}")
 

@@ -13,8 +13,8 @@ def checkpoint(tmp_path_factory) -> Path:
     """A merged folder with a ToVE tower whose experts do something."""
     import torch
 
+    from tove_lvlm.config.model import ModelConfig
     from tove_lvlm.lvlm.build import build_lvlm
-    from tove_lvlm.lvlm.config import ModelConfig
     from tove_lvlm.lvlm.lora import collect_merged, save_merged
 
     folder = tmp_path_factory.mktemp("eval")

@@ -8,7 +8,7 @@ from transformers import AutoConfig
 from tove_lvlm.config import ConfigError, read_yaml
 from tove_lvlm.experts import EXPERTS, describe
 from tove_lvlm.experts.catalogue import FOLDER, catalogue, entry_of, resolve_entry
-from tove_lvlm.tower.configuration_yaml import read_tower_yaml
+from tove_lvlm.tower.from_yaml import read_tower_yaml
 
 EMBEDDING = read_yaml(FOLDER / "embedding.yaml")
 

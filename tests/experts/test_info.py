@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from tove_lvlm.config import ConfigError, UserError
+from tove_lvlm.config.sources import WEIGHT_KEYS
 from tove_lvlm.experts import info
 from tove_lvlm.experts.catalogue import catalogue
 from tove_lvlm.experts.info import expert_info, find_experts, measure_network
 from tove_lvlm.experts.libraries import LIBRARIES, code_license, install_hint
 from tove_lvlm.experts.schema import parse_expert
-from tove_lvlm.weights.sources import WEIGHT_KEYS
 
 MOBILE = {"expert": "timm/test_vit.r160_in1k", "name": "small"}
 """timm's model for tests."""

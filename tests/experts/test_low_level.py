@@ -11,12 +11,12 @@ from skimage import data
 
 from tove_lvlm import ToVEVisionModel, build_tower
 from tove_lvlm.config import ConfigError
+from tove_lvlm.config.sources import WEIGHT_KEYS
 from tove_lvlm.experts import EXPERTS, build_expert, describe
 from tove_lvlm.experts.catalogue import catalogue, entry_of
 from tove_lvlm.experts.preprocess import Preprocessing, prepare
-from tove_lvlm.tower.configuration_yaml import read_tower_yaml
+from tove_lvlm.tower.from_yaml import read_tower_yaml
 from tove_lvlm.tower.image_processing import ToVEImageProcessor
-from tove_lvlm.weights.sources import WEIGHT_KEYS
 
 # Millions of parameters, as the authors publish them (344, 123, 24.8, 97.5, 335.3, -, 72, 35) less a unit of the depth
 # networks that is never run.

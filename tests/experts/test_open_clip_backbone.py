@@ -10,11 +10,11 @@ from open_clip.push_to_hf_hub import save_config_for_hf
 from safetensors.torch import save_file
 
 from tove_lvlm.config import ConfigError
+from tove_lvlm.config.sources import WEIGHT_KEYS
 from tove_lvlm.experts import build_expert, describe
 from tove_lvlm.experts.catalogue import entry_of
 from tove_lvlm.experts.schema import complete_fields
 from tove_lvlm.storage import WeightsError
-from tove_lvlm.weights.sources import WEIGHT_KEYS
 
 WEIGHTS = open_clip.constants.HF_SAFE_WEIGHTS_NAME
 TEXT = {"context_length": 4, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}

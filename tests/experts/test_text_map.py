@@ -10,10 +10,11 @@ from skimage import data
 
 from tove_lvlm import storage
 from tove_lvlm.config import ConfigError
+from tove_lvlm.config.sources import WeightSource
 from tove_lvlm.experts import build_expert, describe
 from tove_lvlm.experts.catalogue import catalogue
 from tove_lvlm.experts.preprocess import normalised
-from tove_lvlm.weights.sources import WeightSource, fetch
+from tove_lvlm.weights.sources import fetch
 
 SIZE = 256
 ENTRY = {"name": "text", "family": "text_map", "image_size": SIZE}

@@ -102,8 +102,8 @@ def test_what_llava_trained_comes_to_transformers(llava, tmp_path, tiny_tower_ya
 
 
 def test_a_plain_clip_model(llava, tmp_path):
+    from tove_lvlm.config.model import ModelConfig
     from tove_lvlm.lvlm.build import build_lvlm
-    from tove_lvlm.lvlm.config import ModelConfig
 
     llm, tower = tiny_lvlm.make_llm(tmp_path / "llm"), tiny.make_tower_yaml(tmp_path / "tower")
     torch.manual_seed(0)

@@ -29,8 +29,8 @@ from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """(folder, the model that was saved there): ToVE_Vicuna in small, fusion and projector awake."""
+    from tove_lvlm.config.model import ModelConfig
     from tove_lvlm.lvlm.build import build_lvlm
-    from tove_lvlm.lvlm.config import ModelConfig
 
     folder = tmp_path_factory.mktemp("transformers")
     llm = tiny_lvlm.make_llm(folder / "llm")

@@ -6,8 +6,8 @@ import tiny_lvlm
 import torch
 
 from tove_lvlm.config import ConfigError
+from tove_lvlm.config.model import ModelConfig
 from tove_lvlm.lvlm.build import IMAGE_TOKEN, build_lvlm, load_vision
-from tove_lvlm.lvlm.config import ModelConfig
 
 IDS = torch.tensor([[1, 300, 310, 320, 330]])
 

@@ -16,14 +16,15 @@ from tove_lvlm.config import ConfigError, UserError
 from tove_lvlm.lvlm import graft as grafting
 from tove_lvlm.lvlm.graft import graft
 from tove_lvlm.lvlm.whole import load_whole
+from tove_lvlm.recipes.llava import PRETRAIN
 from tove_lvlm.storage import WeightsError, load_json, load_tensors, save_json, save_tensors
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory, llm, tower_yaml):
     """A CLIP-only model in several shards, its CLIP and layer not those of the tower's YAML."""
+    from tove_lvlm.config.model import ModelConfig
     from tove_lvlm.lvlm.build import build_lvlm
-    from tove_lvlm.lvlm.config import ModelConfig
 
     folder = tmp_path_factory.mktemp("plain") / "model"
     torch.manual_seed(5)
@@ -117,9 +118,9 @@ def test_older_layouts_give_the_same(plain, grafted, tower_yaml, tmp_path):
 def test_only_the_fusion_trains_and_one_step_lowers_the_loss(grafted, tmp_path, monkeypatch):
     """The scripts' own code from the grafted folder on; then stage 1's folder opens again on top of it."""
     from tove_lvlm.lvlm.loading import open_checkpoint
-    from tove_lvlm.train.checks import load_run
-    from tove_lvlm.train.runtime import build_trainer, write_results
-    from tove_lvlm.train.stages import prepare_environment
+    from tove_lvlm.train.launch import prepare_environment
+    from tove_lvlm.train.run import build_trainer, write_results
+    from tove_lvlm.train.stage import load_run
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -129,9 +130,9 @@ def test_only_the_fusion_trains_and_one_step_lowers_the_loss(grafted, tmp_path, 
     block["train"] |= {"max_steps": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
     block["train"] |= {"freeze_mm_mlp_adapter": True, "balance_loss_weight": 0.0, "warmup_ratio": 0.0}
     (tmp_path / "pretrain.yaml").write_text(yaml.safe_dump(block))
-    run = load_run("pretrain", tmp_path / "pretrain.yaml", ["train.mm_projector_lr=1e-3"])
+    run = load_run(PRETRAIN, tmp_path / "pretrain.yaml", ["train.mm_projector_lr=1e-3"])
     prepare_environment(run, None)
-    trainer, work = build_trainer("pretrain", run)
+    trainer, work = build_trainer(PRETRAIN, run)
     model = trainer.model
     assert all(("tove_fusion" in n) == p.requires_grad for n, p in model.named_parameters())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -156,7 +157,7 @@ def test_only_the_fusion_trains_and_one_step_lowers_the_loss(grafted, tmp_path, 
 
 
 def test_freezing_a_new_projector_is_refused(grafted, tmp_path, tower_yaml):
-    from tove_lvlm.train.checks import load_run
+    from tove_lvlm.train.stage import load_run
 
     tiny_lvlm.make_data(tmp_path / "data", num=4)
     for stage, message in (("pretrain", "the projector is a new one"), ("finetune", "it is for stage 1")):
@@ -164,7 +165,7 @@ def test_freezing_a_new_projector_is_refused(grafted, tmp_path, tower_yaml):
         block["model"] = {"llm": str(grafted), "tower": str(tower_yaml)}
         (tmp_path / f"{stage}.yaml").write_text(yaml.safe_dump(block))
         with pytest.raises(ConfigError, match=message):
-            load_run(stage, tmp_path / f"{stage}.yaml", ["train.freeze_mm_mlp_adapter=true"])
+            load_run(tiny_lvlm.STAGES[stage], tmp_path / f"{stage}.yaml", ["train.freeze_mm_mlp_adapter=true"])
 
 
 # ---- what does not fit ----

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from tove_lvlm.config import ConfigError
+from tove_lvlm.config.model import ModelConfig
 from tove_lvlm.lvlm.build import build_lvlm
-from tove_lvlm.lvlm.config import ModelConfig
 from tove_lvlm.lvlm.light import PROJECTOR_FILE, adapter_parts, collect_light, save_light
 
 

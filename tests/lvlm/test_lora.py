@@ -3,7 +3,7 @@
 import tiny
 import torch
 
-from tove_lvlm.lvlm.config import LoraConfig
+from tove_lvlm.config.model import LoraConfig
 from tove_lvlm.lvlm.light import adapter_parts, make_model_info
 from tove_lvlm.lvlm.loading import load_model
 from tove_lvlm.lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
@@ -72,8 +72,8 @@ def test_merged_folder_loads_as_an_ordinary_model_with_the_same_logits(built, tm
 def test_adapter_folder_is_read_by_peft_and_by_chat(built, llm, tower_yaml, tmp_path):
     import peft
 
+    from tove_lvlm.config.model import ModelConfig
     from tove_lvlm.lvlm.build import build_lvlm
-    from tove_lvlm.lvlm.config import ModelConfig
 
     model, processor = built
     wrapped = awake(model)

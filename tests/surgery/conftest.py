@@ -23,8 +23,8 @@ def clip_only(tmp_path_factory) -> Path:
     """A merged folder without a ToVE tower."""
     import torch
 
+    from tove_lvlm.config.model import ModelConfig
     from tove_lvlm.lvlm.build import build_lvlm
-    from tove_lvlm.lvlm.config import ModelConfig
     from tove_lvlm.lvlm.lora import collect_merged, save_merged
 
     folder = tmp_path_factory.mktemp("clip_only")

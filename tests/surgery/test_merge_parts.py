@@ -11,16 +11,16 @@ from PIL import Image
 
 from tove_lvlm import ToVEImageProcessor, build_tower
 from tove_lvlm.config import ConfigError, UserError
+from tove_lvlm.config.merge import MergeConfig
+from tove_lvlm.config.model import LoraConfig
 from tove_lvlm.data.errors import DataError
-from tove_lvlm.lvlm.config import LoraConfig
-from tove_lvlm.surgery.merge.attention import ClassAttention
-from tove_lvlm.surgery.merge.cache import TargetCache
-from tove_lvlm.surgery.merge.config import MergeConfig
-from tove_lvlm.surgery.merge.distiller import Distiller
-from tove_lvlm.surgery.merge.images import ImageDataset, collate
-from tove_lvlm.surgery.merge.losses import squared_distance, token_loss, weighted_mean
-from tove_lvlm.surgery.merge.student import add_lora, cut, whole_student
-from tove_lvlm.surgery.merge.writing import plain_processor
+from tove_lvlm.recipes.merge.attention import ClassAttention
+from tove_lvlm.recipes.merge.cache import TargetCache
+from tove_lvlm.recipes.merge.distiller import Distiller
+from tove_lvlm.recipes.merge.images import ImageDataset, collate
+from tove_lvlm.recipes.merge.losses import squared_distance, token_loss, weighted_mean
+from tove_lvlm.recipes.merge.student import add_lora, cut, whole_student
+from tove_lvlm.recipes.merge.writing import plain_processor
 
 
 def tokens(seed: int, batch: int = 2, num: int = 5, width: int = 7) -> torch.Tensor:

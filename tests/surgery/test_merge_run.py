@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tove_lvlm.lvlm.loading import open_checkpoint
+from tove_lvlm.recipes.llava import FINETUNE
 from tove_lvlm.train import checkpoint
 
 
@@ -234,9 +235,9 @@ def test_tuning_goes_on_where_the_merged_lvlm_stands(merged, world, tmp_path, ki
     import yaml
     from transformers import LlavaForConditionalGeneration
 
-    from tove_lvlm.train.checks import load_run
-    from tove_lvlm.train.runtime import build_trainer
-    from tove_lvlm.train.stages import main, prepare_environment
+    from tove_lvlm.train.launch import main, prepare_environment
+    from tove_lvlm.train.run import build_trainer
+    from tove_lvlm.train.stage import load_run
 
     out = merged(kind)
     known = json.loads((out / "lvlm" / "tove_model.json").read_text())["model"]
@@ -249,21 +250,21 @@ def test_tuning_goes_on_where_the_merged_lvlm_stands(merged, world, tmp_path, ki
     block["lora"]["lora_dropout"] = 0.0
     block["train"] |= {"output_dir": str(tmp_path / "out"), "max_steps": 1, "gradient_accumulation_steps": 1}
     (tmp_path / "finetune.yaml").write_text(yaml.safe_dump(block))
-    run = load_run("finetune", tmp_path / "finetune.yaml")
+    run = load_run(FINETUNE, tmp_path / "finetune.yaml")
     prepare_environment(run, None)
-    trainer = build_trainer("finetune", run)[0]
+    trainer = build_trainer(FINETUNE, run)[0]
     trainer._rank_batches.set_epoch(0)
     batch = next(iter(trainer.get_train_dataloader()))
     batch.pop("sample_ids")
     with torch.no_grad():
         expected = LlavaForConditionalGeneration.from_pretrained(out / "lvlm").eval()(**batch).loss.item()
-    assert main("finetune", ["--cfg-path", str(tmp_path / "finetune.yaml")]) == 0
+    assert main(FINETUNE, ["--cfg-path", str(tmp_path / "finetune.yaml")]) == 0
     assert tiny_lvlm.losses(tmp_path / "out")[1] == pytest.approx(expected, rel=1e-5)
 
 
 def test_clip_folder_is_a_vision_tower_for_our_scripts(merged):
+    from tove_lvlm.config.model import ModelConfig
     from tove_lvlm.lvlm.build import load_vision
-    from tove_lvlm.lvlm.config import ModelConfig
 
     out = merged("tower") / "clip"
     by_folder = load_vision(ModelConfig(llm="x", vision_tower=str(out)))
@@ -328,7 +329,7 @@ def test_resumed_run_is_bit_identical(checkpoints, images, tmp_path, monkeypatch
 
 
 def test_nan_stops_with_step_and_images(checkpoints, images, tmp_path, monkeypatch, capfd):
-    from tove_lvlm.surgery.merge import distiller
+    from tove_lvlm.recipes.merge import distiller
 
     inner, calls = distiller.weighted_mean, []
 

@@ -108,7 +108,7 @@ def output_dir(checkpoints, tmp_path) -> Path:
 def test_of_an_output_dir_the_model_is_written_and_the_run_is_not(output_dir, tmp_path, monkeypatch):
     loaded = open_checkpoint(output_dir)
     loaded.tower.detach("depth")
-    monkeypatch.setattr("tove_lvlm.tower.configuration_yaml.read_tower_yaml", None)  # its YAML may be gone by now
+    monkeypatch.setattr("tove_lvlm.surgery.attachment.read_tower_yaml", None)  # its YAML may be gone by now
     assert saving.save(loaded, tmp_path / "out") == ["merged", "adapter"]
     monkeypatch.undo()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(

@@ -16,7 +16,7 @@ from tove_lvlm import ToVEVisionModel, build_tower
 from tove_lvlm.config import ConfigError
 from tove_lvlm.storage import WeightsError, fingerprint, load_tensors, save_tensors
 from tove_lvlm.tower.build import tower_config_from_yaml
-from tove_lvlm.tower.configuration_yaml import read_tower_yaml
+from tove_lvlm.tower.from_yaml import read_tower_yaml
 from tove_lvlm.tower.parts import read_parts
 from tove_lvlm.weights.sources import status
 
@@ -240,7 +240,7 @@ def test_sizes_of_a_hub_clip_without_network(folder):
 
 def test_reading_a_yaml_does_not_import_torch(tiny_tower_yaml):
     code = (
-        "import sys; from tove_lvlm.tower.configuration_yaml import read_tower_yaml; "
+        "import sys; from tove_lvlm.tower.from_yaml import read_tower_yaml; "
         f"tower = read_tower_yaml({str(tiny_tower_yaml)!r}); assert len(tower.experts) == 4; "
         "heavy = {'torch', 'transformers', 'timm', 'safetensors.torch'} & set(sys.modules); assert not heavy, heavy"
     )

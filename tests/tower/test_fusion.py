@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from tove_lvlm.config.tower import FusionConfig
 from tove_lvlm.experts import ExpertSpec
 from tove_lvlm.experts.preprocess import Preprocessing
-from tove_lvlm.tower.configuration_yaml import FusionConfig
 from tove_lvlm.tower.fusion import ToVEFusion
 
 SEEN = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)

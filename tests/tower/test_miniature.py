@@ -7,8 +7,8 @@ import torch
 from transformers import CLIPVisionModel
 
 from tove_lvlm import ToVEImageProcessor, build_tower
-from tove_lvlm.tower.configuration_yaml import read_tower_yaml
-from tove_lvlm.weights.sources import resolve_source
+from tove_lvlm.config.sources import resolve_source
+from tove_lvlm.tower.from_yaml import read_tower_yaml
 from tove_lvlm.world.render import render
 from tove_lvlm.world.scene import sample, split_seeds
 

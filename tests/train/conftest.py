@@ -30,7 +30,7 @@ def world(shared_world, tmp_path):
 @pytest.fixture
 def train(world, monkeypatch):
     """`train(stage, *options)`: run it here on one rank with plain torch; returns the exit code."""
-    from tove_lvlm.train.stages import main
+    from tove_lvlm.train.launch import main
 
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
@@ -41,7 +41,7 @@ def train(world, monkeypatch):
 
     def run(stage: str, *options: str) -> int:
         arguments = ["--cfg-path", str(world / f"{stage}.yaml")]
-        return main(stage, [*arguments, "--options", *options] if options else arguments)
+        return main(tiny_lvlm.STAGES[stage], [*arguments, "--options", *options] if options else arguments)
 
     yield run
     logging.root.handlers[:], logging.root.level = handlers, level

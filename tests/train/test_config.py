@@ -8,7 +8,8 @@ import tiny_lvlm
 import yaml
 
 from tove_lvlm.config import ConfigError
-from tove_lvlm.train.checks import load_run
+from tove_lvlm.recipes.llava import PRETRAIN
+from tove_lvlm.train.stage import load_run
 
 BAD = [
     (["model.visoin_tower=tove"], "model.visoin_tower", "vision_tower"),
@@ -44,7 +45,7 @@ BAD = [
 @pytest.mark.parametrize(("options", "key", "also"), BAD, ids=[options[0] for options, *_ in BAD])
 def test_a_mistake_names_the_key(world, options, key, also):
     with pytest.raises(ConfigError) as caught:
-        load_run("pretrain", world / "pretrain.yaml", options)
+        load_run(PRETRAIN, world / "pretrain.yaml", options)
     message = str(caught.value)
     assert key in message
     assert also in message
@@ -60,26 +61,27 @@ def test_an_expert_that_does_not_exist_is_named(world):
     tree["experts"][1]["family"] = "dense_vti"
     tower.write_text(yaml.safe_dump(tree))
     with pytest.raises(ConfigError, match=r"experts\[1\].*dense_vti.*dense_vit"):
-        load_run("pretrain", world / "pretrain.yaml", ["model.tower=./own_tower.yaml"])
+        load_run(PRETRAIN, world / "pretrain.yaml", ["model.tower=./own_tower.yaml"])
 
 
 def test_paths_are_resolved_from_the_yaml_or_the_working_directory(world, monkeypatch):
     monkeypatch.chdir(world / "data")
-    run = load_run("pretrain", world / "pretrain.yaml", ["data.train=[pretrain.json]", "train.output_dir=out"])
+    run = load_run(PRETRAIN, world / "pretrain.yaml", ["data.train=[pretrain.json]", "train.output_dir=out"])
     assert run.data.train == [str((world / "data" / "pretrain.json").resolve())]
     assert run.data.image_folder == str((world / "data" / "images").resolve())
     assert run.train.output_dir == str((world / "data").resolve() / "out") or run.train.output_dir.endswith("/out")
 
 
 def test_a_hub_id_is_left_alone(world):
-    run = load_run("pretrain", world / "pretrain.yaml", ["model.llm=lmsys/vicuna-7b-v1.5"])
+    run = load_run(PRETRAIN, world / "pretrain.yaml", ["model.llm=lmsys/vicuna-7b-v1.5"])
     assert run.model.llm == "lmsys/vicuna-7b-v1.5"
 
 
 @pytest.mark.parametrize("launcher_flag", [[], ["--local_rank=0"], ["--local-rank", "0"]])
 def test_script_ends_with_code_2_and_one_line_before_torch(world, launcher_flag):
     code = (
-        "import sys; from tove_lvlm.train.stages import main; code = main('pretrain', sys.argv[1:]);"
+        "import sys; from tove_lvlm.recipes.llava import PRETRAIN; from tove_lvlm.train.launch import main;"
+        "code = main(PRETRAIN, sys.argv[1:]);"
         "heavy = {'torch', 'transformers', 'deepspeed', 'peft', 'timm'} & set(sys.modules);"
         "sys.exit(9 if heavy else code)"
     )
@@ -101,4 +103,4 @@ def test_script_ends_with_code_2_and_one_line_before_torch(world, launcher_flag)
 def test_several_ranks_need_deepspeed(world, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=r"train\.deepspeed.*2 ranks"):
-        load_run("pretrain", world / "pretrain.yaml")
+        load_run(PRETRAIN, world / "pretrain.yaml")

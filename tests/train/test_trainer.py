@@ -7,11 +7,13 @@ import signal
 
 import numpy as np
 import pytest
+import tiny_lvlm
 import torch
 from safetensors.torch import load_file
 
-from tove_lvlm.train import checkpoint, loop, trainer
-from tove_lvlm.train.checks import load_run
+from tove_lvlm.recipes.llava import FINETUNE, trainer
+from tove_lvlm.train import checkpoint, loop
+from tove_lvlm.train.stage import load_run
 
 
 def weights(folder):
@@ -32,13 +34,13 @@ def metrics(folder):
 @pytest.fixture
 def make_trainer(world, train, monkeypatch):
     """A trainer that is built and not yet run."""
-    from tove_lvlm.train.runtime import build_trainer
-    from tove_lvlm.train.stages import prepare_environment
+    from tove_lvlm.train.launch import prepare_environment
+    from tove_lvlm.train.run import build_trainer
 
     def make(stage, *options):
-        run = load_run(stage, world / f"{stage}.yaml", list(options))
+        run = load_run(tiny_lvlm.STAGES[stage], world / f"{stage}.yaml", list(options))
         prepare_environment(run, None)
-        return build_trainer(stage, run)[0]
+        return build_trainer(tiny_lvlm.STAGES[stage], run)[0]
 
     return make
 
@@ -98,7 +100,7 @@ def test_full_run_moves_what_is_trained_and_nothing_else(world, train):
     assert all(
         line["learning_rate/projector"] == pytest.approx(line["learning_rate/language_model"] / 2) for line in lines
     )
-    assert load_run("finetune", out / "run.yaml").train.learning_rate == 0.01
+    assert load_run(FINETUNE, out / "run.yaml").train.learning_rate == 0.01
 
 
 # ---- loss ----

@@ -21,7 +21,7 @@ from tove_lvlm import build_tower
 from tove_lvlm.cli import app
 from tove_lvlm.config import UserError
 from tove_lvlm.storage import load_tensors
-from tove_lvlm.tower.configuration_yaml import read_tower_yaml
+from tove_lvlm.tower.from_yaml import read_tower_yaml
 from tove_lvlm.tower.parts import read_parts
 from tove_lvlm.weights import mirror
 from tove_lvlm.weights.hub import MIRROR_VARIABLE, RECORD

@@ -9,9 +9,10 @@ from huggingface_hub import constants
 
 from tove_lvlm import storage
 from tove_lvlm.config import UserError
+from tove_lvlm.config.sources import WeightSource
 from tove_lvlm.storage import MissingWeightsError
 from tove_lvlm.weights import hub
-from tove_lvlm.weights.sources import ChecksumError, WeightSource, fetch, recorded, status, verify
+from tove_lvlm.weights.sources import ChecksumError, fetch, recorded, status, verify
 
 REPO = "owner/name"
 

@@ -9,18 +9,10 @@ import torch
 
 from tove_lvlm import storage
 from tove_lvlm.config import ConfigError
+from tove_lvlm.config.sources import WeightSource, resolve_source
 from tove_lvlm.storage import MissingWeightsError
 from tove_lvlm.weights import sources
-from tove_lvlm.weights.sources import (
-    ChecksumError,
-    WeightSource,
-    fetch,
-    from_record,
-    recorded,
-    resolve_source,
-    status,
-    verify,
-)
+from tove_lvlm.weights.sources import ChecksumError, fetch, from_record, recorded, status, verify
 
 
 @pytest.fixture

@@ -99,7 +99,8 @@ def _rows(repositories: Sequence["MirroredRepository"], states: dict[str, str]) 
 
 def _elsewhere(parts: dict[str, Any]) -> list[dict[str, Any]]:
     """The parts that are on no hub: what they are read from, and whether it is here."""
-    from ..weights.sources import is_hub_id, portable, status
+    from ..config.sources import is_hub_id, portable
+    from ..weights.sources import status
 
     return [
         {"part": part, "pretrained": portable(source.pretrained) or "none", "state": location.state}

@@ -35,11 +35,11 @@ def merge(
 ) -> None:
     """Merge the experts into one plain CLIP that costs what CLIP costs; the same command goes on where it stopped."""
     from ..config import parse, read_yaml
-    from ..surgery.merge import MergeStage
-    from ..train.checks import resolve_paths
-    from ..train.stages import guarded
+    from ..recipes.merge import MERGE
+    from ..train.launch import guarded
+    from ..train.stage import resolve_run
 
-    stage = MergeStage()
+    stage = MERGE
     overrides = [f"model.checkpoint={checkpoint.resolve()}", f"train.output_dir={output.resolve()}"]
     if images:
         overrides.append(f"data.images=[{','.join(str(folder.resolve()) for folder in images)}]")
@@ -58,7 +58,7 @@ def merge(
         else:
             # One process: the launcher and its JSON are for scripts/merge_experts.py.
             config = parse(stage.schema, read_yaml(cfg_path, [*overrides, "train.deepspeed=null"]), where=str(cfg_path))
-        return resolve_paths(stage, config, (cfg_path or Path("x")).resolve().parent)
+        return resolve_run(stage, config, (cfg_path or Path("x")).resolve().parent)
 
     code = guarded(stage, load)
     if code:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..config import ConfigError, UserError, parse
+from ..config.sources import WEIGHT_KEYS, WeightSource
 from ..licenses import commercial_use, terms_of
-from ..weights.sources import WEIGHT_KEYS, WeightSource
 from .catalogue import FOLDER, catalogue, resolve_entry
 from .libraries import code_license, install_hint
 from .schema import parse_expert

@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from .. import storage
 from ..config import UserError
-from ..weights.sources import resolve_source
+from ..config.sources import resolve_source
 
 NAME = "tove"
 TOWER_VARIABLE = "TOVE_TOWER"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -30,12 +30,14 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from ..config import ConfigError
-from .config import ModelConfig
-from .gather import gathered
+from ..config.model import ModelConfig
+from ..config.tower import TowerConfig
+from ..tower.build import build_tower
+from ..tower.from_yaml import read_tower_yaml
+from ..tower.image_processing import ToVEImageProcessor
+from ..tower.modeling import ToVEVisionModel
+from ..zero import gathered
 from .processor import v1_chat_template
-
-if TYPE_CHECKING:
-    from ..tower.modeling import ToVEVisionModel
 
 logger = logging.getLogger(__name__)
 
@@ -107,9 +109,7 @@ def load_vision(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Visi
         if config.vision_tower == "clip":
             return clip_vision(*_load_clip(config, dtype), config.mm_vision_select_layer)
         if config.vision_tower == "tove" or _model_type(config.vision_tower) == "tove_vision":
-            from ..tower.build import build_tower
-
-            source = config.require_tower() if config.vision_tower == "tove" else config.vision_tower
+            source = read_tower(config) if config.vision_tower == "tove" else config.vision_tower
             return tove_vision(build_tower(source, detached=config.detached).to(dtype))
         if _model_type(config.vision_tower) not in _CLIP_TYPES:
             raise ConfigError(
@@ -118,13 +118,20 @@ def load_vision(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Visi
         return clip_vision(*_read_clip(config.vision_tower, dtype), config.mm_vision_select_layer)
 
 
+def read_tower(config: ModelConfig) -> TowerConfig:
+    """The tower's YAML that a `model` block names: what was read already, else the file.
+
+    Raises:
+        ConfigError: It names none, or the YAML does not fit.
+    """
+    return config.tower_config or read_tower_yaml(config.require_tower())
+
+
 def _load_clip(config: ModelConfig, dtype: torch.dtype) -> tuple[CLIPVisionModel, Any]:
     """The CLIP-only baseline's CLIP: `model.clip`, or the one in the tower's YAML."""
     if config.clip is not None:
         return _read_clip(config.clip, dtype)
-    from ..tower.configuration_yaml import read_tower_yaml
-
-    clip = read_tower_yaml(config.require_tower()).clip
+    clip = read_tower(config).clip
     if clip.pretrained is not None:
         return _read_clip(clip.pretrained, dtype)
     vision_config = CLIPVisionConfig(**(clip.architecture or {}))
@@ -212,10 +219,8 @@ def without_zero3_init() -> Iterator[None]:
         integration._hf_deepspeed_config_weak_ref = zero3_config
 
 
-def tove_vision(tower: "ToVEVisionModel") -> Vision:
+def tove_vision(tower: ToVEVisionModel) -> Vision:
     """How LLaVA reads a ToVE tower: `t_fuse` is the last hidden state and there is no class token."""
-    from ..tower.image_processing import ToVEImageProcessor
-
     return Vision(
         tower=tower,
         image_processor=ToVEImageProcessor.for_tower(tower.config),

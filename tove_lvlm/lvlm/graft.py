@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaProcessor
 
 from ..config import UserError
+from ..config.sources import WeightSource
 from ..storage import (
     MissingWeightsError,
     WeightsError,
@@ -34,7 +35,7 @@ from ..tower.build import build_tower, tower_config_from_yaml
 from ..tower.configuration import ToVEVisionConfig
 from ..tower.image_processing import ToVEImageProcessor
 from ..tower.modeling import ToVEVisionModel
-from ..weights.sources import WeightSource, recorded
+from ..weights.sources import recorded
 from .build import tove_vision
 from .light import MODEL_FILE, vision_config
 from .whole import read_llava_config

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from ..config import ConfigError, present_names
+from ..config.tower import FusionConfig
 from ..storage import load_json, load_tensors, save_tensors
-from ..tower.configuration_yaml import FusionConfig
-from .gather import assign, collect
+from ..zero import assign, collect
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedConfig

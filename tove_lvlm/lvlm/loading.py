@@ -194,7 +194,7 @@ def _is_stage1(folder: Path) -> bool:
 
 def _model_block(folder: Path, **changes) -> tuple[Any, str]:
     """(ModelConfig, image_aspect_ratio) from a folder's MODEL_FILE."""
-    from .config import ModelConfig
+    from ..config.model import ModelConfig
 
     model_info = _model_file(folder)
     if "model" not in model_info:

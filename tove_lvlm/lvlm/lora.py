@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from ..config.model import LoraConfig
 from ..registry import require
 from ..storage import save_tensors
-from .config import LoraConfig
-from .gather import collect
+from ..zero import collect
 from .light import MODEL_FILE, adapter_parts, base_model
 
 if TYPE_CHECKING:
@@ -80,11 +80,6 @@ def save_adapter(
     (folder / MODEL_FILE).write_text(json.dumps(model_info, indent=2), encoding="utf-8")
     adapter = {name.replace(".default.", "."): tensor for name, tensor in tensors.items()}
     save_tensors(folder / "adapter_model.safetensors", adapter, metadata={"format": "pt"})
-
-
-def collect_trainable(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every trainable as a whole CPU tensor on rank 0, by its name in `model`; every rank must call."""
-    return collect((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 def collect_merged(model: nn.Module) -> dict[str, torch.Tensor]:

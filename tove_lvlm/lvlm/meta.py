@@ -10,13 +10,13 @@ from torch import nn
 from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, LlavaConfig, LlavaForConditionalGeneration
 
 from ..config import ConfigError
-from ..tower.build import tower_config_from_yaml
+from ..config.model import ModelConfig
+from ..config.sources import resolve_source
+from ..config.tower import check_names
+from ..tower.build import vision_config
 from ..tower.configuration import ToVEVisionConfig
-from ..tower.configuration_yaml import check_names
 from ..tower.modeling import ToVEVisionModel
-from ..weights.sources import resolve_source
-from .build import clip_vision, image_token_rows, llava_config, tove_vision
-from .config import ModelConfig
+from .build import clip_vision, image_token_rows, llava_config, read_tower, tove_vision
 
 
 def build_unloaded(
@@ -54,7 +54,7 @@ def unloaded_config(config: ModelConfig) -> LlavaConfig:
     text_config = _text_config(config)
     image_token_id = text_config.vocab_size
     text_config.vocab_size = image_token_rows(image_token_id, image_token_id + 1)
-    tower = tower_config_from_yaml(config.tower) if config.tower is not None else None
+    tower = vision_config(read_tower(config)) if config.tower is not None else None
     if tower is not None and config.detached:
         check_names(tower.expert_names, config.detached, config.require_tower())
         tower.detached = [name for name in tower.expert_names if name in {*tower.detached, *config.detached}]

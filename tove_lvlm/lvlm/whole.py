@@ -7,10 +7,10 @@ import torch
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 from ..config import ConfigError, UserError
+from ..config.model import ModelConfig
+from ..config.tower import check_names
 from ..storage import WeightsError, load_json
 from ..tower.configuration import ToVEVisionConfig
-from ..tower.configuration_yaml import check_names
-from .config import ModelConfig
 from .processor import v1_chat_template
 
 

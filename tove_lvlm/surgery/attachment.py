@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import UserError, parse
-from ..lvlm.config import ModelConfig
+from ..config.model import ModelConfig
 from ..lvlm.light import MODEL_FILE
 from ..lvlm.loading import MERGED, TOWER
 from ..storage import load_json
+from ..tower.from_yaml import read_tower_yaml
 
 CONFIG = "config.json"
 
@@ -54,8 +55,6 @@ def read_attachment(kind: str, folder: Path) -> Attachment:
         tower = read_attachment(TOWER, source)
         names, fixed = tower.expert_names, tower.detached
     else:
-        from ..tower.configuration_yaml import read_tower_yaml
-
         section = read_tower_yaml(source)
         names, fixed = [expert.name for expert in section.experts], list(section.detached)
     gone = {*fixed, *block.detached}

@@ -12,22 +12,25 @@ from typing import Any
 
 from .. import storage
 from ..config import ConfigError
-from ..weights.sources import fetch, is_hub_id, recorded, resolve_source, verify
+from ..config.sources import is_hub_id, resolve_source
+from ..config.tower import ClipConfig, TowerConfig, check_names
+from ..experts import describe
+from ..weights.sources import fetch, recorded, verify
 from .clip import load_clip, read_architecture, read_normalisation
 from .configuration import ToVEVisionConfig
-from .configuration_yaml import ClipConfig, TowerConfig, check_names, read_tower_yaml
+from .from_yaml import read_tower_yaml
 from .modeling import ToVEVisionModel
 
 logger = logging.getLogger(__name__)
 
 
 def build_tower(
-    source: str | os.PathLike[str], options: Sequence[str] = (), detached: Sequence[str] = ()
+    source: str | os.PathLike[str] | TowerConfig, options: Sequence[str] = (), detached: Sequence[str] = ()
 ) -> ToVEVisionModel:
     """The tower of a YAML with its frozen parts loaded in float32, or a saved tower.
 
     Args:
-        source: YAML, or folder written by `save_pretrained`, whole or light.
+        source: YAML, what was read from one, or folder written by `save_pretrained`, whole or light.
         options: `a.b=c` strings put over a YAML.
         detached: Experts to leave out besides those that the source says; of a YAML their weights are not even read.
 
@@ -40,17 +43,22 @@ def build_tower(
             `pretrained: none`.
         ImportError: An expert's package is absent.
     """
+    if isinstance(source, TowerConfig):
+        return _build(source, detached, "the tower's YAML")
     path = Path(resolve_source(source))
-    if path.is_dir():
-        if options:
-            raise ValueError(f"options {list(options)} are for a tower's YAML; `{path}` is a saved tower")
-        saved: ToVEVisionModel = ToVEVisionModel.from_pretrained(path)
-        if detached:
-            check_names(saved.expert_names, detached, str(path))
-            saved.detach(*detached)
-        return saved
-    tower = read_tower_yaml(path, options)
-    check_names([expert.name for expert in tower.experts], detached, str(path))
+    if not path.is_dir():
+        return _build(read_tower_yaml(path, options), detached, str(path))
+    if options:
+        raise ValueError(f"options {list(options)} are for a tower's YAML; `{path}` is a saved tower")
+    saved: ToVEVisionModel = ToVEVisionModel.from_pretrained(path)
+    if detached:
+        check_names(saved.expert_names, detached, str(path))
+        saved.detach(*detached)
+    return saved
+
+
+def _build(tower: TowerConfig, detached: Sequence[str], where: str) -> ToVEVisionModel:
+    check_names([expert.name for expert in tower.experts], detached, where)
     names = [expert.name for expert in tower.experts if expert.name in {*tower.detached, *detached}]
     tower = dataclasses.replace(tower, detached=names)
     # The checks of all weight files first: nothing is built for a source that is not there or is another one.
@@ -92,8 +100,6 @@ def vision_config(tower: TowerConfig) -> ToVEVisionConfig:
     Raises:
         ConfigError: As for `tower_config_from_yaml`.
     """
-    from ..experts import describe
-
     architecture, normalisation = _clip_architecture(tower.clip)
     mean, std = normalisation or (None, None)
     stated = {"image_mean": tower.clip.image_mean or mean, "image_std": tower.clip.image_std or std}

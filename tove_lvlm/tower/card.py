@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from .. import storage
+from ..config.sources import is_hub_id
 from ..experts import describe
 from ..experts.libraries import code_license
 from ..licenses import NO, UNKNOWN, YES, commercial_use, license_of, terms_of
-from ..weights.sources import is_hub_id
 from .configuration import ToVEVisionConfig
 
 CARD_FILE = "README.md"

@@ -14,8 +14,8 @@ from typing import cast
 import torch
 from torch import nn
 
+from ..config.tower import FusionConfig
 from ..experts import ExpertSpec
-from .configuration_yaml import FusionConfig
 from .fusion import FusionOutput
 from .init import init_weights
 from .transfer import MapStem, resample

@@ -15,8 +15,8 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.auto.configuration_auto import AutoConfig
 
 from ..config import ConfigError, parse
+from ..config.tower import FusionConfig, check_names
 from ..experts.schema import parse_expert
-from .configuration_yaml import FusionConfig, check_names
 
 # What fixes a CLIP's network; the rest of its config (names, dtype, library version) is not architecture.
 _CLIP_FIELDS = {

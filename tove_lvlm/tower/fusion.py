@@ -19,8 +19,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import nn
 
+from ..config.tower import FusionConfig
 from ..experts import ExpertSpec
-from .configuration_yaml import FusionConfig
 from .gate import Gate
 from .init import init_weights
 from .losses import balance_loss

@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 
+from ..config.sources import WEIGHT_KEYS, WeightSource
+from ..config.tower import ClipConfig, TowerConfig
 from ..cost import Size, measure_cost, tower_sizes
 from ..experts.info import NetworkInfo, count_network, make_expert_info, network_of
 from ..licenses import commercial_use, terms_of
-from ..weights.sources import WEIGHT_KEYS, WeightSource, WeightStatus, status
+from ..weights.sources import WeightStatus, status
 from .build import vision_config
 from .configuration import ToVEVisionConfig
-from .configuration_yaml import ClipConfig, TowerConfig, read_tower_yaml
+from .from_yaml import read_tower_yaml
 from .modeling import ToVEVisionModel
 
 CLIP_CODE_LICENSE = "apache-2.0"

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import ConfigError
+from ..config.sources import WeightSource
 from ..storage import load_json
-from ..weights.sources import WeightSource, from_record
-from .configuration_yaml import read_tower_yaml
+from ..weights.sources import from_record
+from .from_yaml import read_tower_yaml
 
 SOURCES_FILE = "sources.json"
 """Beside a saved tower's config.json: where its frozen parts came from."""

@@ -1,4 +1,4 @@
-"""The two training stages: typed configuration, stages, trainer, checkpoints and guards.
+"""The training engine: command line, run, loop, checkpoints, guards. What is trained is given by a recipe (recipes/).
 
 See docs/design.md, "Training".
 """

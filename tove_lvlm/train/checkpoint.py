@@ -13,14 +13,17 @@ import json
 import logging
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerState
 
 from .. import dist
-from ..config import ConfigError
-from ..storage import sync_to_disk
+from ..config import ConfigError, save_yaml
+from ..storage import load_tensors, save_tensors, sync_to_disk
+from ..zero import collect_trainable
 from .guards import TrainingStopped
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,30 @@ ENGINE_TAG = "deepspeed"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _TEMPORARY = ".writing-"
 _TRASH = ".removing-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What of a prepared run a checkpoint holds and gives back."""
+
+    model: torch.nn.Module
+    engine: Any | None
+    """DeepSpeed's, which keeps the optimizer in shards; None with plain torch."""
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a checkpoint says besides: where the run stood, and which run it was."""
+
+    trainer_state: TrainerState
+    rank_state: dict[str, Any]
+    """This rank's random states and running sums."""
+    config: Any
+    """The resolved configuration."""
+    identity: dict[str, Any]
+    """What a run that goes on from here must share."""
 
 
 class CheckpointError(TrainingStopped):
@@ -97,18 +124,19 @@ def prepare_folder(output_dir: str | Path, resume: bool) -> Path | None:
     return None
 
 
-def save(trainer: Any, output_dir: str | Path, limit: int | None) -> Path:
-    """Write `checkpoint-N` for the trainer's present step; every rank must call.
+def save(state: TrainingState, record: RunRecord, output_dir: str | Path, limit: int | None) -> Path:
+    """Write `checkpoint-N` for the present step; every rank must call.
 
     Args:
-        trainer: A ToVETrainer.
+        state: What is trained.
+        record: Gives the step.
         output_dir: The run's folder.
         limit: How many of the newest checkpoints to keep; none keeps all.
 
     Raises:
         CheckpointError: The disk is full or refuses; earlier checkpoints are as they were.
     """
-    step = trainer.state.global_step
+    step = record.trainer_state.global_step
     root, final = Path(output_dir), Path(output_dir) / f"checkpoint-{step}"
     writing = root / f"{_TEMPORARY}{final.name}"
     try:
@@ -116,7 +144,7 @@ def save(trainer: Any, output_dir: str | Path, limit: int | None) -> Path:
             shutil.rmtree(writing, ignore_errors=True)
             writing.mkdir(parents=True)
         dist.barrier()
-        _write(trainer, writing)
+        _write(state, record, writing)
         dist.barrier()
         if dist.is_main():
             _finish(writing, final, step)
@@ -134,15 +162,15 @@ def save(trainer: Any, output_dir: str | Path, limit: int | None) -> Path:
     return final
 
 
-def load(trainer: Any, folder: str | Path) -> None:
-    """Put weights, optimizer and scheduler of a checkpoint into a prepared trainer; every rank must call.
+def load(state: TrainingState, folder: str | Path) -> None:
+    """Put weights, optimizer and scheduler of a checkpoint into a prepared run; every rank must call.
 
     Raises:
         CheckpointError: The files do not fit the model.
     """
     folder = Path(folder)
-    if trainer.is_deepspeed_enabled:
-        loaded, _ = trainer.model_wrapped.load_checkpoint(
+    if state.engine is not None:
+        loaded, _ = state.engine.load_checkpoint(
             str(folder),
             tag=ENGINE_TAG,
             load_module_strict=False,
@@ -152,9 +180,9 @@ def load(trainer: Any, folder: str | Path) -> None:
         if loaded is None:
             raise CheckpointError(f"{folder}: DeepSpeed could not load its part")
     else:
-        _load_plain(trainer, folder)
+        _load_plain(state, folder)
     scheduler = torch.load(folder / "scheduler.pt", weights_only=True)
-    trainer.lr_scheduler.load_state_dict(scheduler)
+    state.scheduler.load_state_dict(scheduler)
 
 
 def load_rank_state(folder: str | Path) -> dict[str, Any]:
@@ -196,25 +224,19 @@ def rotate(root: Path, limit: int | None) -> None:
         shutil.rmtree(trash, ignore_errors=True)
 
 
-def _write(trainer: Any, folder: Path) -> None:
-    from ..config import save_yaml
-    from ..lvlm.lora import collect_trainable
-    from ..storage import save_tensors
-
-    trainable = collect_trainable(trainer.model)
-    if trainer.is_deepspeed_enabled:
-        trainer.model_wrapped.save_checkpoint(
-            str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=True
-        )
+def _write(state: TrainingState, record: RunRecord, folder: Path) -> None:
+    trainable = collect_trainable(state.model)
+    if state.engine is not None:
+        state.engine.save_checkpoint(str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=True)
     elif dist.is_main():
-        torch.save(trainer.optimizer.state_dict(), folder / "optimizer.pt")
-    torch.save(trainer.rank_state(), folder / rank_file(dist.rank()))
+        torch.save(state.optimizer.state_dict(), folder / "optimizer.pt")
+    torch.save(record.rank_state, folder / rank_file(dist.rank()))
     if dist.is_main():
         save_tensors(folder / TRAINABLE, trainable)
-        torch.save(trainer.lr_scheduler.state_dict(), folder / "scheduler.pt")
-        trainer.state.save_to_json(str(folder / "trainer_state.json"))
-        save_yaml(trainer.run_config, folder / "run.yaml")
-        (folder / "identity.json").write_text(json.dumps(trainer.identity), encoding="utf-8")
+        torch.save(state.scheduler.state_dict(), folder / "scheduler.pt")
+        record.trainer_state.save_to_json(str(folder / "trainer_state.json"))
+        save_yaml(record.config, folder / "run.yaml")
+        (folder / "identity.json").write_text(json.dumps(record.identity), encoding="utf-8")
 
 
 def _finish(writing: Path, final: Path, step: int) -> None:
@@ -243,11 +265,9 @@ def _finish(writing: Path, final: Path, step: int) -> None:
     sync_to_disk(final.parent)
 
 
-def _load_plain(trainer: Any, folder: Path) -> None:
-    from ..storage import load_tensors
-
+def _load_plain(state: TrainingState, folder: Path) -> None:
     tensors = load_tensors(folder / TRAINABLE)
-    trainables = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+    trainables = {name: p for name, p in state.model.named_parameters() if p.requires_grad}
     if trainables.keys() != tensors.keys():
         raise CheckpointError(
             f"{folder}: its trainables are not this run's: {sorted(trainables.keys() ^ tensors.keys())[:3]}"
@@ -255,4 +275,4 @@ def _load_plain(trainer: Any, folder: Path) -> None:
     with torch.no_grad():
         for name, parameter in trainables.items():
             parameter.copy_(tensors[name])
-    trainer.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+    state.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))

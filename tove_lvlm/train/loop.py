@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 
 from .. import dist
-from ..lvlm.gather import local_values
+from ..zero import local_values
 from . import checkpoint
 from .guards import NonFiniteLoss, StopSignal, Watchdog, ignore_signals_in_worker
 from .metrics import FigureMeter, MetricsFile
@@ -207,7 +207,11 @@ class GuardedTrainer(Trainer):
         if not all(bool(torch.isfinite(local_values(p)).all()) for p in self.model.parameters() if p.requires_grad):
             raise NonFiniteLoss("a weight is not a finite number, so no checkpoint is written,", step, self._sample_ids)
         self.watchdog.alive(step, self._sample_ids)
-        path = checkpoint.save(self, self.run_config.train.output_dir, self.run_config.train.save_total_limit)
+        record = checkpoint.RunRecord(
+            trainer_state=self.state, rank_state=self.rank_state(), config=self.run_config, identity=self.identity
+        )
+        train = self.run_config.train
+        path = checkpoint.save(self._training_state(), record, train.output_dir, train.save_total_limit)
         self.watchdog.alive(step, self._sample_ids)
         logger.info("checkpoint %s", path)
 
@@ -217,8 +221,16 @@ class GuardedTrainer(Trainer):
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         if resume_from_checkpoint is not None:
-            checkpoint.load(self, resume_from_checkpoint)
+            checkpoint.load(self._training_state(), resume_from_checkpoint)
         return prepared
+
+    def _training_state(self) -> checkpoint.TrainingState:
+        return checkpoint.TrainingState(
+            model=self.model,
+            engine=self.model_wrapped if self.is_deepspeed_enabled else None,
+            optimizer=cast(torch.optim.Optimizer, self.optimizer),
+            scheduler=self.lr_scheduler,
+        )
 
     def rank_state(self) -> dict[str, Any]:
         """This rank's random states and the sums behind the next log line."""

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from .. import storage
 from ..config import UserError
+from ..config.sources import WeightSource, is_hub_id
 from ..storage import MissingWeightsError
 from . import download, hub
 from .download import RemoteFile
-from .sources import ChecksumError, WeightSource, is_hub_id, verify
+from .sources import ChecksumError, verify
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling

@@ -7,23 +7,9 @@ found by its metadata and never imported.
 import importlib.metadata
 from pathlib import Path, PurePosixPath
 
-from ..config import ConfigError
+from ..config.sources import parse_package
 from ..registry import nearest
 from ..storage import MissingWeightsError
-
-PREFIX = "package:"
-
-
-def parse(source: str) -> tuple[str, str]:
-    """(NAME, FILE) of `package:NAME/FILE`.
-
-    Raises:
-        ConfigError: It is written otherwise.
-    """
-    name, _, file = source.removeprefix(PREFIX).partition("/")
-    if not name or not file or file.startswith("/") or ".." in PurePosixPath(file).parts:
-        raise ConfigError(f"`{source}` is not of the form {PREFIX}NAME/FILE, with FILE a path inside the package")
-    return name, file
 
 
 def locate(source: str) -> Path:
@@ -33,7 +19,7 @@ def locate(source: str) -> Path:
         ConfigError: It is written otherwise.
         MissingWeightsError: The package is not installed, or has no such file.
     """
-    name, file = parse(source)
+    name, file = parse_package(source)
     try:
         package = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError as error:

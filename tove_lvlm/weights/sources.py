@@ -1,18 +1,10 @@
-"""Where weights come from: one typed value for each frozen part, and the way from it to files.
-
-    pretrained: OWNER/NAME         a hub id: from a mirror folder (TOVE_MIRROR), the hub's cache, or downloaded
-                ./folder, /a/file  a file or folder, in the formats that the libraries publish
-                package:NAME/FILE  a file that an installed Python package ships
-                shipped:NAME       a folder of this package's own assets
-                none               random weights
+"""From where weights come from (config/sources.py) to files on this machine.
 
 Nothing heavy is imported at the top: configurations are checked with this before torch is loaded.
 
 See docs/design.md, "Saved towers".
 """
 
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,43 +12,13 @@ from typing import Any
 
 from .. import storage
 from ..config import ConfigError
+from ..config.sources import PACKAGE, WEIGHT_KEYS, WeightSource, is_hub_id, portable, resolve_source
 from ..storage import MissingWeightsError, PartialWeightsError, WeightsError
 from . import hub, packages
-
-_SHIPPED = "shipped:"
-WEIGHT_KEYS = ("pretrained", "revision", "file", "sha256", "license", "code_license")
-"""Keys of a tower's YAML that say where weights come from; all others are architecture."""
 
 
 class ChecksumError(WeightsError):
     """The weights are whole and are not those that were named."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightSource:
-    """Where the weights of one frozen part come from, and on what terms."""
-
-    pretrained: str | None
-    """Hub id, folder, file, `package:NAME/FILE` or `shipped:NAME`; `none` for random weights."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub. A mirror folder with another one is refused, unless a `sha256` is given."""
-    file: str | None = None
-    """Name of the weight file in the repository or folder, where it has no standard name or another one is wanted; or
-    a pattern of standard names, such as `open_clip_*`, where several libraries' weights lie side by side."""
-    sha256: str | None = None
-    """Of the weight file (of all shards one after the other); another one is refused."""
-    license: str | None = None
-    """Licence of the weights."""
-    code_license: str | None = None
-    """Licence of the code that they belong to."""
-
-    def __post_init__(self):
-        if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise ConfigError(f"`sha256` is `{self.sha256}`; expected 64 lower-case hexadecimal digits")
-        if self.file is not None and (not self.file or self.file[0] == "/" or ".." in PurePosixPath(self.file).parts):
-            raise ConfigError(f"`file` is `{self.file}`; expected a name inside the repository or folder")
-        if storage.is_pattern(self.file) and not storage.standard_names(self.file):
-            raise ConfigError(f"`file` is `{self.file}`; a pattern must fit one of {', '.join(storage.STANDARD_NAMES)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,59 +36,6 @@ class WeightStatus:
     """Ending of the weight files: `safetensors`, `bin`, `pth`, ..."""
     problem: str | None = None
     """What is wrong, for people."""
-
-
-# ---- names ----
-
-
-def resolve_source(source: str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> str:
-    """Absolute path of a weight source; a hub id and `package:NAME/FILE` as they are.
-
-    Args:
-        source: What `pretrained` may be.
-        base: Folder that a path starting with ./ or ../ is relative to; other paths are relative to the working
-            directory.
-
-    Raises:
-        ConfigError: `package:` without NAME/FILE.
-        MissingWeightsError: A path that does not exist and cannot be a hub id.
-    """
-    text = os.fspath(source)
-    if text.startswith(packages.PREFIX):
-        packages.parse(text)
-        return text
-    if text.startswith(_SHIPPED):
-        path = storage.ASSETS / text.removeprefix(_SHIPPED)
-        if not path.exists():
-            shipped_names = sorted(
-                f"{_SHIPPED}{path.relative_to(storage.ASSETS)}" for path in storage.ASSETS.glob("*/*")
-            )
-            shipped = ", ".join(shipped_names) or "nothing"
-            raise MissingWeightsError(f"`{text}` is not shipped with this package; shipped: {shipped}")
-        return str(path)
-    path = Path(text).expanduser()
-    if base is not None and text.startswith(("./", "../")):
-        path = Path(base) / path
-    if path.exists():
-        return str(path.resolve())
-    if isinstance(source, os.PathLike) or not is_hub_id(text):
-        raise MissingWeightsError(f"`{text}` does not exist (looked at {path.absolute()})")
-    return text
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether a string can only be a name on the hub: it looks like one and nothing of that name is here."""
-    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1 or source.endswith("/")
-    is_file_name = Path(source).suffix in (".yaml", ".yml", ".json", *storage.WEIGHT_SUFFIXES)
-    named = bool(source) and ":" not in source and not looks_like_path and not is_file_name
-    return named and not Path(source).exists()
-
-
-def portable(source: str | None) -> str | None:
-    """A path inside the package's assets as `shipped:NAME`, which holds on any machine; any other source as it is."""
-    if source is not None and Path(source).is_relative_to(storage.ASSETS):
-        return f"{_SHIPPED}{Path(source).relative_to(storage.ASSETS)}"
-    return source
 
 
 # ---- files ----
@@ -164,7 +73,7 @@ def _locate(source: WeightSource, from_hub, weights: bool) -> Path:
     if is_hub_id(text):
         path = from_hub(text, source.revision, source.file, weights, compared=source.sha256 is not None)
     else:
-        path = packages.locate(text) if text.startswith(packages.PREFIX) else Path(text)
+        path = packages.locate(text) if text.startswith(PACKAGE) else Path(text)
         if source.file is not None and path.is_file():
             raise ConfigError(f"`file: {source.file}`: `pretrained` is the file `{source.pretrained}` already")
     if not weights:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ...config import UserError
+from ...config.model import ModelConfig
 from ...lvlm.build import append_image_token, assemble, load_tokenizer, load_vision, make_processor
-from ...lvlm.config import ModelConfig
 from ...lvlm.light import MODEL_FILE, text_config
 from ...lvlm.loading import TOWER, LoadedCheckpoint, open_checkpoint
 from ...storage import WeightsError, atomic_dir, load_json, load_strict, load_tensors, save_json

@@ -10,12 +10,27 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from .. import dist
-from ..config import to_dict
-from ..lvlm.light import MODEL_FILE, adapter_parts, as_llava, base_model, collect_light, make_model_info, save_light
-from ..lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
-from ..stage import TrainingSetup, block_values
-from .config import RunConfig
+from ... import dist
+from ...config import to_dict
+from ...config.llava import RunConfig
+from ...data.collator import ToVECollator
+from ...data.dataset import ToVEDataset
+from ...data.images import pixel_shape
+from ...data.sampler import ModalityLengthSampler, SeededSampler
+from ...lvlm.build import build_lvlm
+from ...lvlm.light import (
+    MODEL_FILE,
+    adapter_parts,
+    as_llava,
+    base_model,
+    collect_light,
+    make_model_info,
+    save_light,
+)
+from ...lvlm.lora import add_lora, collect_merged, save_adapter, save_merged
+from ...tower.recorder import GateRecorder
+from ...train.stage import TrainingSetup, block_values
+from ...zero import collect_trainable
 from .trainer import ToVETrainer
 
 if TYPE_CHECKING:
@@ -31,15 +46,11 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         stage: `pretrain` or `finetune`.
         config: The resolved configuration.
     """
-    from ..lvlm.build import build_lvlm
-
     lvlm, processor = build_lvlm(config.model, dtype=torch.bfloat16 if config.train.bf16 else torch.float32)
     model = set_trainable(lvlm, stage, config)
     dataset, collator, sampler = build_data(stage, config, model, processor)
     recorder = None
     if hasattr(base_model(model).model.vision_tower, "tove_fusion"):
-        from ..tower.recorder import GateRecorder
-
         recorder = GateRecorder(model)
     identity = block_values(config, "model", "data", "lora")
     identity["train.group_by_modality_length"] = config.train.group_by_modality_length
@@ -71,11 +82,6 @@ def set_trainable(model: torch.nn.Module, stage: str, config: RunConfig) -> torc
 
 def build_data(stage: str, config: RunConfig, model: torch.nn.Module, processor) -> tuple[Any, Any, Any]:
     """(data set, collator, sampler)."""
-    from ..data.collator import ToVECollator
-    from ..data.dataset import ToVEDataset
-    from ..data.images import pixel_shape
-    from ..data.sampler import ModalityLengthSampler, SeededSampler
-
     data, train = config.data, config.train
     num_image_tokens = as_llava(model).config.image_seq_length
     dataset = ToVEDataset(

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from ... import dist
+from ...config.merge import MergeConfig
 from ...tower.modeling import ToVEVisionModel
 from .attention import ClassAttention
 from .cache import TargetCache
-from .config import MergeConfig
 from .losses import squared_distance, token_loss, weighted_mean
 from .student import num_layers
 

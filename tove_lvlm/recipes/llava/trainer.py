@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from ..lvlm.light import adapter_parts, base_model
-from .config import RunConfig
-from .loop import GuardedTrainer
-from .metrics import Meter
+from ...config.llava import RunConfig
+from ...lvlm.light import adapter_parts, base_model
+from ...train.loop import GuardedTrainer
+from .meter import Meter
 
 
 class ToVETrainer(GuardedTrainer):

@@ -1,13 +1,12 @@
-"""What an LVLM is made of, as typed configuration (the `model` and `lora` blocks). Key names are LLaVA's flags.
-
-Light on purpose: a mistake in a YAML must show before torch is imported.
-"""
+"""What an LVLM is made of: the `model` and `lora` blocks. Key names are LLaVA's flags."""
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..config import ConfigError, Deprecated
+from ..errors import ConfigError
+from .parsing import DERIVED, Deprecated
+from .tower import TowerConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +22,8 @@ class ModelConfig:
     that `llm` names too is a whole LLaVA model (of `tove graft`, of stage 2), whose tower and projector go on."""
     tower: str | None = None
     """YAML of the tower; with `vision_tower: clip` its `clip` entry says which CLIP."""
+    tower_config: TowerConfig | None = dataclasses.field(default=None, metadata=DERIVED)
+    """What that YAML holds, once it is read."""
     detached: list[str] = dataclasses.field(default_factory=list)
     """Experts of the ToVE tower that are neither loaded nor run, besides those that the tower itself says."""
     clip: str | None = None

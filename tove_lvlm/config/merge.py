@@ -1,11 +1,12 @@
-"""Typed schema of a merging YAML; the keys that training YAMLs also have mean the same. Nothing heavy is imported."""
+"""YAML of merging; the keys that training YAMLs also have mean the same."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ...config import ConfigError, Deprecated, warn_deprecated
-from ...lvlm.config import LoraConfig
-from ...stage import LoopConfig, check_error_share
+from ..errors import ConfigError
+from .loop import LoopConfig, check_error_share
+from .model import LoraConfig
+from .parsing import Deprecated, warn_deprecated
 
 LOSSES = ("smooth_l1", "cosine", "both")
 NORMALISATIONS = ("none", "channel")

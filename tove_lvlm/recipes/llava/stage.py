@@ -4,11 +4,11 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import ConfigError
-from ..registry import nearest
-from ..stage import Resolve, TrainingSetup
-from ..tower.configuration_yaml import read_tower_yaml
-from .config import RunConfig
+from ...config import ConfigError
+from ...config.llava import RunConfig
+from ...registry import nearest
+from ...tower.from_yaml import read_tower_yaml
+from ...train.stage import Resolve, TrainingSetup
 
 PROJECTOR_FILE = "projector.safetensors"
 
@@ -55,30 +55,26 @@ class LlavaStage:
                 image_folder=resolve("data.image_folder", data.image_folder, "folder"),
             ),
         )
-        if config.model.tower is not None:
-            read_tower_yaml(config.model.tower)
-        return config
+        if config.model.tower is None:
+            return config
+        tower = read_tower_yaml(config.model.tower)
+        return dataclasses.replace(config, model=dataclasses.replace(config.model, tower_config=tower))
 
     def build(self, config: RunConfig) -> TrainingSetup:
         """See `stage.Stage`."""
-        from .llava import build
+        from .setup import build
 
         return build(self.name, config)
 
 
-LLAVA_STAGES = {
-    stage.name: stage
-    for stage in (
-        LlavaStage(
-            name="pretrain",
-            description="Stage 1: the projector and tove_fusion learn from captions; everything else is frozen.",
-        ),
-        LlavaStage(
-            name="finetune",
-            description="Stage 2: LoRA on the language model, projector and tove_fusion go on; conversations (v1).",
-        ),
-    )
-}
+PRETRAIN = LlavaStage(
+    name="pretrain",
+    description="Stage 1: the projector and tove_fusion learn from captions; everything else is frozen.",
+)
+FINETUNE = LlavaStage(
+    name="finetune",
+    description="Stage 2: LoRA on the language model, projector and tove_fusion go on; conversations (v1).",
+)
 
 
 def _vision_tower(source: str, resolve: Resolve) -> str:

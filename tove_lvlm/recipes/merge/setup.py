@@ -9,16 +9,16 @@ import torch
 
 from ... import dist
 from ...config import UserError, to_dict
+from ...config.merge import MergeRunConfig
 from ...data.sampler import SeededSampler
 from ...lvlm.build import without_zero3_init
 from ...lvlm.loading import LoadedCheckpoint, open_checkpoint
 from ...lvlm.lora import collect_merged
-from ...stage import TrainingSetup, block_values
 from ...storage import fingerprint
 from ...tower.modeling import ToVEVisionModel
+from ...train.stage import TrainingSetup, block_values
 from . import writing
 from .cache import TargetCache
-from .config import MergeRunConfig
 from .distiller import Distiller
 from .images import ImageDataset, collate
 from .student import add_lora, cut, whole_student

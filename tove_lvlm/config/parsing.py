@@ -1,31 +1,23 @@
 """Typed configuration: a YAML file, LAVIS's `--options a.b=c`, and a dataclass that says what is valid.
 
 The schema is a tree of dataclasses; the file and the options must fit it exactly. Whatever does not fit is one
-`ConfigError` whose single line names the dotted key, the value and what would have been valid. Nothing heavy is
-imported here, so that a mistake shows before torch is loaded.
+`ConfigError` whose single line names the dotted key, the value and what would have been valid. A field with the
+metadata `DERIVED` is in no YAML: what was read for another key, so that it is read once and passed on typed.
 """
 
 import dataclasses
-import functools
-import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
-from .registry import nearest
+from ..errors import ConfigError
+from ..registry import nearest
 
 T = TypeVar("T")
-
-
-class UserError(ValueError):
-    """Something the user gave is wrong; the message is one line for them and no traceback is needed."""
-
-
-class ConfigError(UserError):
-    """A configuration does not fit: names the dotted key, the value and what would be valid."""
+DERIVED = {"yaml": False}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,8 +149,9 @@ def present_names(
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The configuration as plain dicts and lists, ready for YAML or JSON."""
-    return dataclasses.asdict(config)
+    """The configuration as plain dicts and lists, ready for YAML or JSON; fields that no YAML has are left out."""
+    plain: dict[str, Any] = _plain(config)
+    return plain
 
 
 def save_yaml(config: Any, path: str | Path) -> None:
@@ -169,18 +162,19 @@ def save_yaml(config: Any, path: str | Path) -> None:
     Path(path).write_text(text, encoding="utf-8")
 
 
-def exit_on_error(main: Callable[..., T]) -> Callable[..., T]:
-    """Let a script end with one line and exit code 2 when what the user gave is wrong."""
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value) if _in_yaml(field)]
+        return {name: _plain(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(entry) for entry in value)
+    return value
 
-    @functools.wraps(main)
-    def wrapped(*args: Any, **kwargs: Any) -> T:
-        try:
-            return main(*args, **kwargs)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            raise SystemExit(2) from error
 
-    return wrapped
+def _in_yaml(field: dataclasses.Field[Any]) -> bool:
+    return field.init and field.metadata.get("yaml", True)
 
 
 def _build(schema: type, value: Any, key: str, where: str, warn: bool) -> Any:
@@ -188,7 +182,7 @@ def _build(schema: type, value: Any, key: str, where: str, warn: bool) -> Any:
         raise ConfigError(f"{where}: {_at(key)} expects a block of `key: value`, got {_shown(value)}")
     value = present_names(schema, value, key, where, warn)
     hints = typing.get_type_hints(schema)
-    fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
+    fields = {field.name: field for field in dataclasses.fields(schema) if _in_yaml(field)}
     for name in value:
         if name not in fields:
             raise ConfigError(f"{where}: unknown key `{_join(key, name)}`; {nearest(str(name), fields)}")

@@ -7,17 +7,29 @@ See docs/design.md, "Training".
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..config import ConfigError
-from ..stage import LoopConfig
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from .loop import LoopConfig
 
 _KEY = "train.deepspeed"
 
 
-def read_deepspeed(path: str | Path, train: LoopConfig, world_size: int) -> dict[str, Any]:
-    """The DeepSpeed configuration as a dict for `TrainingArguments(deepspeed=...)`.
+@dataclass(frozen=True, kw_only=True)
+class DeepSpeedConfig:
+    """A DeepSpeed JSON that goes with its YAML."""
+
+    zero_stage: int
+    settings: dict[str, Any]
+    """All of it, for `TrainingArguments(deepspeed=...)`."""
+
+
+def read_deepspeed(path: str | Path, train: "LoopConfig", world_size: int) -> DeepSpeedConfig:
+    """Read and check a DeepSpeed JSON.
 
     Args:
         path: The JSON file.
@@ -42,10 +54,10 @@ def read_deepspeed(path: str | Path, train: LoopConfig, world_size: int) -> dict
     for name in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size"):
         tree.setdefault(name, "auto")
     _check_agreement(tree, path, train, world_size)
-    return tree
+    return DeepSpeedConfig(zero_stage=stage, settings=tree)
 
 
-def _check_agreement(tree: dict[str, Any], path: str | Path, train: LoopConfig, world_size: int) -> None:
+def _check_agreement(tree: dict[str, Any], path: str | Path, train: "LoopConfig", world_size: int) -> None:
     micro, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
     bf16, fp16 = _block(tree, "bf16", path), _block(tree, "fp16", path)
     stated = [

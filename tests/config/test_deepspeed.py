@@ -6,8 +6,8 @@ import pytest
 import tiny_lvlm
 
 from tove_lvlm.config import ConfigError
-from tove_lvlm.train.config import TrainConfig
-from tove_lvlm.train.deepspeed_json import read_deepspeed
+from tove_lvlm.config.deepspeed import read_deepspeed
+from tove_lvlm.config.llava import TrainConfig
 
 TRAIN = TrainConfig(output_dir="x", per_device_train_batch_size=4, gradient_accumulation_steps=2, max_grad_norm=1.0)
 SHIPPED = sorted((tiny_lvlm.ROOT / "projects" / "deepspeed").glob("*.json"))
@@ -15,9 +15,10 @@ SHIPPED = sorted((tiny_lvlm.ROOT / "projects" / "deepspeed").glob("*.json"))
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_shipped_files_fit_and_clip(path):
-    tree = read_deepspeed(path, TRAIN, world_size=8)
+    read = read_deepspeed(path, TRAIN, world_size=8)
+    tree = read.settings
     assert tree["gradient_clipping"] == "auto"
-    assert tree["zero_optimization"]["stage"] == (2 if path.stem == "zero2" else 3)
+    assert read.zero_stage == tree["zero_optimization"]["stage"] == (2 if path.stem == "zero2" else 3)
     assert not {"optimizer", "scheduler"} & tree.keys()
 
 
@@ -54,7 +55,7 @@ def test_a_conflict_names_the_key(tmp_path, change, words):
 def test_equal_numbers_are_no_conflict(tmp_path):
     path = tmp_path / "ds.json"
     path.write_text(json.dumps({"train_batch_size": 16, "train_micro_batch_size_per_gpu": 4, "gradient_clipping": 1}))
-    assert read_deepspeed(path, TRAIN, world_size=2)["train_batch_size"] == 16
+    assert read_deepspeed(path, TRAIN, world_size=2).settings["train_batch_size"] == 16
 
 
 @pytest.mark.parametrize(
@@ -70,4 +71,4 @@ def test_what_does_not_parse_is_named(tmp_path, text, word):
 def test_clipping_is_switched_on_where_the_file_is_silent(tmp_path):
     path = tmp_path / "ds.json"
     path.write_text("{}")
-    assert read_deepspeed(path, TRAIN, 1)["gradient_clipping"] == "auto"
+    assert read_deepspeed(path, TRAIN, 1).settings["gradient_clipping"] == "auto"

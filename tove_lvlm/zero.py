@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import torch
 from torch import nn
 
-from .. import dist
+from . import dist
 
 if TYPE_CHECKING:
 
@@ -70,6 +70,11 @@ def collect(named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, torch.Tensor
             if dist.is_main():
                 tensors[name] = parameter.detach().to("cpu", copy=True).contiguous()
     return tensors
+
+
+def collect_trainable(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every trainable as a whole CPU tensor on rank 0, by its name in `model`; every rank must call."""
+    return collect((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
 def assign(module: nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...config import UserError
-from ...lvlm.config import LoraConfig
+from ...config.model import LoraConfig
 from ...registry import require
 from ...tower.clip import load_clip, read_architecture, read_normalisation
 from ...tower.modeling import ToVEVisionModel
@@ -39,7 +39,8 @@ def whole_student(tower: ToVEVisionModel, source: str | None) -> "CLIPVisionMode
         clip = CLIPVisionModel(CLIPVisionConfig(**tower.config.clip_config))
         clip.load_state_dict(tower.clip.state_dict())
         return clip.float()
-    from ...weights.sources import WeightSource, fetch
+    from ...config.sources import WeightSource
+    from ...weights.sources import fetch
 
     weight_source = WeightSource(pretrained=source)
     weights, folder = fetch(weight_source), fetch(weight_source, weights=False)

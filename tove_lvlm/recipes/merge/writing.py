@@ -18,14 +18,14 @@ import torch
 from torch import nn
 
 from ...config import to_dict
+from ...config.merge import MergeRunConfig
+from ...config.model import ModelConfig
 from ...licenses import commercial_use
 from ...lvlm.build import assemble, clip_vision, make_processor, without_zero3_init
-from ...lvlm.config import ModelConfig
 from ...lvlm.light import MODEL_FILE, collect_light, make_model_info, save_light, text_config
 from ...lvlm.loading import STAGE1, TOWER, LoadedCheckpoint, open_checkpoint
 from ...storage import save_json
 from ...tower.modeling import ToVEVisionModel
-from .config import MergeRunConfig
 
 if TYPE_CHECKING:
     from transformers import CLIPVisionModel, LlavaForConditionalGeneration, PreTrainedModel
@@ -203,7 +203,7 @@ Source tower: sha256 `{source.fingerprint}` over its tensors. All settings: merg
 
 def _sources_of_yaml(folder: Path) -> dict[str, Any]:
     """Licences out of the tower's YAML, for a merged LLaVA folder, which has no sources.json."""
-    from ...tower.configuration_yaml import read_tower_yaml
+    from ...tower.from_yaml import read_tower_yaml
 
     file = folder / MODEL_FILE
     block = json.loads(file.read_text(encoding="utf-8")).get("model", {}) if file.is_file() else {}

@@ -1,16 +1,18 @@
-"""What a stage of training is: the contract between train/'s engine and what is trained.
+"""What every kind of training has in its YAML: the `train` block's keys that the engine reads.
 
-The engine (train/stages.main and below) knows ranks, DeepSpeed, resuming, guards and the run's folder. A stage knows
-its configuration, its model and data, and what it writes. LLaVA's two stages and merging (surgery/merge) are stages;
-scripts/ and cli/ hand them to the engine, so that neither wing imports the other. Nothing heavy is imported here.
+See docs/design.md, "Configuration".
 """
 
-from collections.abc import Callable
+import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import TypeVar
 
-from .config import ConfigError, to_dict
+from ..errors import ConfigError
+from .deepspeed import DeepSpeedConfig, read_deepspeed
+from .parsing import DERIVED
+from .sources import resolve_path
 
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
 REPORTERS = ("none", "tensorboard", "wandb")
@@ -24,6 +26,8 @@ class LoopConfig:
     """Where checkpoints, logs and results go; relative to the working directory."""
     deepspeed: str | None = None
     """DeepSpeed JSON; none trains one rank with plain torch."""
+    deepspeed_config: DeepSpeedConfig | None = field(default=None, metadata=DERIVED)
+    """What that JSON holds, once it is read."""
     per_device_train_batch_size: int = 1
     gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-3
@@ -72,80 +76,35 @@ class LoopConfig:
             raise ConfigError(f"`train.num_train_epochs` is {self.num_train_epochs}; expected a positive number")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingSetup:
-    """What a stage hands to the engine. Every rank builds its own."""
-
-    model: Any
-    """Its trainables are what checkpoints hold. Called with a batch it gives an object with `loss`, the mean over the
-    micro-batch, and `figures`, scalar tensors by name whose means are logged (unless `trainer_class` reads others)."""
-    dataset: Any
-    collator: Any
-    """Makes a batch of samples, `sample_ids` (for messages) among its keys."""
-    sampler: Any
-    """Order of the samples, the same on every rank; has `set_epoch`."""
-    identity: dict[str, Any]
-    """What a checkpoint must share with the run that goes on from it, besides what the engine adds."""
-    results: Callable[[Any], Callable[[Path], None]]
-    """Called on every rank with the trainer at the end, to gather; what it returns writes into an empty folder, on rank
-    0 only, whose entries then take their places in `output_dir`."""
-    trainer_class: type | None = None
-    """Of the engine's kind, for a loss or rates of its own."""
-    trainer_arguments: dict[str, Any] = field(default_factory=dict)
+Loop = TypeVar("Loop", bound=LoopConfig)
 
 
-class Resolve(Protocol):
-    """Absolute path of what a key of the YAML names, or its hub id, checked; None of None. See train/checks.py."""
-
-    @overload
-    def __call__(self, key: str, source: str, kind: str, hub: bool = False) -> str: ...
-    @overload
-    def __call__(self, key: str, source: None, kind: str, hub: bool = False) -> None: ...
-
-
-class Stage(Protocol):
-    """Something that the engine can train."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def description(self) -> str:
-        """For `--help`."""
-
-    @property
-    def schema(self) -> type:
-        """Dataclass of the YAML; its `train` is a LoopConfig."""
-
-    def resolve_paths(self, config: Any, resolve: Resolve) -> Any:
-        """The run with absolute paths, everything checked that can be without torch.
-
-        Args:
-            config: Of the stage's schema.
-            resolve: `resolve(key, source, kind, hub=False)`, see train/checks.py.
-
-        Raises:
-            ConfigError: One line that names the key.
-        """
-
-    def build(self, config: Any) -> TrainingSetup:
-        """Model and data, on every rank.
-
-        Raises:
-            UserError: What the user gave does not fit.
-        """
-
-
-def block_values(config: Any, *blocks: str) -> dict[str, Any]:
-    """`block.key` -> value of these blocks, for `TrainingSetup.identity`. What only says when a run gives up on broken
-    data is left out: it changes nothing that a checkpoint holds.
+def resolve_loop(train: Loop, base: Path) -> Loop:
+    """A `train` block with absolute paths and its DeepSpeed JSON read.
 
     Args:
-        config: Of the stage's schema.
-        blocks: Names of its blocks.
+        train: As it was read.
+        base: What paths that start with ./ or ../ are relative to.
+
+    Raises:
+        ConfigError: One line that names the key.
     """
-    values = to_dict(config)
-    keys = {f"{block}.{key}": value for block in blocks for key, value in values[block].items()}
-    return {key: value for key, value in keys.items() if key != "data.max_error_share"}
+    output_dir = Path(train.output_dir).expanduser().resolve()
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ConfigError(f"`train.output_dir`: `{train.output_dir}` exists and is not a folder")
+    deepspeed, world_size = resolve_path("train.deepspeed", train.deepspeed, base, "file"), _world_size()
+    if deepspeed is None and world_size > 1:
+        raise ConfigError(f"`train.deepspeed` is empty, but there are {world_size} ranks; name a DeepSpeed JSON")
+    return dataclasses.replace(
+        train,
+        output_dir=str(output_dir),
+        deepspeed=deepspeed,
+        deepspeed_config=None if deepspeed is None else read_deepspeed(deepspeed, train, world_size),
+    )
+
+
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def check_error_share(share: float) -> None:

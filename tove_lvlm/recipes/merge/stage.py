@@ -1,14 +1,11 @@
-"""Merging as a stage of training: scripts/merge_experts.py and `tove merge` hand it to train/'s engine.
-
-Neither wing imports the other: what they share is the contract in stage.py.
-"""
+"""Merging as the engine sees it: scripts/merge_experts.py and `tove merge` hand it over."""
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...stage import Resolve, TrainingSetup
-from .config import MergeRunConfig
+from ...config.merge import MergeRunConfig
+from ...train.stage import Resolve, TrainingSetup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +40,9 @@ class MergeStage:
 
     def build(self, config: MergeRunConfig) -> TrainingSetup:
         """See `stage.Stage`."""
-        from .setup import build
+        from .setup import build  # imports torch, which the configuration is checked without
 
         return build(config)
+
+
+MERGE = MergeStage()

@@ -6,8 +6,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from .. import config as configs
-from .config import RunConfig
+from ...config import load
+from ...config.llava import RunConfig
+from ...config.sources import resolve_path
+from ...lvlm.budget import memory, parts
+from ...lvlm.meta import build_unloaded
+from .setup import set_trainable
 
 GIB = 2**30
 
@@ -27,14 +31,9 @@ def budget_report(cfg_path: str | Path, options: list[str], stage: str | None = 
     Raises:
         ConfigError: The YAML does not fit, or the size of a part on the hub is not stated in it.
     """
-    config = configs.load(RunConfig, cfg_path, options)
+    config = load(RunConfig, cfg_path, options)
     stage = stage or ("finetune" if config.lora.lora_enable or config.model.pretrain_mm_mlp_adapter else "pretrain")
-    from ..lvlm.budget import memory, parts
-    from ..lvlm.meta import build_unloaded
-    from .checks import resolve
-    from .llava import set_trainable
-
-    tower = resolve("model.tower", config.model.tower, Path(cfg_path).resolve().parent, "file")
+    tower = resolve_path("model.tower", config.model.tower, Path(cfg_path).resolve().parent, "file")
     unloaded = build_unloaded(dataclasses.replace(config.model, tower=tower))
     num_tokens = unloaded.config.image_seq_length
     model = set_trainable(unloaded, stage, config)

@@ -1,4 +1,4 @@
-"""Typed schema of the training YAMLs. Key names are LLaVA's flags; nothing heavy is imported.
+"""YAML of LLaVA's two stages. Key names are LLaVA's flags.
 
 See docs/design.md, "Configuration".
 """
@@ -6,9 +6,9 @@ See docs/design.md, "Configuration".
 import dataclasses
 from dataclasses import dataclass, field
 
-from ..config import ConfigError
-from ..lvlm.config import LoraConfig, ModelConfig
-from ..stage import LoopConfig, at_least, check_error_share, positive
+from ..errors import ConfigError
+from .loop import LoopConfig, at_least, check_error_share, positive
+from .model import LoraConfig, ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

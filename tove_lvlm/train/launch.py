@@ -16,18 +16,17 @@ from typing import Any
 
 from ..config import ConfigError, UserError
 from ..data.errors import DataError
-from ..stage import Stage
-from .checks import load_run, stage_of
 from .guards import TrainingStopped
+from .stage import Stage, load_run
 
 logger = logging.getLogger(__name__)
 
 
-def main(stage: Stage | str, argv: Sequence[str] | None = None) -> int:
+def main(stage: Stage, argv: Sequence[str] | None = None) -> int:
     """Run a stage from command-line arguments.
 
     Args:
-        stage: The stage, or the name of one of LLaVA's: `pretrain` or `finetune`.
+        stage: What to train, such as `recipes.llava.PRETRAIN`.
         argv: Arguments; none takes the process's own.
 
     Returns:
@@ -37,7 +36,7 @@ def main(stage: Stage | str, argv: Sequence[str] | None = None) -> int:
     return guarded(stage, lambda: load_run(stage, arguments.cfg_path, arguments.options), arguments.local_rank)
 
 
-def guarded(stage: Stage | str, load: Callable[[], Any], local_rank: int | None = None) -> int:
+def guarded(stage: Stage, load: Callable[[], Any], local_rank: int | None = None) -> int:
     """Load a configuration and run its stage; what goes wrong is one line.
 
     Args:
@@ -52,7 +51,7 @@ def guarded(stage: Stage | str, load: Callable[[], Any], local_rank: int | None 
         config = load()
         prepare_environment(config, local_rank)
         _configure_logging()
-        from .runtime import run_stage
+        from .run import run_stage  # imports torch, which reads the environment
 
         return run_stage(stage, config)
     except (UserError, DataError) as error:
@@ -61,9 +60,9 @@ def guarded(stage: Stage | str, load: Callable[[], Any], local_rank: int | None 
         return _report(error, 1)
 
 
-def parse_arguments(stage: Stage | str, argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(stage: Stage, argv: Sequence[str] | None) -> argparse.Namespace:
     """LAVIS's two flags, and the rank that the DeepSpeed launcher puts in front of them."""
-    parser = argparse.ArgumentParser(description=stage_of(stage).description, allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=stage.description, allow_abbrev=False)
     parser.add_argument("--cfg-path", required=True, metavar="FILE", help="YAML of the run")
     parser.add_argument(
         "--options", nargs="+", action="extend", default=[], metavar="a.b=c", help="values that override the YAML's"

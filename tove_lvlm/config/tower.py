@@ -1,34 +1,16 @@
-"""A tower's YAML as typed configuration, checked without importing torch.
-
-clip:
-  pretrained: openai/clip-vit-large-patch14-336   # weights/sources.py: hub id | folder | file | package:... | none
-  architecture: {hidden_size: 1024, ...}          # only where the sizes must be known without the folder
-  select_layer: -2
-fusion: {zero_init: true, expert_dropout: 0.1}
-experts:
-  - dinov2_l14_reg                                # of the catalogue (`tove experts`), with its weights
-  - timm/convnext_base.clip_laion2b               # any backbone of timm, by name
-  - {name: d, family: transformers, pretrained: facebook/dinov2-base}     # its config.json says the rest
-  - {expert: dinov2_l14_reg, name: dino, image_size: 336, pretrained: /my/copy}
-  - {name: depth, family: dense_vit, output: map, pretrained: shipped:miniature/depth}
-  - {expert: dexined, pretrained: OWNER/NAME, revision: abc123, file: DexiNed.pth, sha256: 0a1b..., license: mit}
-detached: []
+"""A tower's YAML: CLIP, fusion and experts. How it is read: tower/from_yaml.py.
 
 See docs/design.md, "Configuration".
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
-from ..config import ConfigError, Deprecated, parse, read_yaml
-from ..experts.catalogue import resolve_entry
-from ..experts.schema import EXPERT_CONFIGS, complete_fields, expert_config_class
+from ..errors import ConfigError
 from ..registry import nearest
-from ..storage import MissingWeightsError
-from ..weights.sources import WEIGHT_KEYS, WeightSource, fetch, is_hub_id, resolve_source
+from .parsing import Deprecated
+from .sources import WeightSource
 
 FUSION_KINDS = ("gated", "concat")
 GATES = ("token", "shuffled", "constant")
@@ -110,17 +92,14 @@ class TowerExpertConfig(WeightSource):
 
     fields: dict[str, Any]
     """Of its family (experts/schema.py), complete."""
+    has_weights: bool = True
+    """Whether there is anything to load; an edge filter has nothing."""
 
     @property
     def name(self) -> str:
         """Name within the tower."""
         name: str = self.fields["name"]
         return name
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether there is anything to load; an edge filter has nothing."""
-        return expert_config_class(self.fields["family"]).has_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,31 +120,13 @@ class TowerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _TowerYaml:
+class TowerYaml:
+    """The file as it is written: an expert is a name of the catalogue or a block of keys."""
+
     clip: ClipConfig
     experts: list[str | dict[str, Any]] = field(default_factory=list)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     detached: list[str] = field(default_factory=list)
-
-
-def read_tower_yaml(path: str | Path, options: Sequence[str] = ()) -> TowerConfig:
-    """Read and check a tower's YAML; weight sources come out resolved, no weight is loaded.
-
-    Args:
-        path: The YAML, or `shipped:NAME`.
-        options: `a.b=c` strings put over the file.
-
-    Raises:
-        ConfigError: Unknown key, family or field, wrong type, a source that does not exist, an expert named twice.
-    """
-    path = Path(_resolved(str(path), None, "tower"))
-    raw = parse(_TowerYaml, read_yaml(path, options), where=str(path))
-    clip = dataclasses.replace(raw.clip, pretrained=_source(raw.clip.pretrained, path, "clip.pretrained"))
-    if clip.pretrained is None and clip.architecture is None:
-        raise ConfigError(f"{path}: `clip.pretrained` is none, so `clip.architecture` must give the sizes")
-    experts = [_expert(entry, index, path) for index, entry in enumerate(raw.experts)]
-    check_names([expert.name for expert in experts], raw.detached, str(path))
-    return TowerConfig(clip=clip, experts=experts, fusion=raw.fusion, detached=raw.detached)
 
 
 def check_names(names: Sequence[str], detached: Sequence[str], where: str) -> None:
@@ -180,57 +141,3 @@ def check_names(names: Sequence[str], detached: Sequence[str], where: str) -> No
     for name in detached:
         if name not in names:
             raise ConfigError(f"{where}: `detached` names the expert `{name}`; {nearest(name, names)}")
-
-
-def _expert(entry_or_name: str | Mapping[str, Any], index: int, path: Path) -> TowerExpertConfig:
-    where = f"experts[{index}]"
-    entry = resolve_entry(entry_or_name, where=f"{path}: {where}")
-    if "pretrained" not in entry and _needs_weights(entry.get("family")):
-        raise ConfigError(
-            f"{path}: required key `{where}.pretrained` is missing; give a hub id, a file or a folder, or `none` for "
-            "random weights"
-        )
-    weights = {key: entry.get(key) for key in WEIGHT_KEYS}
-    parse(WeightSource, weights, where=f"{path}: {where}")
-    weights["pretrained"] = _source(weights["pretrained"], path, f"{where}.pretrained")
-    fields = {key: value for key, value in entry.items() if key not in WEIGHT_KEYS}
-    if isinstance(fields.get("family"), str):
-        try:
-            expert_config_class(fields["family"])
-        except ValueError as error:
-            raise ConfigError(f"{path}: `{where}.family`: {error}") from error
-    stating = _stating(fields, WeightSource(**weights), f"{path}: {where}")
-    return TowerExpertConfig(fields=complete_fields(fields, stating, f"{path}: {where}"), **weights)
-
-
-def _stating(fields: Mapping[str, Any], weights: WeightSource, where: str) -> str | None:
-    """Where a config.json may state what the entry leaves out. The hub is asked only when it must be: for a network
-    whose architecture is not given.
-    """
-    source, family = weights.pretrained, fields.get("family")
-    if source is None or not is_hub_id(source) or not isinstance(family, str) or "architecture" in fields:
-        return source
-    if "architecture" not in {item.name for item in dataclasses.fields(expert_config_class(family))}:
-        return source
-    try:
-        return str(fetch(weights, weights=False))
-    except MissingWeightsError as error:
-        raise ConfigError(f"{where}: {error}; or state `architecture`, where only the sizes are needed") from error
-
-
-def _needs_weights(family: Any) -> bool:
-    """Of an unknown family it is not known; what is wrong with it is said later."""
-    return not isinstance(family, str) or family not in EXPERT_CONFIGS or EXPERT_CONFIGS.get(family).has_weights
-
-
-def _source(source: str | None, path: Path, key: str) -> str | None:
-    if source is None or source.lower() == "none":
-        return None
-    return _resolved(source, path.resolve().parent, f"{path}: `{key}`")
-
-
-def _resolved(source: str, base: Path | None, where: str) -> str:
-    try:
-        return resolve_source(source, base)
-    except (MissingWeightsError, ConfigError) as error:
-        raise ConfigError(f"{where}: {error}") from error

@@ -1,13 +1,13 @@
 """One stage of training with torch: join the ranks, build, train, write the results.
 
-Nothing here knows what is trained: a stage (stage.py) brings the model, the data and what is written.
+Nothing here knows what is trained: a stage brings the model, the data and what is written.
 
 See docs/design.md, "Training".
 """
 
 import contextlib
+import copy
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -17,26 +17,26 @@ from typing import Any
 
 import torch
 import torch.distributed as td
+from transformers import TrainingArguments, set_seed
 
 from .. import dist
 from ..config import save_yaml, to_dict
 from ..registry import require
-from ..stage import Stage, TrainingSetup
+from ..zero import numel
 from . import checkpoint
-from .checks import stage_of
-from .deepspeed_json import read_deepspeed
 from .loop import GuardedTrainer
+from .stage import Stage, TrainingSetup
 
 logger = logging.getLogger(__name__)
 
 _KEPT = ("per_device_train_batch_size", "gradient_accumulation_steps", "seed", "bf16")
 
 
-def run_stage(stage: Stage | str, config: Any) -> int:
+def run_stage(stage: Stage, config: Any) -> int:
     """Train a stage and write its output folder; every rank must call.
 
     Args:
-        stage: The stage, or the name of one of LLaVA's.
+        stage: What to train.
         config: The resolved configuration.
 
     Returns:
@@ -98,16 +98,13 @@ def agree_on_checkpoint(config: Any) -> Path | None:
     return newest[0]
 
 
-def build_trainer(stage: Stage | str, config: Any) -> tuple[GuardedTrainer, TrainingSetup]:
+def build_trainer(stage: Stage, config: Any) -> tuple[GuardedTrainer, TrainingSetup]:
     """The stage's model and data, and the trainer around them.
 
     Args:
         stage: As for `run_stage`.
         config: The resolved configuration.
     """
-    from transformers import set_seed
-
-    stage = stage_of(stage)
     arguments = training_arguments(config)  # first: under ZeRO-3 it decides how weights are loaded
     set_seed(config.train.seed)  # the same new weights on every rank
     setup = stage.build(config)
@@ -127,16 +124,14 @@ def build_trainer(stage: Stage | str, config: Any) -> tuple[GuardedTrainer, Trai
 
 def training_arguments(config: Any):
     """transformers' arguments for the `train` block."""
-    from transformers import TrainingArguments
-
     train, on_gpu = config.train, torch.cuda.is_available()
-    deepspeed = None if train.deepspeed is None else read_deepspeed(train.deepspeed, train, dist.world_size())
+    deepspeed = train.deepspeed_config
     # Renamed in transformers 5.2x; the old name warns there.
     names = TrainingArguments.__dataclass_fields__
     recompute = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
     return TrainingArguments(
         output_dir=train.output_dir,
-        deepspeed=deepspeed,
+        deepspeed=None if deepspeed is None else copy.deepcopy(deepspeed.settings),  # transformers fills in `auto`
         per_device_train_batch_size=train.per_device_train_batch_size,
         gradient_accumulation_steps=train.gradient_accumulation_steps,
         learning_rate=train.learning_rate,
@@ -172,7 +167,7 @@ def identity_of(stage: Stage, config: Any, setup: TrainingSetup) -> dict[str, An
     return {
         "stage": stage.name,
         "world_size": dist.world_size(),
-        "zero_stage": _zero_stage(config),
+        "zero_stage": None if config.train.deepspeed_config is None else config.train.deepspeed_config.zero_stage,
         **setup.identity,
         **{f"train.{key}": train[key] for key in _KEPT},
         "trainables": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16],
@@ -181,8 +176,6 @@ def identity_of(stage: Stage, config: Any, setup: TrainingSetup) -> dict[str, An
 
 def log_sizes(stage: str, model: torch.nn.Module, num_samples: int) -> None:
     """One line on what is trained."""
-    from ..lvlm.gather import numel
-
     sizes = [(numel(parameter), parameter.requires_grad) for parameter in model.parameters()]
     trained, total = sum(n for n, on in sizes if on), sum(n for n, _ in sizes)
     logger.info("%s: %d samples, %s of %s parameters trained", stage, num_samples, f"{trained:,}", f"{total:,}")
@@ -222,9 +215,3 @@ def move_into(source: Path, target: Path) -> None:
         os.replace(entry, destination)
         shutil.rmtree(retired, ignore_errors=True)
     source.rmdir()
-
-
-def _zero_stage(config: Any) -> int | None:
-    if config.train.deepspeed is None:
-        return None
-    return json.loads(Path(config.train.deepspeed).read_text()).get("zero_optimization", {}).get("stage", 0)
