@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.data.images import to_pixels
-from tove_lvlm.lvlm.loading import open_checkpoint
 from tove_lvlm.viz.gates import find_gated_tower
 from tove_lvlm.world.render import render
 from tove_lvlm.world.scene import sample, split_seeds

@@ -85,7 +85,7 @@ def warm_up() -> None:
     import peft  # noqa: F401
     import torch
 
-    import tove_lvlm.lvlm.chat
+    import tove_lvlm.inference.chat
     import tove_lvlm.recipes.llava.setup
     import tove_lvlm.train.run  # noqa: F401
 

@@ -14,9 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def make_checkpoint(folder: Path) -> Path:
     """A merged folder, as stage 2 writes it."""
-    from tove_lvlm.config.model import ModelConfig
-    from tove_lvlm.lvlm.build import build_lvlm
-    from tove_lvlm.lvlm.light import MODEL_FILE
+    from tove_lvlm.checkpoints.from_config import build_lvlm
+    from tove_lvlm.config.model import MODEL_FILE, ModelConfig
 
     torch.manual_seed(0)
     llm, tower = ROOT / "tove_lvlm/assets/miniature/vicuna", ROOT / "projects/miniature/tower.yaml"

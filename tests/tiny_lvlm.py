@@ -120,10 +120,15 @@ def make_checkpoints(folder: Path, llm: Path, tower_yaml: Path) -> dict[str, Pat
     Returns:
         Kind (as `lvlm.loading`) -> folder: `tower`, `stage1`, `adapter`, `merged`.
     """
-    from tove_lvlm.config.model import LoraConfig, ModelConfig
-    from tove_lvlm.lvlm.build import build_lvlm
-    from tove_lvlm.lvlm.light import MODEL_FILE, collect_light, make_model_info, save_light
-    from tove_lvlm.lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
+    from tove_lvlm.checkpoints.adapter import save_adapter
+    from tove_lvlm.checkpoints.from_config import build_lvlm
+    from tove_lvlm.checkpoints.merged import save_merged
+    from tove_lvlm.checkpoints.model_info import make_model_info
+    from tove_lvlm.checkpoints.projector import collect_projector
+    from tove_lvlm.checkpoints.stage1 import save_stage1
+    from tove_lvlm.config.model import MODEL_FILE, LoraConfig, ModelConfig
+    from tove_lvlm.lvlm.lora import add_lora, collect_merged
+    from tove_lvlm.zero import collect_trainable
 
     folders = {kind: folder / kind for kind in ("tower", "stage1", "adapter", "merged")}
     block = {"llm": str(llm), "tower": str(tower_yaml)}
@@ -131,7 +136,7 @@ def make_checkpoints(folder: Path, llm: Path, tower_yaml: Path) -> dict[str, Pat
     model, processor = build_lvlm(ModelConfig(**block))
     about = make_model_info(block, model, "square")
     tiny.wake(model.model.vision_tower).save_pretrained(folders["tower"])
-    save_light(folders["stage1"], collect_light(model), model, processor)
+    save_stage1(folders["stage1"], collect_projector(model), model, processor)
     (folders["stage1"] / MODEL_FILE).write_text(json.dumps(about))
     model = add_lora(model, LoraConfig(lora_enable=True, lora_r=4, lora_alpha=8, lora_dropout=0.0))
     for part in (model.model.model.multi_modal_projector, model.model.model.vision_tower.tove_fusion):

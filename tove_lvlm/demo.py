@@ -207,7 +207,7 @@ def progress_of(job: Job) -> dict:
 def answer_all(model: Path, questions: list[FamilyQuestion], images: Path) -> tuple[list[str], dict[str, float]]:
     """Greedy answers of a trained model, and the mean gate mass of each expert (none for CLIP-only)."""
     from .eval.gates import mean_gate_mass
-    from .lvlm.chat import Chat
+    from .inference.chat import Chat
 
     talk = Chat.load(model, device="cpu")
     answers = talk.ask_many(

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tove_lvlm.data.images import read_image, to_pixels
-from tove_lvlm.lvlm.chat import Chat
+from tove_lvlm.inference.chat import Chat
 from tove_lvlm.tower.recorder import find_tower
 
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from tove_lvlm.lvlm.light import collect_light, save_light
-from tove_lvlm.lvlm.loading import open_checkpoint
+from tove_lvlm.checkpoints import open_checkpoint
+from tove_lvlm.checkpoints.projector import collect_projector
+from tove_lvlm.checkpoints.stage1 import save_stage1
 from tove_lvlm.recipes.merge.writing import CLIP, LLM, PRETRAIN, replace_tower
 from tove_lvlm.surgery.choose import KEEP, Rule, choose
 from tove_lvlm.surgery.probe import Probe
@@ -70,7 +71,7 @@ def take_apart(model: Path, output: Path) -> dict:
     parts, _ = replace_tower(loaded, loaded.model.model.vision_tower, layer)
     parts.model.model.vision_tower.save_pretrained(output / CLIP)
     loaded.image_processor.save_pretrained(output / CLIP)
-    save_light(output / PRETRAIN, collect_light(parts.model), parts.model, parts.processor)
+    save_stage1(output / PRETRAIN, collect_projector(parts.model), parts.model, parts.processor)
     parts.llm.save_pretrained(output / LLM)
     parts.processor.tokenizer.save_pretrained(output / LLM)
     return {}

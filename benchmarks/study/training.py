@@ -10,7 +10,7 @@ import yaml
 from tove_lvlm.config import read_yaml
 from tove_lvlm.demo import PROJECT
 from tove_lvlm.eval.families import read_questions, score
-from tove_lvlm.lvlm.chat import Chat
+from tove_lvlm.inference.chat import Chat
 from tove_lvlm.tower.recorder import find_tower
 
 from . import half_blind  # noqa: F401  registers its family

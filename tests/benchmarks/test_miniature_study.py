@@ -66,7 +66,7 @@ def test_detachment_is_followed_to_the_end(found):
 
 
 def test_merged_model_has_exactly_the_clip_only_models_tensors(found):
-    from tove_lvlm.surgery.tensor_files import read_header
+    from tove_lvlm.checkpoints.tensor_files import read_header
 
     output, results, _ = found
     lite, plain = (output / "seed0" / place for place in ("tove/merged/lvlm", "clip/model"))

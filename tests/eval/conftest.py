@@ -13,9 +13,10 @@ def checkpoint(tmp_path_factory) -> Path:
     """A merged folder with a ToVE tower whose experts do something."""
     import torch
 
+    from tove_lvlm.checkpoints.from_config import build_lvlm
+    from tove_lvlm.checkpoints.merged import save_merged
     from tove_lvlm.config.model import ModelConfig
-    from tove_lvlm.lvlm.build import build_lvlm
-    from tove_lvlm.lvlm.lora import collect_merged, save_merged
+    from tove_lvlm.lvlm.lora import collect_merged
 
     folder = tmp_path_factory.mktemp("eval")
     llm, tower = tiny_lvlm.make_llm(folder / "llm"), tiny.make_tower_yaml(folder / "tower", ["depth", "shapes"])
@@ -29,7 +30,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def loaded(checkpoint):
-    from tove_lvlm.lvlm.loading import load_model
+    from tove_lvlm.checkpoints import load_model
 
     return load_model(checkpoint)
 

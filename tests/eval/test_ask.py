@@ -10,11 +10,12 @@ import torch
 from eval_files import write_lines
 from java import needs_java
 
+from tove_lvlm.checkpoints import LoadedCheckpoint
+from tove_lvlm.checkpoints.from_config import build_lvlm
+from tove_lvlm.checkpoints.merged import MergedCheckpoint
 from tove_lvlm.config.model import ModelConfig
 from tove_lvlm.eval import caption_java, generate
 from tove_lvlm.eval.ask import RANKED, describe_model
-from tove_lvlm.lvlm.build import build_lvlm
-from tove_lvlm.lvlm.loading import LoadedCheckpoint
 from tove_lvlm.world.benchmarks import ASKED
 
 CAPTIONS = ("coco_caption", "nocaps")
@@ -137,7 +138,9 @@ def test_fingerprints_tell_models_and_towers_apart(loaded, tmp_path):
     assert tove["tower"]["attached"] == ["depth", "shapes"]
     llm, clip = tiny_lvlm.make_llm(tmp_path / "llm"), tiny.make_clip(tmp_path / "clip")
     model, processor = build_lvlm(ModelConfig(llm=str(llm), vision_tower="clip", clip=str(clip)))
-    plain = LoadedCheckpoint(kind="merged", folder=tmp_path, model=model, processor=processor, image_aspect_ratio="pad")
+    plain = LoadedCheckpoint(
+        checkpoint=MergedCheckpoint(tmp_path), model=model, processor=processor, image_aspect_ratio="pad"
+    )
     found = describe_model(plain, "clip")
     assert (found["tower"]["kind"], found["tower"]["attached"]) == ("clip", [])
     assert len({about[key] for about in (tove["tower"], found["tower"], tove, found) for key in ["fingerprint"]}) == 4

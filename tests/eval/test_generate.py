@@ -9,8 +9,8 @@ from tove_lvlm.eval.benchmark import read_benchmark, task_class
 from tove_lvlm.eval.find import find
 from tove_lvlm.eval.problems import Problems
 from tove_lvlm.eval.task import Item
-from tove_lvlm.lvlm.batching import DecodingConfig
-from tove_lvlm.lvlm.chat import answer
+from tove_lvlm.inference.batching import DecodingConfig
+from tove_lvlm.inference.chat import answer
 
 
 @pytest.fixture

@@ -23,8 +23,7 @@ def rank(folder: str, arguments: list[str]) -> None:
 if __name__ == "__main__":
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    import tove_lvlm.eval.ask
-    import tove_lvlm.lvlm.whole  # noqa: F401
+    import tove_lvlm.checkpoints  # noqa: F401
 
     config = LaunchConfig(
         min_nodes=1,

@@ -26,8 +26,8 @@ def tower_yaml(tmp_path_factory):
 
 
 def test_transformers_llava_from_the_photograph_to_the_logits(tower_yaml, tmp_path):
+    from tove_lvlm.checkpoints.from_config import build_lvlm
     from tove_lvlm.config.model import ModelConfig
-    from tove_lvlm.lvlm.build import build_lvlm
 
     torch.manual_seed(0)
     made, processor = build_lvlm(ModelConfig(llm=str(tiny_lvlm.make_llm(tmp_path / "llm")), tower=str(tower_yaml)))

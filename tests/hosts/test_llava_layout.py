@@ -13,11 +13,11 @@ import tiny_lvlm
 import torch
 from tiny_llava import IMAGE
 
+from tove_lvlm.checkpoints import load_model, open_checkpoint
 from tove_lvlm.cli import app
 from tove_lvlm.config import UserError
 from tove_lvlm.hosts.llava.layout import to_llava, to_transformers
-from tove_lvlm.lvlm.chat import Chat
-from tove_lvlm.lvlm.loading import load_model, open_checkpoint
+from tove_lvlm.inference.chat import Chat
 from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
 
 NUM_TOKENS = 16
@@ -102,8 +102,8 @@ def test_what_llava_trained_comes_to_transformers(llava, tmp_path, tiny_tower_ya
 
 
 def test_a_plain_clip_model(llava, tmp_path):
+    from tove_lvlm.checkpoints.from_config import build_lvlm
     from tove_lvlm.config.model import ModelConfig
-    from tove_lvlm.lvlm.build import build_lvlm
 
     llm, tower = tiny_lvlm.make_llm(tmp_path / "llm"), tiny.make_tower_yaml(tmp_path / "tower")
     torch.manual_seed(0)

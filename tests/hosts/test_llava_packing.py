@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tove_lvlm.hosts.llava.packing import pack, unpack
-from tove_lvlm.tower.modeling import FrozenFeatures
+from tove_lvlm.tower.output import FrozenFeatures
 
 # Neither grid divides the 4 x 4 tokens; the map has a full-resolution side beyond what float16 counts exactly.
 GRIDS = {"map": (1, 37, 3001), "deep": (5, 3, 3), "gone": (2, 4, 4)}

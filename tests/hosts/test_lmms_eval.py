@@ -21,9 +21,9 @@ from tove_lvlm.eval.tasks.vsr import Vsr, VsrLikelihood
 from tove_lvlm.hosts.lmms_eval import TASKS, vsr
 from tove_lvlm.hosts.lmms_eval.decoding import GenerationOptions, read_generation_options
 from tove_lvlm.hosts.lmms_eval.requests import Prompt
-from tove_lvlm.lvlm.batching import DecodingConfig
-from tove_lvlm.lvlm.chat import Chat, answer
-from tove_lvlm.lvlm.likelihood import log_likelihoods
+from tove_lvlm.inference.batching import DecodingConfig
+from tove_lvlm.inference.chat import Chat, answer
+from tove_lvlm.inference.likelihood import log_likelihoods
 from tove_lvlm.world.benchmark_files import EVAL
 from tove_lvlm.world.benchmarks import write_benchmarks
 

@@ -21,16 +21,16 @@ from transformers import (
 )
 
 import tove_lvlm
+from tove_lvlm.checkpoints.whole import load_whole
 from tove_lvlm.config import UserError
-from tove_lvlm.lvlm.whole import load_whole
 from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """(folder, the model that was saved there): ToVE_Vicuna in small, fusion and projector awake."""
+    from tove_lvlm.checkpoints.from_config import build_lvlm
     from tove_lvlm.config.model import ModelConfig
-    from tove_lvlm.lvlm.build import build_lvlm
 
     folder = tmp_path_factory.mktemp("transformers")
     llm = tiny_lvlm.make_llm(folder / "llm")

@@ -14,7 +14,7 @@ from PIL import Image
 from tove_lvlm.config import ConfigError, UserError
 from tove_lvlm.hosts import vlmevalkit
 from tove_lvlm.hosts.vlmevalkit import ToVEVLM
-from tove_lvlm.lvlm.chat import Chat
+from tove_lvlm.inference.chat import Chat
 
 FILES = {
     "vlmeval/__init__.py": "",

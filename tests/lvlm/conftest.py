@@ -20,8 +20,8 @@ def built(llm, tower_yaml):
     """(model, processor) with a ToVE tower, `tove_fusion` awake, projector on a visible scale."""
     import torch
 
+    from tove_lvlm.checkpoints.from_config import build_lvlm
     from tove_lvlm.config.model import ModelConfig
-    from tove_lvlm.lvlm.build import build_lvlm
 
     torch.manual_seed(0)
     model, processor = build_lvlm(ModelConfig(llm=str(llm), tower=str(tower_yaml)))

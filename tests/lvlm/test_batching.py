@@ -8,7 +8,7 @@ from PIL import Image
 
 from tove_lvlm.config import UserError
 from tove_lvlm.data.errors import DataError
-from tove_lvlm.lvlm.batching import (
+from tove_lvlm.inference.batching import (
     DecodingConfig,
     PixelReader,
     encode_question,

@@ -5,9 +5,10 @@ import tiny
 import tiny_lvlm
 import torch
 
+from tove_lvlm.checkpoints.from_config import build_lvlm
 from tove_lvlm.config import ConfigError
 from tove_lvlm.config.model import ModelConfig
-from tove_lvlm.lvlm.build import IMAGE_TOKEN, build_lvlm, load_vision
+from tove_lvlm.lvlm.build import IMAGE_TOKEN, load_vision
 
 IDS = torch.tensor([[1, 300, 310, 320, 330]])
 

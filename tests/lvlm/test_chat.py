@@ -6,11 +6,11 @@ import tiny_lvlm
 import torch
 from PIL import Image
 
+from tove_lvlm.checkpoints import load_model
 from tove_lvlm.config import UserError
 from tove_lvlm.data.conversations import encode_prompt, encode_v1
-from tove_lvlm.lvlm.batching import encode_question
-from tove_lvlm.lvlm.chat import Chat, answer
-from tove_lvlm.lvlm.loading import load_model
+from tove_lvlm.inference.batching import encode_question
+from tove_lvlm.inference.chat import Chat, answer
 
 
 def pictures(count: int) -> list[Image.Image]:

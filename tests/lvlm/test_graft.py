@@ -11,20 +11,20 @@ import yaml
 from safetensors import safe_open
 from typer.testing import CliRunner
 
+from tove_lvlm.checkpoints.whole import load_whole
 from tove_lvlm.cli import app
 from tove_lvlm.config import ConfigError, UserError
-from tove_lvlm.lvlm import graft as grafting
-from tove_lvlm.lvlm.graft import graft
-from tove_lvlm.lvlm.whole import load_whole
 from tove_lvlm.recipes.llava import PRETRAIN
 from tove_lvlm.storage import WeightsError, load_json, load_tensors, save_json, save_tensors
+from tove_lvlm.surgery import graft as grafting
+from tove_lvlm.surgery.graft import graft
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory, llm, tower_yaml):
     """A CLIP-only model in several shards, its CLIP and layer not those of the tower's YAML."""
+    from tove_lvlm.checkpoints.from_config import build_lvlm
     from tove_lvlm.config.model import ModelConfig
-    from tove_lvlm.lvlm.build import build_lvlm
 
     folder = tmp_path_factory.mktemp("plain") / "model"
     torch.manual_seed(5)
@@ -117,7 +117,7 @@ def test_older_layouts_give_the_same(plain, grafted, tower_yaml, tmp_path):
 
 def test_only_the_fusion_trains_and_one_step_lowers_the_loss(grafted, tmp_path, monkeypatch):
     """The scripts' own code from the grafted folder on; then stage 1's folder opens again on top of it."""
-    from tove_lvlm.lvlm.loading import open_checkpoint
+    from tove_lvlm.checkpoints import open_checkpoint
     from tove_lvlm.train.launch import prepare_environment
     from tove_lvlm.train.run import build_trainer, write_results
     from tove_lvlm.train.stage import load_run

@@ -5,15 +5,17 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
+from tove_lvlm.checkpoints.from_config import build_lvlm
+from tove_lvlm.checkpoints.projector import collect_projector
+from tove_lvlm.checkpoints.stage1 import save_stage1
 from tove_lvlm.config import ConfigError
-from tove_lvlm.config.model import ModelConfig
-from tove_lvlm.lvlm.build import build_lvlm
-from tove_lvlm.lvlm.light import PROJECTOR_FILE, adapter_parts, collect_light, save_light
+from tove_lvlm.config.model import PROJECTOR_FILE, ModelConfig
+from tove_lvlm.lvlm.parts import adapter_parts
 
 
 def test_light_folder_holds_projector_and_fusion_and_nothing_frozen(built, tmp_path):
     model, processor = built
-    save_light(tmp_path, collect_light(model), model, processor)
+    save_stage1(tmp_path, collect_projector(model), model, processor)
     tensors = load_file(tmp_path / PROJECTOR_FILE)
     expected = {
         f"{prefix}.{name}": parameter
@@ -28,7 +30,7 @@ def test_light_folder_holds_projector_and_fusion_and_nothing_frozen(built, tmp_p
 
 def test_stage_two_starts_where_stage_one_ended(built, llm, tower_yaml, tmp_path):
     model, processor = built
-    save_light(tmp_path, collect_light(model), model, processor)
+    save_stage1(tmp_path, collect_projector(model), model, processor)
     config = ModelConfig(llm=str(llm), tower=str(tower_yaml), pretrain_mm_mlp_adapter=str(tmp_path))
     again, _ = build_lvlm(config)
     ids = torch.tensor([[1, *[model.config.image_token_id] * tiny.SIDE**2, 300]])
@@ -39,7 +41,7 @@ def test_stage_two_starts_where_stage_one_ended(built, llm, tower_yaml, tmp_path
 
 def test_folder_of_another_tower_is_refused_by_name(built, llm, tower_yaml, tmp_path):
     model, processor = built
-    save_light(tmp_path, collect_light(model), model, processor)
+    save_stage1(tmp_path, collect_projector(model), model, processor)
     clip = ModelConfig(llm=str(llm), vision_tower="clip", tower=str(tower_yaml), pretrain_mm_mlp_adapter=str(tmp_path))
     with pytest.raises(ConfigError, match=r"vision_tower\.tove_fusion.*another `model.vision_tower`"):
         build_lvlm(clip)
@@ -47,9 +49,9 @@ def test_folder_of_another_tower_is_refused_by_name(built, llm, tower_yaml, tmp_
 
 def test_shape_that_does_not_fit_names_file_and_tensor(built, llm, tower_yaml, tmp_path):
     model, processor = built
-    tensors = collect_light(model)
+    tensors = collect_projector(model)
     tensors["multi_modal_projector.linear_1.weight"] = torch.zeros(3, 3)
-    save_light(tmp_path, tensors, model, processor)
+    save_stage1(tmp_path, tensors, model, processor)
     config = ModelConfig(llm=str(llm), tower=str(tower_yaml), pretrain_mm_mlp_adapter=str(tmp_path))
     with pytest.raises(ConfigError, match=r"projector\.safetensors.*`linear_1\.weight` is \(3, 3\)"):
         build_lvlm(config)
@@ -57,7 +59,7 @@ def test_shape_that_does_not_fit_names_file_and_tensor(built, llm, tower_yaml, t
 
 def test_a_tower_that_computes_otherwise_than_in_training_is_refused(built):
     """What was written down by an earlier version too, under the names of then."""
-    from tove_lvlm.lvlm.light import check_tower, make_model_info
+    from tove_lvlm.checkpoints.model_info import check_tower, make_model_info
 
     model, _ = built
     tower = make_model_info({}, model, "square")["tower"]

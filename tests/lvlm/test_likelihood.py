@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tove_lvlm.lvlm.batching import PixelReader, encode_question
-from tove_lvlm.lvlm.likelihood import encode_answer, log_likelihoods
+from tove_lvlm.inference.batching import PixelReader, encode_question
+from tove_lvlm.inference.likelihood import encode_answer, log_likelihoods
 
 QUESTIONS = ["is the red box left ?", "what shape is on the right of the blue ball ?", "no picture ?"]
 ANSWERS = [["yes", "no"], ["box", "the red ball", "two"], ["yes", "no picture"]]

@@ -9,9 +9,9 @@ import tiny_lvlm
 import torch
 import yaml
 
+from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.config import ConfigError, UserError
-from tove_lvlm.lvlm.light import MODEL_FILE
-from tove_lvlm.lvlm.loading import open_checkpoint
+from tove_lvlm.config.model import MODEL_FILE
 from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
 
 

@@ -3,10 +3,14 @@
 import tiny
 import torch
 
+from tove_lvlm.checkpoints import load_model
+from tove_lvlm.checkpoints.adapter import save_adapter
+from tove_lvlm.checkpoints.merged import save_merged
+from tove_lvlm.checkpoints.model_info import make_model_info
 from tove_lvlm.config.model import LoraConfig
-from tove_lvlm.lvlm.light import adapter_parts, make_model_info
-from tove_lvlm.lvlm.loading import load_model
-from tove_lvlm.lvlm.lora import add_lora, collect_merged, collect_trainable, save_adapter, save_merged
+from tove_lvlm.lvlm.lora import add_lora, collect_merged
+from tove_lvlm.lvlm.parts import adapter_parts
+from tove_lvlm.zero import collect_trainable
 
 
 def awake(model):
@@ -72,8 +76,8 @@ def test_merged_folder_loads_as_an_ordinary_model_with_the_same_logits(built, tm
 def test_adapter_folder_is_read_by_peft_and_by_chat(built, llm, tower_yaml, tmp_path):
     import peft
 
+    from tove_lvlm.checkpoints.from_config import build_lvlm
     from tove_lvlm.config.model import ModelConfig
-    from tove_lvlm.lvlm.build import build_lvlm
 
     model, processor = built
     wrapped = awake(model)

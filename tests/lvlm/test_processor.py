@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer
 
 from tove_lvlm.data.conversations import build_prompt, encode_prompt, expand_image_tokens
-from tove_lvlm.lvlm.chat import encode_question
+from tove_lvlm.inference.chat import encode_question
 from tove_lvlm.lvlm.processor import v1_chat_template
 
 MARK = "\u2581"

@@ -23,9 +23,10 @@ def clip_only(tmp_path_factory) -> Path:
     """A merged folder without a ToVE tower."""
     import torch
 
+    from tove_lvlm.checkpoints.from_config import build_lvlm
+    from tove_lvlm.checkpoints.merged import save_merged
     from tove_lvlm.config.model import ModelConfig
-    from tove_lvlm.lvlm.build import build_lvlm
-    from tove_lvlm.lvlm.lora import collect_merged, save_merged
+    from tove_lvlm.lvlm.lora import collect_merged
 
     folder = tmp_path_factory.mktemp("clip_only")
     llm, clip = tiny_lvlm.make_llm(folder / "llm"), tiny.make_clip(folder / "clip")
@@ -60,8 +61,9 @@ def trained(checkpoints, world, tmp_path_factory) -> Path:
     """The merged model after it has learnt some of the answers of `questions.jsonl` by heart."""
     import torch
 
-    from tove_lvlm.lvlm.loading import open_checkpoint
-    from tove_lvlm.lvlm.lora import collect_merged, save_merged
+    from tove_lvlm.checkpoints import open_checkpoint
+    from tove_lvlm.checkpoints.merged import save_merged
+    from tove_lvlm.lvlm.lora import collect_merged
 
     loaded = open_checkpoint(checkpoints["merged"])
     batch = encode_rows(loaded, questions_as_llava(world / "questions.jsonl")[:15], world / "images")

@@ -10,11 +10,11 @@ import torch
 import yaml
 from tiny import hashes
 
+from tove_lvlm.checkpoints import detect, open_checkpoint
+from tove_lvlm.checkpoints.rewrite import new_folder
 from tove_lvlm.config import UserError
-from tove_lvlm.lvlm.light import MODEL_FILE
-from tove_lvlm.lvlm.loading import open_checkpoint
+from tove_lvlm.config.model import MODEL_FILE
 from tove_lvlm.storage import load_tensors, save_tensors
-from tove_lvlm.surgery import saving
 from tove_lvlm.surgery.attach import attach
 
 KINDS = ["tower", "stage1", "adapter", "merged"]
@@ -26,8 +26,8 @@ def without(checkpoints, tmp_path_factory):
     """Kind -> the checkpoint without GONE."""
     folder = tmp_path_factory.mktemp("without")
     for kind in KINDS:
-        with saving.new_folder(folder / kind) as writing:
-            saving.write(kind, checkpoints[kind], writing, GONE)
+        with new_folder(folder / kind) as writing:
+            detect(checkpoints[kind]).with_experts(writing, GONE)
     return {kind: folder / kind for kind in KINDS}
 
 
@@ -63,8 +63,8 @@ def test_shards_come_back_as_they_were(checkpoints, tmp_path):
     sharded = shutil.copytree(checkpoints["merged"], tmp_path / "sharded")
     (sharded / "model.safetensors").unlink()
     open_checkpoint(checkpoints["merged"]).model.save_pretrained(sharded, max_shard_size="60KB")
-    with saving.new_folder(tmp_path / "out") as writing:
-        saving.write("merged", sharded, writing, GONE)
+    with new_folder(tmp_path / "out") as writing:
+        detect(sharded).with_experts(writing, GONE)
     attach(tmp_path / "out", tmp_path / "back", sharded)
     assert hashes(tmp_path / "back") == hashes(sharded)
 

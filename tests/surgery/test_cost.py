@@ -1,7 +1,7 @@
 """Cost of a checkpoint without a ToVE tower."""
 
+from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.cost import measure_cost
-from tove_lvlm.lvlm.loading import open_checkpoint
 
 
 def test_plain_clip_and_the_mode_stays(clip_only):

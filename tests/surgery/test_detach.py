@@ -9,8 +9,8 @@ import tiny
 import torch
 from tiny import hashes
 
+from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.config import UserError
-from tove_lvlm.lvlm.loading import open_checkpoint
 from tove_lvlm.surgery import detach as operation
 from tove_lvlm.surgery.choose import BUDGET_MS, KEEP, MAX_DROP, MIN_GAIN, Rule
 from tove_lvlm.surgery.compare import alternate, share_equal, tower_ms

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tove_lvlm.lvlm.loading import open_checkpoint
+from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.recipes.llava import FINETUNE
 from tove_lvlm.train import checkpoint
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from brute_force import questions_as_llava, stock_quality
 
+from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.config import UserError
 from tove_lvlm.data.errors import DataError
-from tove_lvlm.lvlm.chat import answer
-from tove_lvlm.lvlm.loading import open_checkpoint
+from tove_lvlm.inference.chat import answer
 from tove_lvlm.surgery.probe import Probe
 from tove_lvlm.surgery.probe_data import read_probe_data
 

@@ -10,12 +10,11 @@ import torch
 from safetensors.torch import load_file
 from tiny import hashes
 
+from tove_lvlm.checkpoints import detect, open_checkpoint, rewrite, save_with_experts
+from tove_lvlm.checkpoints.rewrite import new_folder
 from tove_lvlm.config import UserError
-from tove_lvlm.lvlm.light import MODEL_FILE
-from tove_lvlm.lvlm.loading import open_checkpoint
+from tove_lvlm.config.model import MODEL_FILE
 from tove_lvlm.storage import load_tensors
-from tove_lvlm.surgery import saving
-from tove_lvlm.surgery.attachment import read_attachment
 
 KINDS = ["tower", "stage1", "adapter", "merged"]
 GONE = ["normals", "cnn"]
@@ -29,7 +28,7 @@ def detached(request, checkpoints, tmp_path_factory):
     loaded = open_checkpoint(checkpoints[kind])
     loaded.tower.detach(*GONE)
     output = tmp_path_factory.mktemp(kind) / "out"
-    assert saving.save(loaded, output) == [kind]
+    assert save_with_experts(loaded, output) == [kind]
     return kind, loaded, output, before
 
 
@@ -83,7 +82,7 @@ def test_files_shrink_by_the_experts_bytes_and_keep_the_others(detached, checkpo
     old, new = hashes(checkpoints[kind]), hashes(output)
     assert old.keys() == new.keys()
     assert {name for name in old if old[name] != new[name]} == changed[kind]
-    assert read_attachment(kind, output).detached == GONE
+    assert detect(output).experts().detached == GONE
 
 
 def test_the_input_is_not_touched(detached, checkpoints):
@@ -108,11 +107,11 @@ def output_dir(checkpoints, tmp_path) -> Path:
 def test_of_an_output_dir_the_model_is_written_and_the_run_is_not(output_dir, tmp_path, monkeypatch):
     loaded = open_checkpoint(output_dir)
     loaded.tower.detach("depth")
-    monkeypatch.setattr("tove_lvlm.surgery.attachment.read_tower_yaml", None)  # its YAML may be gone by now
-    assert saving.save(loaded, tmp_path / "out") == ["merged", "adapter"]
+    monkeypatch.setattr("tove_lvlm.checkpoints.experts.read_tower_yaml", None)  # its YAML may be gone by now
+    assert save_with_experts(loaded, tmp_path / "out") == ["merged", "adapter"]
     monkeypatch.undo()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
-        {path.name for path in saving.model_files("merged", output_dir) if path.parent == output_dir} | {"adapter"}
+        {path.name for path in detect(output_dir).files() if path.parent == output_dir} | {"adapter"}
     )
     assert not {"pretrain", "checkpoint-350", "metrics.jsonl", "run.yaml"} & set(hashes(tmp_path / "out"))
     pixels = tiny.pixels()
@@ -132,7 +131,7 @@ def test_shards_stay_shards(checkpoints, tmp_path):
     index = json.loads((sharded / "model.safetensors.index.json").read_text())
     loaded = open_checkpoint(sharded)
     loaded.tower.detach(*GONE)
-    saving.save(loaded, tmp_path / "out")
+    save_with_experts(loaded, tmp_path / "out")
     after = load_tensors(tmp_path / "out")
     assert len({path.name for path in (tmp_path / "out").glob("model-*.safetensors")}) > 2
     short = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
@@ -153,7 +152,7 @@ def test_a_light_tower_stays_light(checkpoints, tmp_path):
     tower.save_pretrained(tmp_path / "light", light=True)
     loaded = open_checkpoint(tmp_path / "light")
     loaded.tower.detach("depth")
-    saving.save(loaded, tmp_path / "out")
+    save_with_experts(loaded, tmp_path / "out")
     assert hashes(tmp_path / "out")["model.safetensors"] == hashes(tmp_path / "light")["model.safetensors"]
     saved = open_checkpoint(tmp_path / "out").tower
     assert set(saved.experts) == {"normals", "shapes", "cnn"}
@@ -164,7 +163,7 @@ def test_a_light_tower_stays_light(checkpoints, tmp_path):
 def test_all_experts_away_is_clip_bit_for_bit(checkpoints, tmp_path, kind):
     loaded = open_checkpoint(checkpoints[kind])
     loaded.tower.detach(*loaded.tower.expert_names)
-    saving.save(loaded, tmp_path / "out")
+    save_with_experts(loaded, tmp_path / "out")
     saved = open_checkpoint(tmp_path / "out").tower
     assert len(saved.experts) == 0
     pixels = tiny.pixels()
@@ -181,9 +180,9 @@ def test_a_failure_half_way_leaves_nothing(checkpoints, tmp_path, monkeypatch):
         written.append(file)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saving, "write_file", fail)
+    monkeypatch.setattr(rewrite, "write_file", fail)
     with pytest.raises(UserError, match="No space left"):
-        saving.save(loaded, tmp_path / "out")
+        save_with_experts(loaded, tmp_path / "out")
     assert written
     assert list(tmp_path.iterdir()) == []
 
@@ -195,26 +194,26 @@ def test_outputs_that_are_in_the_way_are_refused(checkpoints, tmp_path):
     before = hashes(source)
     for output in (source, source / "inside" / "deep", tmp_path / "tower" / ".." / "tower"):
         with pytest.raises(UserError, match="is or lies in the input"):
-            saving.save(loaded, output)
+            save_with_experts(loaded, output)
     with pytest.raises(UserError, match="exists already"):
-        saving.save(loaded, tmp_path)
+        save_with_experts(loaded, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="exists already"):
-        saving.save(loaded, tmp_path / "file")
+        save_with_experts(loaded, tmp_path / "file")
     with pytest.raises(UserError, match="cannot be written"):
-        saving.save(loaded, tmp_path / "file" / "below")
+        save_with_experts(loaded, tmp_path / "file" / "below")
     assert hashes(source) == before
     (tmp_path / "empty").mkdir()
-    assert saving.save(loaded, tmp_path / "empty") == ["tower"]
+    assert save_with_experts(loaded, tmp_path / "empty") == ["tower"]
 
 
 def test_what_the_folder_does_not_hold_cannot_be_written(checkpoints, clip_only, tmp_path):
     with pytest.raises(UserError, match="plain CLIP as its vision tower"):
-        saving.save(open_checkpoint(clip_only), tmp_path / "clip")
+        save_with_experts(open_checkpoint(clip_only), tmp_path / "clip")
     loaded = open_checkpoint(checkpoints["merged"])
     loaded.tower.detach("depth")
-    saving.save(loaded, tmp_path / "without")
+    save_with_experts(loaded, tmp_path / "without")
     with pytest.raises(UserError, match="does not hold the weights of `depth`; bring it back with `tove attach`"):
-        with saving.new_folder(tmp_path / "out") as writing:
-            saving.write("merged", tmp_path / "without", writing, ["cnn"])
+        with new_folder(tmp_path / "out") as writing:
+            detect(tmp_path / "without").with_experts(writing, ["cnn"])
     assert not (tmp_path / "out").exists()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tove_lvlm.checkpoints.tensor_files import fingerprint, read_header, write_file
 from tove_lvlm.storage import WeightsError
-from tove_lvlm.surgery.tensor_files import fingerprint, read_header, write_file
 
 
 @pytest.fixture

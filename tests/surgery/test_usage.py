@@ -12,9 +12,9 @@ import torch
 from brute_force import encode_rows, questions_as_llava, stock_quality
 from typer.testing import CliRunner
 
+from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.config import UserError
 from tove_lvlm.data.errors import DataError
-from tove_lvlm.lvlm.loading import open_checkpoint
 from tove_lvlm.surgery.probe_data import read_probe_data
 from tove_lvlm.surgery.usage import measure_usage
 from tove_lvlm.surgery.usage_sums import State, Sums

@@ -208,9 +208,9 @@ def test_resumed_run_is_bit_identical(world, train, monkeypatch):
     assert train("finetune", *options, f"train.output_dir={world}/whole") == 0
     inner = checkpoint.save
 
-    def save_and_die(ours, *args):
-        path = inner(ours, *args)
-        if ours.state.global_step == 3:
+    def save_and_die(state, record, *args):
+        path = inner(state, record, *args)
+        if record.trainer_state.global_step == 3:
             raise KeyboardInterrupt
         return path
 

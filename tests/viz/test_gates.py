@@ -6,9 +6,10 @@ import tiny
 import torch
 from PIL import Image
 
+from tove_lvlm.checkpoints import LoadedCheckpoint
+from tove_lvlm.checkpoints.tower import TowerCheckpoint
 from tove_lvlm.config import UserError
 from tove_lvlm.data.errors import DataError
-from tove_lvlm.lvlm.loading import LoadedCheckpoint
 from tove_lvlm.tower.image_processing import ToVEImageProcessor
 from tove_lvlm.viz.gates import as_json, find_gated_tower, gates_of_images, principal_components, read_gates
 
@@ -16,7 +17,7 @@ from tove_lvlm.viz.gates import as_json, find_gated_tower, gates_of_images, prin
 def as_loaded(tower, folder) -> LoadedCheckpoint:
     processor = ToVEImageProcessor.for_tower(tower.config) if hasattr(tower, "tove_fusion") else None
     return LoadedCheckpoint(
-        kind="tower", folder=folder, model=tower.eval(), processor=processor, image_aspect_ratio="pad"
+        checkpoint=TowerCheckpoint(folder), model=tower.eval(), processor=processor, image_aspect_ratio="pad"
     )
 
 

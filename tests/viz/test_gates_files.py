@@ -8,7 +8,7 @@ import tiny
 import tiny_lvlm
 from PIL import Image
 
-from tove_lvlm.lvlm.loading import open_checkpoint
+from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.viz import palette
 from tove_lvlm.viz.gates import gates_of_images
 from tove_lvlm.viz.gates_plot import common_scale, gate_page, gate_panel

@@ -184,7 +184,7 @@ def _ask(
 
     from .. import dist
     from ..eval.ask import EvalConfig, evaluate_model
-    from ..lvlm.batching import DecodingConfig
+    from ..inference.batching import DecodingConfig
 
     options["output"] = options["output"] or Path("outputs/eval") / options["model"].resolve().name / task
     settings = EvalConfig(

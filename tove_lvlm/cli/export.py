@@ -26,7 +26,7 @@ def export(
     if to_format not in _FORMATS:
         raise UserError(f"--format is `{to_format}`; valid: {' | '.join(_FORMATS)}")
     if to_format == "remote-code":
-        from ..lvlm.loading import open_tower
+        from ..checkpoints import open_tower
         from ..tower.remote_code import save_remote_code
 
         folder = save_remote_code(open_tower(checkpoint), output)

@@ -36,7 +36,7 @@ def gates(
     loaded = _open(checkpoint)
     find_gated_tower(loaded)
     results = list(gates_of_images(loaded, images, batch_size))
-    report = {"checkpoint": str(checkpoint), "kind": loaded.kind, **figures_of(images, results)}
+    report = {"checkpoint": str(checkpoint), "kind": loaded.checkpoint.kind, **figures_of(images, results)}
     files = [] if folder is None else write_gates(folder, images, results, report)
     if as_json or folder is None:
         print(json.dumps(report))
@@ -48,7 +48,7 @@ def gates(
 def _open(checkpoint: Path):
     from transformers.utils import logging as transformers_logging
 
-    from ..lvlm.loading import open_checkpoint
+    from ..checkpoints import open_checkpoint
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -20,7 +20,7 @@ def graft(
     as_json: JsonFlag = False,
 ) -> None:
     """Put a ToVE tower around the CLIP of a trained LLaVA model: same answers at first, then train tove_fusion."""
-    from ..lvlm.graft import graft as write
+    from ..surgery.graft import graft as write
 
     done = write(checkpoint, tower, output, [*(options or []), *(further or [])])
     if as_json:

@@ -20,7 +20,7 @@ def chat(
     """Ask a trained model about an image."""
     from transformers.utils import logging as transformers_logging
 
-    from ..lvlm.chat import Chat
+    from ..inference.chat import Chat
 
     transformers_logging.set_verbosity_error()  # its remarks on image backends are not for somebody who chats
     talk = Chat.load(model)

@@ -33,7 +33,7 @@ def usage(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from .. import dist
-    from ..lvlm.loading import open_checkpoint
+    from ..checkpoints import open_checkpoint
     from ..storage import save_json
     from ..surgery.probe_data import read_probe_data
     from ..surgery.usage import measure_usage

@@ -8,6 +8,11 @@ from ..errors import ConfigError
 from .parsing import DERIVED, Deprecated
 from .tower import TowerConfig
 
+MODEL_FILE = "tove_model.json"
+"""Beside a model's weights: the `model` block that it was built from, and what else loading must know."""
+PROJECTOR_FILE = "projector.safetensors"
+"""Stage 1's result, in the folder that `pretrain_mm_mlp_adapter` names."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:

@@ -14,9 +14,9 @@ import torch
 import torch.distributed as td
 
 from .. import dist, provenance
+from ..checkpoints import LoadedCheckpoint, detect, load_model
 from ..config import UserError
-from ..lvlm.batching import DecodingConfig
-from ..lvlm.loading import TOWER, LoadedCheckpoint, load_model, locate
+from ..inference.batching import DecodingConfig
 from ..storage import fingerprint
 from . import generate, record
 from .benchmark import Benchmark
@@ -92,8 +92,7 @@ def evaluate_model(
 
 def _check_before(benchmark: Benchmark, settings: EvalConfig) -> None:
     """What would otherwise fail after the questions have been asked."""
-    kind, _ = locate(settings.model)
-    if kind == TOWER:
+    if not detect(settings.model).has_language_model:
         raise UserError(f"`{settings.model}` is a tower without a language model: it answers nothing")
     if not settings.images.is_dir():
         raise UserError(f"image folder `{settings.images}` does not exist")
@@ -194,7 +193,7 @@ def describe_model(loaded: LoadedCheckpoint, name: str) -> dict[str, Any]:
     vision: torch.nn.Module = tower if tower is not None else loaded.llava.model.vision_tower
     return {
         "id": name,
-        "kind": loaded.kind,
+        "kind": loaded.checkpoint.kind,
         "fingerprint": fingerprint(loaded.model.state_dict()),
         "image_aspect_ratio": loaded.image_aspect_ratio,
         "tower": {

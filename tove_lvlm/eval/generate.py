@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..checkpoints import LoadedCheckpoint
 from ..data.errors import DataError
 from ..data.images import resolve_image
-from ..lvlm.batching import DecodingConfig, PixelReader, encode_question, generate_batch, length_sorted
-from ..lvlm.likelihood import log_likelihoods
-from ..lvlm.loading import LoadedCheckpoint
+from ..inference.batching import DecodingConfig, PixelReader, encode_question, generate_batch, length_sorted
+from ..inference.likelihood import log_likelihoods
 from .problems import Problems
 from .task import Item
 

@@ -56,7 +56,7 @@ class ToVEVLM:
     def __init__(self, model_path: str, max_new_tokens: int = 2048, device: str | None = None, **unknown: Any):
         for name in unknown:
             raise ConfigError(f"{CLASS} has no argument `{name}`; {nearest(name, ('model_path', 'max_new_tokens'))}")
-        from ..lvlm.chat import Chat
+        from ..inference.chat import Chat
 
         self.chat_model = Chat.load(model_path, device)
         self.max_new_tokens = max_new_tokens

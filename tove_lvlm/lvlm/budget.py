@@ -16,7 +16,7 @@ from torch import nn
 
 from ..cost import count, flop_counter, totals_by_module, tower_parts
 from ..registry import require
-from .light import base_model, vision_config
+from .parts import base_model, vision_config
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration

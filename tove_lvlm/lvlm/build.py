@@ -18,7 +18,6 @@ from transformers import (
     AddedToken,
     AutoConfig,
     AutoImageProcessor,
-    AutoModelForCausalLM,
     AutoTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
@@ -58,35 +57,6 @@ class Vision:
     patch_size: int
     num_tokens: int
     """Visual tokens per image that reach the language model."""
-
-
-def build_lvlm(
-    config: ModelConfig, dtype: torch.dtype = torch.float32
-) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """The model with everything frozen, and its processor.
-
-    Args:
-        config: The `model` block; `pretrain_mm_mlp_adapter` is loaded when given.
-        dtype: Of all weights.
-
-    Raises:
-        ConfigError: A part cannot be read.
-    """
-    if config.is_whole:
-        from .whole import start_from_whole
-
-        model, processor = start_from_whole(config, dtype)
-    else:
-        tokenizer = load_tokenizer(config.llm)
-        llm = AutoModelForCausalLM.from_pretrained(config.llm, dtype=dtype, attn_implementation="sdpa")
-        append_image_token(llm, tokenizer)
-        vision = load_vision(config, dtype)
-        model, processor = assemble(llm, vision, tokenizer, dtype), make_processor(vision, tokenizer)
-    if config.pretrain_mm_mlp_adapter is not None:
-        from .light import load_light
-
-        load_light(model, config.pretrain_mm_mlp_adapter)
-    return model, processor
 
 
 def load_tokenizer(source: str):

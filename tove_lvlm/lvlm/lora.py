@@ -7,22 +7,18 @@ contracts) and are written as its `modules_to_save`, which is what peft reads ba
 See docs/design.md, "LVLM checkpoints".
 """
 
-import copy
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ..config.model import LoraConfig
 from ..registry import require
-from ..storage import save_tensors
 from ..zero import collect
-from .light import MODEL_FILE, adapter_parts, base_model
+from .parts import base_model
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    pass
 
 _WRAP = "base_model.model."
 
@@ -56,32 +52,6 @@ def lora_target(model: nn.Module) -> str:
     return rf"model\.language_model\.(.*\.)?({'|'.join(sorted(leaves))})"
 
 
-def save_adapter(
-    folder: str | Path, peft_model: "PeftModel", tensors: dict[str, torch.Tensor], model_info: dict
-) -> None:
-    """Write peft's adapter folder. Rank 0 only.
-
-    Args:
-        folder: Made when absent.
-        peft_model: From `add_lora`.
-        tensors: From `collect_trainable(peft_model)`.
-        model_info: What goes into MODEL_FILE; its `model` is the `model` block, from which `loading` rebuilds the
-            base.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = json.loads(json.dumps(peft_model.peft_config["default"].to_dict(), default=_jsonable))
-    config |= {
-        "inference_mode": True,
-        "base_model_name_or_path": model_info["model"]["llm"],
-        "modules_to_save": [name.rsplit(".", 1)[-1] for name in adapter_parts(peft_model)],
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-    (folder / MODEL_FILE).write_text(json.dumps(model_info, indent=2), encoding="utf-8")
-    adapter = {name.replace(".default.", "."): tensor for name, tensor in tensors.items()}
-    save_tensors(folder / "adapter_model.safetensors", adapter, metadata={"format": "pt"})
-
-
 def collect_merged(model: nn.Module) -> dict[str, torch.Tensor]:
     """The whole model's weights with LoRA merged in, on rank 0, by their names in LLaVA; every rank must call.
 
@@ -107,30 +77,3 @@ def collect_merged(model: nn.Module) -> dict[str, torch.Tensor]:
                 tensor = (tensor.float() + scaling * delta).to(tensor.dtype)
         merged[plain] = tensor
     return merged
-
-
-def save_merged(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.Module, processor) -> None:
-    """Write an ordinary LlavaForConditionalGeneration folder. Rank 0 only.
-
-    Args:
-        folder: Made when absent.
-        tensors: From `collect_merged`.
-        model: For its configuration.
-        processor: From `build_lvlm`.
-    """
-    base = base_model(model)
-    dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
-    from .build import without_zero3_init
-
-    with without_zero3_init(), torch.device("meta"):
-        shell = type(base)(copy.deepcopy(base.config))
-        cast(nn.Module, shell).to(dtype)  # transformers' own `to` loses `self` for type checkers
-    if hasattr(shell.config, "use_cache"):  # Trainer turned it off
-        shell.config.use_cache = True
-    shell.generation_config = base.generation_config
-    processor.save_pretrained(folder)
-    shell.save_pretrained(folder, state_dict=tensors)
-
-
-def _jsonable(value):
-    return sorted(value) if isinstance(value, set) else str(value)

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints import Checkpoint, detect
+from ..checkpoints.experts import CONFIG, Attachment, experts_by_tensor, tower_prefix, vision_block
+from ..checkpoints.rewrite import new_folder
+from ..checkpoints.tensor_files import TensorAt, fingerprint
 from ..config import UserError
-from ..lvlm.loading import MERGED, TOWER, locate
 from ..registry import nearest
 from ..storage import load_json
-from .attachment import CONFIG, Attachment, read_attachment, vision_block
-from .saving import experts_by_tensor, is_light, locate_tensors, new_folder, tower_prefix, write
-from .tensor_files import TensorAt, fingerprint
 
 
 def attach(
@@ -36,22 +36,22 @@ def attach(
         UserError: There is nothing to attach, `original` is another model or lacks an expert, `output` is in the way.
         WeightsError: Weights are missing or truncated.
     """
-    kind, detached_path = locate(folder)
-    attachment = read_attachment(kind, detached_path)
-    selected = _selected(attachment, experts, detached_path)
-    extra, layout = {}, None
-    holds = kind in (TOWER, MERGED) and not is_light(detached_path)
+    checkpoint = detect(folder)
+    attachment = checkpoint.experts()
+    selected = _selected(attachment, experts, checkpoint.folder)
+    extra: dict[str, TensorAt] = {}
+    layout = None
     if original is not None:
-        original_path = _same_model(kind, detached_path, attachment, Path(original))
-        if holds:
-            extra, layout = _experts_of(kind, original_path, selected), original_path
-    elif holds:
+        source = _same_model(checkpoint, attachment, Path(original))
+        if checkpoint.holds_experts:
+            extra, layout = _experts_of(source, selected), source.folder
+    elif checkpoint.holds_experts:
         raise UserError(f"`{folder}` does not hold {', '.join(selected)}; name the checkpoint that does with `--from`")
     detached = [name for name in attachment.detached if name not in selected]
     sources = [Path(folder), *([Path(original)] if original is not None else [])]
     with new_folder(output, *sources) as writing:
-        written = write(kind, detached_path, writing, detached, extra=extra, layout=layout)
-    return {"kind": kind, "attached": selected, "detached": detached, "written": written}
+        written = checkpoint.with_experts(writing, detached, extra=extra, layout=layout)
+    return {"kind": checkpoint.kind, "attached": selected, "detached": detached, "written": written}
 
 
 def _selected(attachment: Attachment, experts: Sequence[str], detached_path: Path) -> list[str]:
@@ -76,35 +76,34 @@ def _selected(attachment: Attachment, experts: Sequence[str], detached_path: Pat
     return selected
 
 
-def _same_model(kind: str, detached_path: Path, attachment: Attachment, original: Path) -> Path:
-    """Where the original lies, after making sure that only its experts can differ."""
-    other_kind, original_path = locate(original)
-    if other_kind != kind:
+def _same_model(checkpoint: Checkpoint, attachment: Attachment, original: Path) -> Checkpoint:
+    """The original, after making sure that only its experts can differ."""
+    detached_path, source = checkpoint.folder, detect(original)
+    if source.kind != checkpoint.kind:
         raise UserError(
-            f"`{original}` is a checkpoint of kind {other_kind} and `{detached_path}` of kind {kind}; give its own"
+            f"`{original}` is a checkpoint of kind {source.kind} and `{detached_path}` of kind {checkpoint.kind}; give "
+            "its own"
         )
-    names = read_attachment(kind, original_path).expert_names
+    names = source.experts().expert_names
     if names != attachment.expert_names:
         raise UserError(
             f"`{original}` is not the model that `{detached_path}` came from: it has the experts {', '.join(names)}, "
             f"expected {', '.join(attachment.expert_names)}"
         )
-    if kind in (TOWER, MERGED):
-        ours, theirs = (_architecture(path) for path in (detached_path, original_path))
+    if (detached_path / CONFIG).is_file():
+        ours, theirs = (_architecture(path) for path in (detached_path, source.folder))
         for key in ours:
             if ours[key] != theirs[key]:
                 raise UserError(
                     f"`{original}` is not the model that `{detached_path}` came from: its `{key}` is another"
                 )
-    actual, expected = (
-        fingerprint(_trained_and_clip(locate_tensors(kind, path))) for path in (original_path, detached_path)
-    )
+    actual, expected = (fingerprint(_trained_and_clip(each.tensors())) for each in (source, checkpoint))
     if actual != expected:
         raise UserError(
             f"`{original}` is not the model that `{detached_path}` came from: its fusion or its CLIP has other "
             f"weights (sha256 {actual[:12]}..., expected {expected[:12]}...)"
         )
-    return original_path
+    return source
 
 
 def _architecture(folder: Path) -> dict[str, Any]:
@@ -120,10 +119,12 @@ def _trained_and_clip(tensors: Mapping[str, TensorAt]) -> dict[str, TensorAt]:
     return {name: at for name, at in tensors.items() if name.startswith(prefix) and name not in owners}
 
 
-def _experts_of(kind: str, original: Path, selected: Sequence[str]) -> dict[str, TensorAt]:
-    tensors = locate_tensors(kind, original)
+def _experts_of(original: Checkpoint, selected: Sequence[str]) -> dict[str, TensorAt]:
+    tensors = original.tensors()
     owners = experts_by_tensor(tensors)
     absent = [name for name in selected if name not in owners.values()]
     if absent:
-        raise UserError(f"`{original}` does not hold the weights of `{absent[0]}` either; it is detached there too")
+        raise UserError(
+            f"`{original.folder}` does not hold the weights of `{absent[0]}` either; it is detached there too"
+        )
     return {name: tensors[name] for name, owner in owners.items() if owner in selected}

@@ -6,16 +6,14 @@ is busy for both.
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..checkpoints import Checkpoint, LoadedCheckpoint
 from ..cost import clock_of
-from ..lvlm.batching import encode_question
-from ..lvlm.loading import TOWER, LoadedCheckpoint
+from ..inference.batching import encode_question
 from ..tower.modeling import ToVEVisionModel
-from .saving import model_files
 
 BATCH_SIZE = 8
 QUESTION = "What is in the image?"
@@ -54,7 +52,7 @@ def latencies(sides: Mapping[str, LoadedCheckpoint], seconds: float = 4.0) -> di
     towers = {name: tower_call(loaded.require_tower()) for name, loaded in sides.items()}
     for name, ms in alternate(towers, next(iter(sides.values())).device, seconds).items():
         samples[name]["tower_ms"] = ms / BATCH_SIZE
-    if all(loaded.kind != TOWER for loaded in sides.values()):
+    if all(loaded.checkpoint.has_language_model for loaded in sides.values()):
         prompts = {name: _prefill_call(loaded) for name, loaded in sides.items()}
         for name, ms in alternate(prompts, next(iter(sides.values())).device, seconds).items():
             samples[name]["prefill_ms"] = ms / BATCH_SIZE
@@ -111,9 +109,9 @@ def weight_bytes(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def file_bytes(kind: str, folder: Path) -> int:
+def file_bytes(checkpoint: Checkpoint) -> int:
     """Size of the files that make up a checkpoint."""
-    return sum(path.stat().st_size for path in model_files(kind, folder))
+    return sum(path.stat().st_size for path in checkpoint.files())
 
 
 def _pixels(tower: ToVEVisionModel) -> torch.Tensor:

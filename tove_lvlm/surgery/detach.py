@@ -14,17 +14,17 @@ from typing import Any
 import torch
 
 from .. import storage
+from ..checkpoints import LoadedCheckpoint, open_checkpoint
+from ..checkpoints.experts import no_experts
+from ..checkpoints.rewrite import new_folder
 from ..config import UserError
 from ..cost import measure_cost
-from ..lvlm.loading import ADAPTER, STAGE1, LoadedCheckpoint, open_checkpoint
 from ..registry import nearest
 from ..tower.modeling import ToVEVisionModel
-from .attachment import no_experts
 from .choose import BUDGET_MS, Attached, Choice, Rule, choose
 from .compare import file_bytes, latencies, share_equal, tower_ms, weight_bytes
 from .probe import Probe, Quality
 from .probe_data import ProbeData
-from .saving import new_folder, write
 
 REPORT_FILE = "detach.json"
 Progress = Callable[[str, int, int], None]
@@ -90,7 +90,7 @@ def detach(
         choice = _choose(before, probe, rule, progress) if rule is not None and probe is not None else None
         removed = list(choice.removed) if choice else list(dict.fromkeys(experts))
         detached = [name for name in before.tower.expert_names if name not in names or name in removed]
-        written = write(before.kind, before.folder, writing, detached)
+        written = before.checkpoint.with_experts(writing, detached)
 
         after = open_checkpoint(writing)
         share_equal(before.model, after.model)
@@ -99,7 +99,7 @@ def detach(
         measured = _measure(sides, data, batch_size, seconds, progress)
         report = {
             "from": str(before.folder),
-            "kind": before.kind,
+            "kind": before.checkpoint.kind,
             "written": written,
             "by": {rule.name: rule.limit} if rule else {"experts": removed},
             "removed": removed,
@@ -180,7 +180,7 @@ def _measure(
             "score": None if quality is None else quality.score,
             "num_answers": None if quality is None else quality.num_answers,
             "memory_bytes": weight_bytes(loaded.model),
-            "file_bytes": file_bytes(loaded.kind, loaded.folder),
+            "file_bytes": file_bytes(loaded.checkpoint),
         }
     return measured
 
@@ -197,7 +197,7 @@ def _notes(after: LoadedCheckpoint, rule: Rule | None, measured: dict[str, Any])
     notes = []
     if not after.require_tower().attached_names:
         notes.append("every expert is detached: the tower is CLIP, bit for bit, and runs nothing else")
-    if after.kind in (ADAPTER, STAGE1):
+    if not after.checkpoint.holds_experts:
         notes.append(
             "this checkpoint refers to its experts and holds none, so its files keep their size; it reads less"
         )

@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
+from ..checkpoints import LoadedCheckpoint
 from ..config import UserError
 from ..cost import eval_mode
 from ..data.collator import ToVECollator
 from ..data.constants import IGNORE_INDEX
 from ..data.dataset import Sample
-from ..lvlm.light import base_model, text_config
-from ..lvlm.loading import TOWER, LoadedCheckpoint
+from ..lvlm.parts import base_model, text_config
 from ..registry import nearest
 from .probe_data import ProbeData
 from .probe_items import ProbeItems
@@ -100,7 +100,7 @@ class Probe:
         self.broken = dict(data.bad)
         self._core: LlavaForConditionalGeneration | None = None
         text: dict[str, Any] = {}
-        if loaded.kind != TOWER:
+        if loaded.checkpoint.has_language_model:
             self._core = base_model(model)
             context = text_config(self._core.config).max_position_embeddings
             tokenizer = loaded.processor.tokenizer

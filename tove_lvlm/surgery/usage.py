@@ -18,10 +18,10 @@ import torch
 from transformers import PreTrainedModel
 
 from .. import dist
+from ..checkpoints import LoadedCheckpoint
 from ..config import UserError
 from ..cost import Cost, eval_mode, measure_cost
 from ..data.errors import DataError
-from ..lvlm.loading import LoadedCheckpoint
 from ..storage import fingerprint
 from ..tower.modeling import ToVEVisionModel
 from .probe import Probe, Progress, Quality
@@ -154,7 +154,7 @@ def _checkpoint_info(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int,
     device = next(loaded.model.parameters()).device
     return {
         "checkpoint": str(loaded.folder),
-        "kind": loaded.kind,
+        "kind": loaded.checkpoint.kind,
         "data": str(data.source),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),

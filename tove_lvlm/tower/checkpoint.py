@@ -10,25 +10,37 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 
 from .. import storage
-from ..experts import Expert, build_expert
+from ..experts import Expert, ExpertHub, build_expert
 from ..weights.sources import ChecksumError, fetch, from_record, verify
 from .card import write_card
-from .clip import load_clip
+from .clip import FrozenCLIP, load_clip
 from .configuration import ToVEVisionConfig
-from .parts import SOURCES_FILE
-
-if TYPE_CHECKING:
-    from .modeling import ToVEVisionModel
+from .parts import SOURCES_FILE, read_sources
 
 logger = logging.getLogger(__name__)
 
 FUSION = "tove_fusion."
 _FORMAT = 1
+
+
+class Tower(Protocol):
+    """What of a tower model its files are made from and filled into."""
+
+    config: ToVEVisionConfig
+    clip: FrozenCLIP
+    experts: ExpertHub
+    sources: dict[str, Any]
+    """Where the frozen parts came from, as in SOURCES_FILE."""
+
+    @property
+    def _auto_class(self) -> Any: ...
+    def state_dict(self) -> dict[str, torch.Tensor]: ...
 
 
 # ---- sources ----
@@ -54,7 +66,7 @@ def _checked_path(part: str, entry: Mapping[str, Any] | None, elsewhere: str | N
     return path
 
 
-def load_expert(model: "ToVEVisionModel", name: str, elsewhere: str | None = None) -> Expert:
+def load_expert(model: Tower, name: str, elsewhere: str | None = None) -> Expert:
     """A detached expert with its weights, from where the tower's sources say.
 
     Raises:
@@ -70,7 +82,7 @@ def load_expert(model: "ToVEVisionModel", name: str, elsewhere: str | None = Non
 
 
 def save(
-    model: "ToVEVisionModel",
+    model: Tower,
     save_whole: Callable[..., None],
     folder: str | os.PathLike[str],
     light: bool,
@@ -103,14 +115,14 @@ def save(
         from .image_processing import ToVEImageProcessor
 
         if model._auto_class is not None:  # loaded as remote code, which goes along when the tower is saved again
-            ToVEImageProcessor.register_for_auto_class()
+            ToVEImageProcessor.register_for_auto_class()  # type: ignore[no-untyped-call]
         ToVEImageProcessor.for_tower(model.config).save_pretrained(folder)
         form = "light" if light else "whole"
         storage.save_json(Path(folder) / SOURCES_FILE, {"format": _FORMAT, "form": form, **model.sources})
         write_card(folder, SOURCES_FILE)
 
 
-def _parts(model: "ToVEVisionModel") -> list[tuple[str, Mapping[str, Any] | None]]:
+def _parts(model: Tower) -> list[tuple[str, Mapping[str, Any] | None]]:
     expert_sources = model.sources.get("experts", {})
     experts = [(name, expert_sources.get(name)) for name, expert in model.experts.items() if expert.has_weights]
     return [("clip", model.sources.get("clip")), *experts]
@@ -137,14 +149,8 @@ def check_kind(folder: str | os.PathLike[str]) -> None:
         )
 
 
-def is_light(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a light tower."""
-    file = Path(folder) / SOURCES_FILE
-    return file.is_file() and storage.load_json(file).get("form") == "light"
-
-
 def load_light(
-    cls: "type[ToVEVisionModel]",
+    cls: Callable[[ToVEVisionConfig], Any],
     folder: str | os.PathLike[str],
     config: ToVEVisionConfig | None = None,
     dtype: torch.dtype | str | None = None,
@@ -214,8 +220,6 @@ def load_whole(load: Callable[..., Any], folder: str | os.PathLike[str], *args: 
     Raises:
         WeightsError: Weights are missing or truncated, or their keys are not those of the tower.
     """
-    from safetensors import SafetensorError
-
     want_report = kwargs.pop("output_loading_info", False)
     if kwargs.pop("sources", None):
         raise ValueError("`sources` is for a light tower; this one holds its frozen weights itself")
@@ -235,10 +239,3 @@ def load_whole(load: Callable[..., Any], folder: str | os.PathLike[str], *args: 
     if (Path(folder) / SOURCES_FILE).is_file():
         model.sources = read_sources(folder)
     return (model, report) if want_report else model
-
-
-def read_sources(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Where the frozen parts of a saved tower came from; empty when the folder does not say."""
-    file = Path(folder) / SOURCES_FILE
-    content = storage.load_json(file) if file.is_file() else {}
-    return {key: content[key] for key in ("clip", "experts") if key in content}

@@ -16,8 +16,8 @@ from torch import nn
 
 from ..config.tower import FusionConfig
 from ..experts import ExpertSpec
-from .fusion import FusionOutput
 from .init import init_weights
+from .output import FusionOutput
 from .transfer import MapStem, resample
 
 

@@ -14,7 +14,7 @@ See docs/design.md, "Transfer".
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -24,18 +24,8 @@ from ..experts import ExpertSpec
 from .gate import Gate
 from .init import init_weights
 from .losses import balance_loss
+from .output import FusionOutput
 from .transfer import Transfer
-
-
-class FusionOutput(NamedTuple):
-    """What the fusion gives."""
-
-    t_fuse_BND: torch.Tensor
-    """Enriched tokens, in the dtype of `t_clip`."""
-    gate_BNK: torch.Tensor
-    """Gate probabilities, float32; exactly 0 for detached experts."""
-    balance: torch.Tensor
-    """Balance loss, scalar float32."""
 
 
 class ToVEFusion(nn.Module):

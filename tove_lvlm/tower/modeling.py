@@ -9,52 +9,27 @@ See docs/design.md, "Tower".
 """
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import CLIPVisionConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModel
-from transformers.utils import ModelOutput
 
-from ..experts import ExpertHub, build_expert
+from ..experts import ExpertHub, build_expert, describe
 from ..experts.preprocess import Preprocessing, prepare
 from ..registry import nearest
 from ..storage import WeightsError
 from . import checkpoint
+from .checks import check_pixels, check_selected_layers
 from .clip import FrozenCLIP
+from .concat import ConcatFusion
 from .configuration import ToVEVisionConfig
+from .fusion import ToVEFusion
 from .init import has_init, init_weights
-from .make_fusion import make_fusion
-
-
-@dataclass
-class ToVEOutput(ModelOutput):
-    """What the tower gives."""
-
-    last_hidden_state: torch.Tensor | None = None
-    """t_fuse, (B, N, D)."""
-    pooler_output: Any = None
-    """Left to the host: LLaVA puts the projected features here."""
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    """(t_clip, t_fuse): hosts that select a layer must select the last one."""
-    gate_probs: torch.Tensor | None = None
-    """(B, N, K) float32, columns as `expert_names`; exactly 0 for detached experts."""
-    balance_loss: torch.Tensor | None = None
-    """Scalar float32, without its weight."""
-
-
-class FrozenFeatures(NamedTuple):
-    """What CLIP and the attached experts say of a batch of images: the arguments of `tove_fusion`."""
-
-    t_clip_BND: torch.Tensor
-    """CLIP's patch tokens."""
-    grids: dict[str, torch.Tensor]
-    """Name -> (B, C, h, w), in the dtype of the tokens."""
-    weight_B: torch.Tensor
-    """False for an image that is exactly zero, a host's dummy."""
+from .output import FrozenFeatures, ToVEOutput
+from .parts import is_light
 
 
 class ToVEVisionModel(PreTrainedModel):
@@ -128,7 +103,7 @@ class ToVEVisionModel(PreTrainedModel):
         Raises:
             ValueError: The pixels have another shape, or the host is going to select tokens without the experts.
         """
-        self._check_selected(output_hidden_states)
+        check_selected_layers(output_hidden_states)
         frozen = self.encode_frozen(pixel_values)
         fused = self.tove_fusion(*frozen)
         output = ToVEOutput(
@@ -148,7 +123,7 @@ class ToVEVisionModel(PreTrainedModel):
         Raises:
             ValueError: The pixels have another shape.
         """
-        self._check_pixels(pixel_values)
+        check_pixels(pixel_values, self.config.image_size)
         self._pass_on_attention()
         if self.training:
             self._set_frozen_eval()  # train() of a part deep inside CLIP or an expert does not pass our own train()
@@ -185,28 +160,6 @@ class ToVEVisionModel(PreTrainedModel):
                 "because experts are resampled to a square grid"
             )
         return tokens_BND
-
-    def _check_pixels(self, pixel_values: torch.Tensor) -> None:
-        size = self.config.image_size
-        if not isinstance(pixel_values, torch.Tensor) or pixel_values.ndim != 4:
-            shape = tuple(pixel_values.shape) if isinstance(pixel_values, torch.Tensor) else type(pixel_values).__name__
-            raise ValueError(f"pixel_values are {shape}; expected one tensor (B, 3, {size}, {size})")
-        if pixel_values.shape[1:] != (3, size, size):
-            height, width = pixel_values.shape[-2:]
-            reason = "" if height == width else " (images must be square: experts are resampled to a square token grid)"
-            raise ValueError(
-                f"pixel_values have shape {tuple(pixel_values.shape)}; expected (B, 3, {size}, {size}){reason}; use "
-                "the tower's ToVEImageProcessor"
-            )
-
-    def _check_selected(self, output_hidden_states: bool | int | list[int] | None) -> None:
-        layers = output_hidden_states if isinstance(output_hidden_states, list | tuple) else [output_hidden_states]
-        unsupported = [layer for layer in layers if not isinstance(layer, bool | None) and layer not in (-1, 1)]
-        if unsupported:
-            raise ValueError(
-                f"the host selects layer {unsupported[0]} of the tower, which holds CLIP's tokens without the "
-                "experts; set `vision_feature_layer` to -1 and `vision_feature_select_strategy` to `full`"
-            )
 
     def _pass_on_attention(self) -> None:
         """Experts follow the tower's `attn_implementation`, as CLIP does; a host may change it at any time."""
@@ -377,9 +330,21 @@ class ToVEVisionModel(PreTrainedModel):
         """
         folder = pretrained_model_name_or_path
         checkpoint.check_kind(folder)
-        if checkpoint.is_light(folder):
+        if is_light(folder):
             return checkpoint.load_light(cls, folder, *args, **kwargs)
         return checkpoint.load_whole(super().from_pretrained, folder, *args, **kwargs)
+
+
+def make_fusion(config: ToVEVisionConfig) -> nn.Module:
+    """Gate and transfer, or the concatenation that ToVE is compared with; at its start.
+
+    Args:
+        config: Architecture; CLIP's own width is that of the tokens that come in, `hidden_size` of those that go out.
+    """
+    specs, settings = [describe(entry) for entry in config.experts], config.fusion_settings
+    if settings.kind == "concat":
+        return ConcatFusion(specs, config.side, settings)
+    return ToVEFusion(specs, config.clip_config["hidden_size"], config.side, settings)
 
 
 AutoModel.register(ToVEVisionConfig, ToVEVisionModel, exist_ok=True)

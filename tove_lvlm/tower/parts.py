@@ -3,8 +3,10 @@
 No torch is imported.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..config import ConfigError
 from ..config.sources import WeightSource
@@ -28,12 +30,24 @@ def read_parts(path: str | Path, options: Sequence[str] = ()) -> dict[str, Weigh
     """
     if not Path(path).is_dir():
         return read_tower_yaml(path, options).parts
-    file = Path(path) / SOURCES_FILE
-    sources = load_json(file) if file.is_file() else {}
-    if sources.get("form") != "light":
+    if not is_light(path):
         raise ConfigError(f"folder `{path}` is no light tower, so there are no weights that it refers to")
+    sources = read_sources(path)
     if options:
         raise ConfigError(f"options {list(options)} are for a tower's YAML; `{path}` is a saved tower")
     detached = load_json(Path(path) / "config.json").get("detached", [])
     experts = {name: entry for name, entry in sources["experts"].items() if name not in detached}
     return {part: from_record(entry) for part, entry in {"clip": sources["clip"], **experts}.items()}
+
+
+def is_light(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a light tower."""
+    file = Path(folder) / SOURCES_FILE
+    return file.is_file() and load_json(file).get("form") == "light"
+
+
+def read_sources(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Where the frozen parts of a saved tower came from; empty when the folder does not say."""
+    file = Path(folder) / SOURCES_FILE
+    content = load_json(file) if file.is_file() else {}
+    return {key: content[key] for key in ("clip", "experts") if key in content}

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from .modeling import ToVEOutput, ToVEVisionModel
+from .modeling import ToVEVisionModel
+from .output import ToVEOutput
 
 
 def find_tower(model: nn.Module) -> ToVEVisionModel | None:

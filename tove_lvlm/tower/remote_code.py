@@ -99,13 +99,15 @@ def _flatten(module: str) -> tuple[str, list[str]]:
     """(source with flat imports and without registrations, modules of this package that it needs)."""
     if module == "experts":
         return _flat_experts()
-    source = inspect.getsource(importlib.import_module(f"{PACKAGE}.{module}"))
+    imported = importlib.import_module(f"{PACKAGE}.{module}")
+    source = inspect.getsource(imported)
+    folder = module if hasattr(imported, "__path__") else module.rpartition(".")[0]
     lines, needed = source.splitlines(), []
     changes: list[tuple[int, int, list[str]]] = []
     for node in ast.walk(ast.parse(source)):
         new: list[str] | None = None
         if isinstance(node, ast.ImportFrom) and node.level:
-            new, modules = _flat_import(node, module)
+            new, modules = _flat_import(node, folder)
             needed += modules
         elif isinstance(node, ast.Import | ast.ImportFrom):
             new = _guarded(node, module)
@@ -121,9 +123,10 @@ def _flatten(module: str) -> tuple[str, list[str]]:
     return "\n".join([header, *lines]) + "\n", needed
 
 
-def _flat_import(node: ast.ImportFrom, module: str) -> tuple[list[str], list[str]]:
-    """The lines for one relative import, and the modules that it needs."""
-    base = module.split(".")[: -node.level]  # the folder that the dots stand for
+def _flat_import(node: ast.ImportFrom, folder: str) -> tuple[list[str], list[str]]:
+    """The lines for one relative import of a module in `folder`, and the modules that it needs."""
+    parts = folder.split(".") if folder else []
+    base = parts[: len(parts) - node.level + 1]  # the folder that the dots stand for
     if node.module is not None:  # from ..experts.base import Expert
         target = ".".join([*base, node.module])
         return [f"from .{_flat(target)} import {', '.join(map(ast.unparse, node.names))}"], [target]

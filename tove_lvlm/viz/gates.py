@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..checkpoints import LoadedCheckpoint
 from ..config import UserError
 from ..data.errors import DataError
 from ..data.images import read_image, to_pixels
 from ..experts import Expert, ExpertHub
-from ..lvlm.loading import LoadedCheckpoint
 from ..tower.fusion import ToVEFusion
 from ..tower.modeling import ToVEVisionModel
 

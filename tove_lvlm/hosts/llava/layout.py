@@ -13,17 +13,17 @@ needed for it.
 See docs/hosts.md, "LLaVA layouts".
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from ...checkpoints import LoadedCheckpoint, open_checkpoint
+from ...checkpoints.model_info import save_model_info
 from ...config import UserError
 from ...config.model import ModelConfig
 from ...lvlm.build import append_image_token, assemble, load_tokenizer, load_vision, make_processor
-from ...lvlm.light import MODEL_FILE, text_config
-from ...lvlm.loading import TOWER, LoadedCheckpoint, open_checkpoint
+from ...lvlm.parts import text_config
 from ...storage import WeightsError, atomic_dir, load_json, load_strict, load_tensors, save_json
 from ...tower.modeling import ToVEVisionModel
 from ..names import NAME, is_tove, tower_path
@@ -59,7 +59,7 @@ def to_llava(checkpoint: str | Path, output: str | Path) -> Path:
     output = Path(output)
     _check_name(output.name)
     loaded = open_checkpoint(checkpoint)
-    if loaded.kind == TOWER:
+    if not loaded.checkpoint.has_language_model:
         raise UserError(f"`{checkpoint}` is a tower alone; name it in LLaVA's config: `mm_vision_tower: tove:PATH`")
     config = loaded.llava.config
     kind = text_config(config).model_type
@@ -118,7 +118,7 @@ def to_transformers(checkpoint: str | Path, output: str | Path) -> Path:
         make_processor(vision, tokenizer).save_pretrained(written)
         model.save_pretrained(written)
         model_info = {"image_aspect_ratio": fields.get("image_aspect_ratio") or "square"}
-        (written / MODEL_FILE).write_text(json.dumps(model_info, indent=2), encoding="utf-8")
+        save_model_info(written, model_info)
     return output
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
-from ...tower.modeling import FrozenFeatures
+from ...tower.output import FrozenFeatures
 
 _MAGIC = (84, 111, 86, 69)
 _BASE = 128

@@ -20,7 +20,7 @@ from ...experts import describe
 from ...storage import WeightsError, load_strict, misfits
 from ...tower.configuration import ToVEVisionConfig
 from ...tower.init import init_weights
-from ...tower.make_fusion import make_fusion
+from ...tower.modeling import make_fusion
 from ..names import NAME
 from .packing import unpack
 from .source import locate, read_config, saved_fusion

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...config import ConfigError
-from ...lvlm.batching import DecodingConfig
+from ...inference.batching import DecodingConfig
 
 logger = logging.getLogger(__name__)
 

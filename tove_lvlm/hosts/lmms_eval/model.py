@@ -11,11 +11,11 @@ import torch
 from tqdm import tqdm
 
 from ... import dist
+from ...checkpoints import load_model
 from ...config import ConfigError
-from ...lvlm.batching import PixelReader, length_sorted
-from ...lvlm.chat import answer
-from ...lvlm.likelihood import score_choices
-from ...lvlm.loading import load_model
+from ...inference.batching import PixelReader, length_sorted
+from ...inference.chat import answer
+from ...inference.likelihood import score_choices
 from ...registry import nearest, require
 from .decoding import GenerationOptions
 from .requests import Document, Prompt, by_decoding

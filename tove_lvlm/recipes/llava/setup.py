@@ -3,7 +3,6 @@
 See docs/design.md, "Training".
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,23 +10,20 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ... import dist
+from ...checkpoints.adapter import save_adapter
+from ...checkpoints.from_config import build_lvlm
+from ...checkpoints.merged import save_merged
+from ...checkpoints.model_info import make_model_info, save_model_info
+from ...checkpoints.projector import collect_projector
+from ...checkpoints.stage1 import save_stage1
 from ...config import to_dict
 from ...config.llava import RunConfig
 from ...data.collator import ToVECollator
 from ...data.dataset import ToVEDataset
 from ...data.images import pixel_shape
 from ...data.sampler import ModalityLengthSampler, SeededSampler
-from ...lvlm.build import build_lvlm
-from ...lvlm.light import (
-    MODEL_FILE,
-    adapter_parts,
-    as_llava,
-    base_model,
-    collect_light,
-    make_model_info,
-    save_light,
-)
-from ...lvlm.lora import add_lora, collect_merged, save_adapter, save_merged
+from ...lvlm.lora import add_lora, collect_merged
+from ...lvlm.parts import adapter_parts, as_llava, base_model
 from ...tower.recorder import GateRecorder
 from ...train.stage import TrainingSetup, block_values
 from ...zero import collect_trainable
@@ -120,18 +116,18 @@ def gather_results(stage: str, config: RunConfig, model: torch.nn.Module, proces
     Every rank must call; what comes back writes them, on rank 0.
     """
     lora = stage == "finetune" and config.lora.lora_enable
-    tensors = collect_light(model) if stage == "pretrain" else collect_trainable(model) if lora else {}
+    tensors = collect_projector(model) if stage == "pretrain" else collect_trainable(model) if lora else {}
     merged = collect_merged(model) if stage == "finetune" and (config.train.save_merged or not lora) else {}
     model_info = make_model_info(to_dict(config.model), model, config.data.image_aspect_ratio)
 
     def write(folder: Path) -> None:
         if stage == "pretrain":
-            save_light(folder, tensors, model, processor)
+            save_stage1(folder, tensors, model, processor)
         if lora:
             save_adapter(folder / "adapter", cast("PeftModel", model), tensors, model_info)
             processor.save_pretrained(folder / "adapter")
         if merged:
             save_merged(folder, merged, model, processor)
-        (folder / MODEL_FILE).write_text(json.dumps(model_info, indent=2), encoding="utf-8")
+        save_model_info(folder, model_info)
 
     return write

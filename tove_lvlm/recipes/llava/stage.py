@@ -6,11 +6,10 @@ from pathlib import Path
 
 from ...config import ConfigError
 from ...config.llava import RunConfig
+from ...config.model import PROJECTOR_FILE
 from ...registry import nearest
 from ...tower.from_yaml import read_tower_yaml
 from ...train.stage import Resolve, TrainingSetup
-
-PROJECTOR_FILE = "projector.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)

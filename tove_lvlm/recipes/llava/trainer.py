@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...config.llava import RunConfig
-from ...lvlm.light import adapter_parts, base_model
+from ...lvlm.parts import adapter_parts, base_model
 from ...train.loop import GuardedTrainer
 from .meter import Meter
 

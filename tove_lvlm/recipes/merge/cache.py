@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 
 class TargetCache:
@@ -33,9 +35,6 @@ class TargetCache:
 
     def get(self, key: str) -> dict[str, torch.Tensor] | None:
         """What was put there, or None; a file cut short counts as absent."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
             return load_file(self._path(key))
         except (OSError, SafetensorError):
@@ -43,8 +42,6 @@ class TargetCache:
 
     def put(self, key: str, tensors: dict[str, torch.Tensor]) -> None:
         """Keep tensors; another rank may be putting the same ones."""
-        from safetensors.torch import save_file
-
         path = self._path(key)
         path.parent.mkdir(exist_ok=True)
         # Not storage.atomic_file: these can be made again, and to flush each to the disk costs more than to make it.

@@ -3,16 +3,17 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from transformers import CLIPVisionModel
 
 from ... import dist
+from ...checkpoints import LoadedCheckpoint, open_checkpoint
 from ...config import UserError, to_dict
 from ...config.merge import MergeRunConfig
 from ...data.sampler import SeededSampler
 from ...lvlm.build import without_zero3_init
-from ...lvlm.loading import LoadedCheckpoint, open_checkpoint
 from ...lvlm.lora import collect_merged
 from ...storage import fingerprint
 from ...tower.modeling import ToVEVisionModel
@@ -22,9 +23,6 @@ from .cache import TargetCache
 from .distiller import Distiller
 from .images import ImageDataset, collate
 from .student import add_lora, cut, whole_student
-
-if TYPE_CHECKING:
-    from transformers import CLIPVisionModel
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +106,7 @@ def prepare(distiller: Distiller, config: MergeRunConfig, dataset: ImageDataset,
 def gather_results(
     config: MergeRunConfig,
     trainer: Any,
-    full_student: "CLIPVisionModel",
+    full_student: CLIPVisionModel,
     source: "writing.MergeSource",
     dataset: ImageDataset,
 ) -> Callable[[Path], None]:

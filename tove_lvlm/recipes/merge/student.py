@@ -5,25 +5,25 @@ trained, and the layers above, which no LVLM of ours reads, go into the written 
 """
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from ...config import UserError
 from ...config.model import LoraConfig
+from ...config.sources import WeightSource
 from ...registry import require
 from ...tower.clip import load_clip, read_architecture, read_normalisation
 from ...tower.modeling import ToVEVisionModel
-
-if TYPE_CHECKING:
-    from transformers import CLIPVisionModel
+from ...weights.sources import fetch
 
 # Without these sizes the tokens or the pixels would be others.
 _SAME = ("hidden_size", "image_size", "patch_size", "num_channels")
 
 
-def whole_student(tower: ToVEVisionModel, source: str | None) -> "CLIPVisionModel":
+def whole_student(tower: ToVEVisionModel, source: str | None) -> CLIPVisionModel:
     """A stock CLIPVisionModel in float32: the tower's own CLIP, or another one of its sizes.
 
     Args:
@@ -33,15 +33,10 @@ def whole_student(tower: ToVEVisionModel, source: str | None) -> "CLIPVisionMode
     Raises:
         UserError: The other CLIP's tokens or pixels are not of the tower's sizes.
     """
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
     if source is None:
         clip = CLIPVisionModel(CLIPVisionConfig(**tower.config.clip_config))
         clip.load_state_dict(tower.clip.state_dict())
         return clip.float()
-    from ...config.sources import WeightSource
-    from ...weights.sources import fetch
-
     weight_source = WeightSource(pretrained=source)
     weights, folder = fetch(weight_source), fetch(weight_source, weights=False)
     config = CLIPVisionConfig(**read_architecture(folder))
@@ -65,7 +60,7 @@ def whole_student(tower: ToVEVisionModel, source: str | None) -> "CLIPVisionMode
     return clip.float()
 
 
-def cut(clip: "CLIPVisionModel", select_layer: int) -> "CLIPVisionModel":
+def cut(clip: CLIPVisionModel, select_layer: int) -> CLIPVisionModel:
     """A copy that ends where hidden state `select_layer` is: its `last_hidden_state` is that state.
 
     Args:

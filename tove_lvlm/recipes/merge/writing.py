@@ -9,26 +9,28 @@ scripts/finetune_vicuna.py goes on from it with model.vision_tower=clip/, model.
 model.llm=llm/.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, CLIPVisionModel, LlavaForConditionalGeneration, PreTrainedModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from ...checkpoints import LoadedCheckpoint, detect, open_checkpoint
+from ...checkpoints.model_info import make_model_info, read_model_info, save_model_info
+from ...checkpoints.projector import collect_projector
+from ...checkpoints.stage1 import save_stage1
 from ...config import to_dict
 from ...config.merge import MergeRunConfig
 from ...config.model import ModelConfig
 from ...licenses import commercial_use
 from ...lvlm.build import assemble, clip_vision, make_processor, without_zero3_init
-from ...lvlm.light import MODEL_FILE, collect_light, make_model_info, save_light, text_config
-from ...lvlm.loading import STAGE1, TOWER, LoadedCheckpoint, open_checkpoint
+from ...lvlm.parts import text_config
 from ...storage import save_json
+from ...tower.from_yaml import read_tower_yaml
 from ...tower.modeling import ToVEVisionModel
-
-if TYPE_CHECKING:
-    from transformers import CLIPVisionModel, LlavaForConditionalGeneration, PreTrainedModel
 
 CLIP, LVLM, PRETRAIN, LLM = "clip", "lvlm", "pretrain", "llm"
 REPORT = "merge.json"
@@ -57,7 +59,7 @@ class MergeSource:
         parts |= {name: (weight_sources.get("experts") or {}).get(name) or {} for name in tower.attached_names}
         return cls(
             checkpoint=str(loaded.folder),
-            kind=loaded.kind,
+            kind=loaded.checkpoint.kind,
             fingerprint=fingerprint,
             select_layer=tower.config.select_layer,
             image_processor=loaded.image_processor,
@@ -68,7 +70,7 @@ class MergeSource:
 
 
 def write(
-    folder: Path, final: Path, clip: "CLIPVisionModel", source: MergeSource, report: dict, config: MergeRunConfig
+    folder: Path, final: Path, clip: CLIPVisionModel, source: MergeSource, report: dict, config: MergeRunConfig
 ) -> None:
     """Write everything.
 
@@ -83,11 +85,11 @@ def write(
     report = {"source": {k: v for k, v in vars(source).items() if k != "image_processor"}, **report}
     with without_zero3_init():  # rank 0 writes alone: to partition what it loads would wait for the others
         write_clip(folder / CLIP, clip, source, report)
-        if source.kind != TOWER:
+        if detect(source.checkpoint).has_language_model:
             write_lvlm(folder, final, clip, source, config)
 
 
-def write_clip(folder: Path, clip: "CLIPVisionModel", source: MergeSource, report: dict) -> None:
+def write_clip(folder: Path, clip: CLIPVisionModel, source: MergeSource, report: dict) -> None:
     """The stock CLIP with its image processor, a README and the report."""
     clip.save_pretrained(folder)
     plain_processor(source.image_processor, clip).save_pretrained(folder)
@@ -95,13 +97,11 @@ def write_clip(folder: Path, clip: "CLIPVisionModel", source: MergeSource, repor
     save_json(folder / REPORT, report)
 
 
-def plain_processor(image_processor: Any, clip: "CLIPVisionModel") -> Any:
+def plain_processor(image_processor: Any, clip: CLIPVisionModel) -> Any:
     """transformers' own CLIP image processor with the tower's settings, so that no name of ours is written.
 
     Its images are of the CLIP's size, which a tower with an `input_size` has more pixels than.
     """
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
     fields = image_processor.to_dict()
     of_size = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
     names = (*of_size, "do_normalize", "image_mean", "image_std", "do_convert_rgb")
@@ -113,7 +113,7 @@ def plain_processor(image_processor: Any, clip: "CLIPVisionModel") -> Any:
 
 
 @torch.no_grad()
-def write_lvlm(folder: Path, final: Path, clip: "CLIPVisionModel", source: MergeSource, config: MergeRunConfig) -> None:
+def write_lvlm(folder: Path, final: Path, clip: CLIPVisionModel, source: MergeSource, config: MergeRunConfig) -> None:
     """The LVLM with the student in place of the tower, and what further tuning starts from."""
     loaded = open_checkpoint(source.checkpoint)
     model, dtype = replace_tower(loaded, clip, source.select_layer)
@@ -122,18 +122,19 @@ def write_lvlm(folder: Path, final: Path, clip: "CLIPVisionModel", source: Merge
         "vision_tower": str(final / CLIP),
         "mm_vision_select_layer": source.select_layer,
     }
-    if source.kind == STAGE1:  # its language model is the one that it started from
-        block["llm"] = json.loads((loaded.folder / MODEL_FILE).read_text(encoding="utf-8"))["model"]["llm"]
+    frozen_llm = loaded.checkpoint.frozen_llm
+    if frozen_llm is not None:
+        block["llm"] = frozen_llm
     model_info = make_model_info(to_dict(ModelConfig(**block)), model.model, source.image_aspect_ratio)
     cast(nn.Module, model.model).to(dtype)  # transformers' own `to` loses `self` for type checkers
     model.model.save_pretrained(folder / LVLM)
     model.processor.save_pretrained(folder / LVLM)
-    save_json(folder / LVLM / MODEL_FILE, model_info)
+    save_model_info(folder / LVLM, model_info)
     if not config.merge.save_for_tuning:
         return
-    save_light(folder / PRETRAIN, collect_light(model.model), model.model, model.processor)
-    save_json(folder / PRETRAIN / MODEL_FILE, model_info)
-    if source.kind != STAGE1:
+    save_stage1(folder / PRETRAIN, collect_projector(model.model), model.model, model.processor)
+    save_model_info(folder / PRETRAIN, model_info)
+    if frozen_llm is None:
         model.llm.save_pretrained(folder / LLM)
         model.processor.tokenizer.save_pretrained(folder / LLM)
 
@@ -142,14 +143,14 @@ def write_lvlm(folder: Path, final: Path, clip: "CLIPVisionModel", source: Merge
 class PlainClipLVLM:
     """An LVLM with a plain CLIP."""
 
-    model: "LlavaForConditionalGeneration"
+    model: LlavaForConditionalGeneration
     processor: Any
-    llm: "PreTrainedModel"
+    llm: PreTrainedModel
     """Its language model as a causal language model of its own, sharing the weights."""
 
 
 def replace_tower(
-    loaded: LoadedCheckpoint, clip: "CLIPVisionModel", select_layer: int
+    loaded: LoadedCheckpoint, clip: CLIPVisionModel, select_layer: int
 ) -> tuple[PlainClipLVLM, torch.dtype]:
     """Put a CLIP in the tower's place: same projector, same language model.
 
@@ -161,8 +162,6 @@ def replace_tower(
     Returns:
         (the model, the dtype it had)
     """
-    from transformers import AutoModelForCausalLM
-
     old = loaded.llava
     dtype = old.dtype
     with torch.device("meta"):
@@ -203,11 +202,7 @@ Source tower: sha256 `{source.fingerprint}` over its tensors. All settings: merg
 
 def _sources_of_yaml(folder: Path) -> dict[str, Any]:
     """Licences out of the tower's YAML, for a merged LLaVA folder, which has no sources.json."""
-    from ...tower.from_yaml import read_tower_yaml
-
-    file = folder / MODEL_FILE
-    block = json.loads(file.read_text(encoding="utf-8")).get("model", {}) if file.is_file() else {}
-    yaml = block.get("tower")
+    yaml = read_model_info(folder).get("model", {}).get("tower")
     if not yaml or not Path(yaml).is_file():
         return {}
     tower = read_tower_yaml(yaml)

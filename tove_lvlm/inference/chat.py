@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ..checkpoints import load_model
 from ..data.images import read_image
 from .batching import DecodingConfig, Picture, PixelReader, encode_question, generate_batch, length_sorted
-from .loading import load_model
 
 
 def answer(

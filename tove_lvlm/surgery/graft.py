@@ -17,14 +17,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaProcessor
 
+from ..checkpoints.model_info import read_model_info, save_model_info
+from ..checkpoints.whole import read_llava_config
 from ..config import UserError
 from ..config.sources import WeightSource
+from ..lvlm.build import tove_vision
+from ..lvlm.parts import vision_config
 from ..storage import (
     MissingWeightsError,
     WeightsError,
     atomic_dir,
     atomic_file,
-    load_json,
     load_tensors,
     refuse_filled,
     save_json,
@@ -36,9 +39,6 @@ from ..tower.configuration import ToVEVisionConfig
 from ..tower.image_processing import ToVEImageProcessor
 from ..tower.modeling import ToVEVisionModel
 from ..weights.sources import recorded
-from .build import tove_vision
-from .light import MODEL_FILE, vision_config
-from .whole import read_llava_config
 
 _TOWER = "vision_tower."
 # CLIP's own wrapper (older transformers), and a table that newer ones compute.
@@ -98,9 +98,8 @@ def graft(checkpoint: str | Path, tower: str | Path, output: str | Path, options
         for pattern in _KEPT_FILES:
             for file in source.glob(pattern):
                 shutil.copyfile(file, writing / file.name)
-        model_info = load_json(source / MODEL_FILE) if (source / MODEL_FILE).is_file() else {}
-        ratio = model_info.get("image_aspect_ratio", "pad")
-        save_json(writing / MODEL_FILE, {"image_aspect_ratio": ratio, "sources": built.sources})
+        ratio = read_model_info(source).get("image_aspect_ratio", "pad")
+        save_model_info(writing, {"image_aspect_ratio": ratio, "sources": built.sources})
     frozen = [*built.experts.parameters()]
     trainable = sum(p.numel() for p in built.tove_fusion.parameters())
     return Graft(

@@ -1,4 +1,4 @@
-"""A whole LLaVA folder of transformers' layout: loaded without a random tensor, or as the start of a training run."""
+"""A whole LLaVA folder of transformers' layout, loaded without a random tensor."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -6,12 +6,9 @@ from typing import Any, cast
 import torch
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
-from ..config import ConfigError, UserError
-from ..config.model import ModelConfig
-from ..config.tower import check_names
+from ..config import UserError
 from ..storage import WeightsError, load_json
 from ..tower.configuration import ToVEVisionConfig
-from .processor import v1_chat_template
 
 
 def read_llava_config(folder: str | Path) -> LlavaConfig:
@@ -66,26 +63,3 @@ def load_whole(
                 f"`{folder}`: {len(keys)} {kind} tensors for the model of its config.json ({', '.join(keys[:3])}, ...)"
             )
     return model.eval(), LlavaProcessor.from_pretrained(folder)
-
-
-def start_from_whole(config: ModelConfig, dtype: torch.dtype) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """As `build_lvlm`, for a `model` block whose `llm` and `vision_tower` are one and the same folder.
-
-    Raises:
-        UserError: As for `load_whole`.
-        ConfigError: The tower has no expert that `detached` names.
-    """
-    model, processor = load_whole(config.llm, dtype)
-    tokenizer = processor.tokenizer
-    if tokenizer.convert_tokens_to_ids(processor.image_token) != model.config.image_token_id:
-        raise ConfigError(f"`model.llm`: the tokenizer of `{config.llm}` has another id for `{processor.image_token}`")
-    tokenizer.padding_side = "right"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    processor.chat_template = tokenizer.chat_template = v1_chat_template(tokenizer)  # it is trained with this one
-    if config.detached:
-        tower = model.model.vision_tower
-        check_names(getattr(tower, "expert_names", []), config.detached, "`model.detached`")
-        tower.detach(*config.detached)
-    model.requires_grad_(False)
-    return model, processor

@@ -19,7 +19,7 @@ from ..config import UserError
 from ..data.constants import IMAGE_TOKEN
 from ..data.conversations import encode_prompt, expand_image_tokens
 from ..data.images import read_image, to_pixels
-from .light import as_llava
+from ..lvlm.parts import as_llava
 
 Picture = Image.Image | str | Path
 _REMEMBERED = 1024

@@ -16,8 +16,8 @@ from torch import nn
 
 from ..data.constants import IGNORE_INDEX
 from ..data.conversations import encode_v1, expand_image_tokens
+from ..lvlm.parts import as_llava
 from .batching import human_turn, model_inputs, pad_left
-from .light import as_llava
 
 
 def encode_answer(

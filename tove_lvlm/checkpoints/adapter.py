@@ -1,0 +1,113 @@
+"""Stage 2's LoRA as a peft folder, with projector and `tove_fusion` as its `modules_to_save`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from ..config.model import MODEL_FILE
+from ..lvlm.parts import adapter_parts
+from ..registry import require
+from ..storage import WeightsError, load_tensors, misfits, save_tensors
+from .base import Checkpoint, LoadedCheckpoint
+from .experts import Attachment, experts_of_block
+from .from_config import build_lvlm
+from .model_info import check_tower, read_model_block, read_model_info, save_model_info
+from .tensor_files import TensorAt
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class AdapterCheckpoint(Checkpoint):
+    """A LoRA; the rest of its model lies where its MODEL_FILE says."""
+
+    kind: ClassVar[str] = "adapter"
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """See `Checkpoint.find`; of an `output_dir` it is the `adapter` in it."""
+        candidates = (cls(folder), cls(folder / cls.kind))
+        return next((candidate for candidate in candidates if candidate.exists), None)
+
+    @property
+    def exists(self) -> bool:
+        """Whether peft's configuration is there."""
+        return (self.folder / _CONFIG).is_file()
+
+    def load(self) -> LoadedCheckpoint:
+        """See `Checkpoint.load`; the LoRA is merged in memory."""
+        peft = require("peft", extra="train")
+        # The adapter brings the projector and tove_fusion itself: stage 1's folder may be gone.
+        config, model_info = read_model_block(self.folder, pretrain_mm_mlp_adapter=None), read_model_info(self.folder)
+        model, processor = build_lvlm(config)
+        check_tower(model, model_info, self.folder / MODEL_FILE)
+        _check_adapter(model, self.folder)
+        merged = peft.PeftModel.from_pretrained(model, self.folder).merge_and_unload().eval()
+        ratio = model_info.get("image_aspect_ratio", "pad")
+        return LoadedCheckpoint(checkpoint=self, model=merged, processor=processor, image_aspect_ratio=ratio)
+
+    def experts(self) -> Attachment:
+        """See `Checkpoint.experts`."""
+        return experts_of_block(self.folder)
+
+    @property
+    def holds_experts(self) -> bool:
+        """It never does."""
+        return False
+
+    def weight_files(self) -> list[Path]:
+        """See `Checkpoint.weight_files`."""
+        return [self.folder / _WEIGHTS]
+
+    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> None:
+        self._write_referring(target, detached)
+
+
+def save_adapter(
+    folder: str | Path, peft_model: "PeftModel", tensors: dict[str, torch.Tensor], model_info: dict[str, Any]
+) -> None:
+    """Write peft's adapter folder. Rank 0 only.
+
+    Args:
+        folder: Made when absent.
+        peft_model: From `add_lora`.
+        tensors: From `collect_trainable(peft_model)`.
+        model_info: What goes into MODEL_FILE; its `model` is the `model` block, from which loading rebuilds the base.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads(json.dumps(peft_model.peft_config["default"].to_dict(), default=_jsonable))
+    config |= {
+        "inference_mode": True,
+        "base_model_name_or_path": model_info["model"]["llm"],
+        "modules_to_save": [name.rsplit(".", 1)[-1] for name in adapter_parts(peft_model)],
+    }
+    (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+    save_model_info(folder, model_info)
+    adapter = {name.replace(".default.", "."): tensor for name, tensor in tensors.items()}
+    save_tensors(folder / _WEIGHTS, adapter, metadata={"format": "pt"})
+
+
+def _check_adapter(model: nn.Module, folder: Path) -> None:
+    """peft only warns where projector or `tove_fusion` are not in the adapter, and they would stay at their start."""
+    expected = {
+        f"base_model.model.model.{prefix}.{name}": tensor
+        for prefix, part in adapter_parts(model).items()
+        for name, tensor in part.state_dict().items()
+    }
+    file = folder / _WEIGHTS
+    problems = misfits(expected, {key: t for key, t in load_tensors(file).items() if ".lora_" not in key})
+    if problems:
+        raise WeightsError(f"{file} does not fit the model that its {MODEL_FILE} names: {'; '.join(problems)}")
+
+
+def _jsonable(value: object) -> object:
+    return sorted(value) if isinstance(value, set) else str(value)

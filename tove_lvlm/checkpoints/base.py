@@ -1,0 +1,254 @@
+"""What every form of checkpoint can: tell its experts, be loaded, be written with other experts attached."""
+
+import fnmatch
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+
+import torch
+from torch import nn
+
+from ..config import UserError
+from ..config.model import MODEL_FILE
+from ..lvlm.parts import as_llava
+from ..tower.modeling import ToVEVisionModel
+from ..tower.recorder import find_tower
+from .experts import CONFIG, Attachment, experts_by_tensor, no_experts, set_detached
+from .rewrite import INDEX, arrange, edit_json, index_of, new_folder
+from .tensor_files import TensorAt, read_header
+
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration, PreTrainedModel
+
+_ABOUT = (
+    "*config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template*",
+    "sources.json",
+    MODEL_FILE,
+    "*.md",
+    "LICENSE*",
+    "NOTICE*",
+)
+"""Files of a model that are no weights. What belongs to a run (checkpoints, logs, stage 1 below stage 2) is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedCheckpoint:
+    """A checkpoint in memory, on the CPU and in eval mode."""
+
+    checkpoint: "Checkpoint"
+    """Where it came from."""
+    model: nn.Module
+    """The LLaVA model; of a tower's checkpoint, the tower itself."""
+    processor: Any
+    """Its LlavaProcessor; of a tower's checkpoint, the image processor."""
+    image_aspect_ratio: str
+    """How images were brought to a square in training."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.checkpoint.folder
+
+    @property
+    def tower(self) -> ToVEVisionModel | None:
+        """The ToVE tower in it; None for a model with a plain CLIP."""
+        return find_tower(self.model)
+
+    @property
+    def llava(self) -> "LlavaForConditionalGeneration":
+        """`model` under its own type, where there is a language model."""
+        return as_llava(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return cast("PreTrainedModel", self.model).device
+
+    def require_tower(self) -> ToVEVisionModel:
+        """The ToVE tower in it.
+
+        Raises:
+            UserError: The model has a plain CLIP.
+        """
+        tower = self.tower
+        if tower is None:
+            raise UserError(f"`{self.folder}` has a plain CLIP, no ToVE tower; `tove graft` gives it one")
+        return tower
+
+    @property
+    def image_processor(self) -> Any:
+        """Of the tower or of the plain CLIP."""
+        return getattr(self.processor, "image_processor", self.processor)
+
+
+@dataclass(frozen=True)
+class Checkpoint(ABC):
+    """A folder that this package wrote, in one of its forms; nothing of it is loaded."""
+
+    folder: Path
+    """Where it really lies: of an `output_dir` without a merged model, its `adapter`."""
+
+    kind: ClassVar[str]
+    """Name of the form, in reports."""
+    has_language_model: ClassVar[bool] = True
+
+    @classmethod
+    @abstractmethod
+    def find(cls, folder: Path) -> Self | None:
+        """The checkpoint of this form in a folder, or None.
+
+        Args:
+            folder: Exists.
+
+        Raises:
+            UserError: It is of this form and of another model.
+        """
+
+    @abstractmethod
+    def load(self) -> LoadedCheckpoint:
+        """The model on the CPU, in eval mode.
+
+        Raises:
+            UserError: The folder does not say what it belongs to.
+            WeightsError: Weights are missing, truncated, or do not fit.
+        """
+
+    @abstractmethod
+    def experts(self) -> Attachment:
+        """Which experts it has and which are detached, read off its files.
+
+        Raises:
+            UserError: The model has a plain CLIP, or the folder does not say what it belongs to.
+        """
+
+    @property
+    @abstractmethod
+    def holds_experts(self) -> bool:
+        """Whether the experts' weights are in its own files; else it refers to them."""
+
+    @abstractmethod
+    def weight_files(self) -> list[Path]:
+        """Files with its weights.
+
+        Raises:
+            WeightsError: There are none, or a shard is missing.
+        """
+
+    @property
+    def frozen_llm(self) -> str | None:
+        """Where its language model lies as it was before any training; None where it was trained or there is none."""
+        return None
+
+    def files(self) -> list[Path]:
+        """All the files that make up the model.
+
+        Raises:
+            WeightsError: As for `weight_files`.
+        """
+        about = {path for path in self.folder.iterdir() if path.is_file() and _is_about(path.name)}
+        index = index_of(self.folder)
+        return sorted({*about, *self.weight_files(), *([index] if index else [])})
+
+    def tensors(self) -> dict[str, TensorAt]:
+        """Every tensor of its own weights, by name.
+
+        Raises:
+            WeightsError: The weights are missing, truncated or not safetensors.
+        """
+        return {name: tensor for file in self.weight_files() for name, tensor in read_header(file).tensors.items()}
+
+    def with_experts(
+        self,
+        target: Path,
+        detached: Sequence[str],
+        extra: Mapping[str, TensorAt] | None = None,
+        layout: Path | None = None,
+    ) -> list[str]:
+        """Write the model with other experts attached: only their tensors come or go.
+
+        Nothing is loaded and nothing serialised anew; every other tensor keeps its bytes.
+
+        Args:
+            target: Exists, empty.
+            detached: All the experts that are detached in what is written, in the order of the gate's columns.
+            extra: Tensors of experts that this checkpoint does not hold.
+            layout: Folder whose files say which tensor goes where; none takes this one.
+
+        Returns:
+            The kinds written: its own, and `adapter` where one lies in a merged folder.
+
+        Raises:
+            UserError: An expert's weights are neither here nor in `extra`, or the disk refuses.
+            WeightsError: The weights cannot be read.
+        """
+        try:
+            for path in self.folder.iterdir():
+                if path.is_file() and _is_about(path.name) and path.name not in (CONFIG, MODEL_FILE, INDEX):
+                    shutil.copyfile(path, target / path.name)
+            self._write_model(target, list(detached), extra or {}, layout or self.folder)
+        except OSError as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"a checkpoint cannot be written beside `{target.parent}`: {error}") from error
+        return [self.kind]
+
+    @abstractmethod
+    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> None: ...
+
+    def _write_holding(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> None:
+        """Of a checkpoint that has a tower in its files."""
+        attached = [name for name in self.experts().expert_names if name not in detached]
+        tensors = {**self.tensors(), **extra}
+        if self.holds_experts:
+            owners = experts_by_tensor(tensors)
+            absent = [name for name in attached if name not in owners.values()]
+            if absent:
+                raise UserError(
+                    f"`{self.folder}` does not hold the weights of `{absent[0]}`; bring it back with `tove attach`"
+                )
+            tensors = {name: at for name, at in tensors.items() if name not in owners or owners[name] in attached}
+        arrange(layout, target, tensors)
+        if (self.folder / MODEL_FILE).is_file():
+            shutil.copyfile(self.folder / MODEL_FILE, target / MODEL_FILE)
+        edit_json(self.folder / CONFIG, target, lambda config: set_detached(config, self.folder, detached))
+
+    def _write_referring(self, target: Path, detached: list[str]) -> None:
+        """Of a checkpoint that names its tower in MODEL_FILE."""
+        for file in self.weight_files():
+            shutil.copyfile(file, target / file.name)
+        edit_json(self.folder / MODEL_FILE, target, lambda info: info["model"].update(detached=detached))
+        if (self.folder / CONFIG).is_file():
+            edit_json(self.folder / CONFIG, target, lambda config: set_detached(config, self.folder, detached))
+
+
+def save_with_experts(loaded: LoadedCheckpoint, output: str | Path) -> list[str]:
+    """Write a checkpoint with the experts that its tower has attached at this moment.
+
+    Args:
+        loaded: From `open_checkpoint`; what is written comes from its folder, not from memory.
+        output: New folder.
+
+    Returns:
+        As `Checkpoint.with_experts`.
+
+    Raises:
+        UserError: `output` exists, is the input or lies in it; the model has no ToVE tower; an expert is attached in
+            memory whose weights the folder does not hold.
+    """
+    if loaded.tower is None:
+        raise no_experts(loaded.folder)
+    with new_folder(output, loaded.folder) as writing:
+        return loaded.checkpoint.with_experts(writing, loaded.tower.config.detached)
+
+
+def _is_about(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in _ABOUT)

@@ -1,0 +1,60 @@
+"""The model that a `model` block describes, out of the folders that it names."""
+
+import torch
+from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration, LlavaProcessor
+
+from ..config import ConfigError
+from ..config.model import ModelConfig
+from ..config.tower import check_names
+from ..lvlm.build import append_image_token, assemble, load_tokenizer, load_vision, make_processor
+from ..lvlm.processor import v1_chat_template
+from .projector import load_projector
+from .whole import load_whole
+
+
+def build_lvlm(
+    config: ModelConfig, dtype: torch.dtype = torch.float32
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """The model with everything frozen, and its processor.
+
+    Args:
+        config: The `model` block; `pretrain_mm_mlp_adapter` is loaded when given.
+        dtype: Of all weights.
+
+    Raises:
+        ConfigError: A part cannot be read.
+    """
+    if config.is_whole:
+        model, processor = _start_from_whole(config, dtype)
+    else:
+        tokenizer = load_tokenizer(config.llm)
+        llm = AutoModelForCausalLM.from_pretrained(config.llm, dtype=dtype, attn_implementation="sdpa")
+        append_image_token(llm, tokenizer)
+        vision = load_vision(config, dtype)
+        model, processor = assemble(llm, vision, tokenizer, dtype), make_processor(vision, tokenizer)
+    if config.pretrain_mm_mlp_adapter is not None:
+        load_projector(model, config.pretrain_mm_mlp_adapter)
+    return model, processor
+
+
+def _start_from_whole(config: ModelConfig, dtype: torch.dtype) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
+    """As `build_lvlm`, for a `model` block whose `llm` and `vision_tower` are one and the same folder.
+
+    Raises:
+        UserError: As for `load_whole`.
+        ConfigError: The tower has no expert that `detached` names.
+    """
+    model, processor = load_whole(config.llm, dtype)
+    tokenizer = processor.tokenizer
+    if tokenizer.convert_tokens_to_ids(processor.image_token) != model.config.image_token_id:
+        raise ConfigError(f"`model.llm`: the tokenizer of `{config.llm}` has another id for `{processor.image_token}`")
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    processor.chat_template = tokenizer.chat_template = v1_chat_template(tokenizer)  # it is trained with this one
+    if config.detached:
+        tower = model.model.vision_tower
+        check_names(getattr(tower, "expert_names", []), config.detached, "`model.detached`")
+        tower.detach(*config.detached)
+    model.requires_grad_(False)
+    return model, processor

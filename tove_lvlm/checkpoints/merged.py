@@ -1,0 +1,105 @@
+"""An ordinary LlavaForConditionalGeneration folder: stage 2's merged model, a grafted one, or anybody's."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self, cast
+
+import torch
+from torch import nn
+
+from ..config import UserError
+from ..lvlm.build import without_zero3_init
+from ..lvlm.parts import base_model
+from ..storage import load_json, weight_files
+from .adapter import AdapterCheckpoint
+from .base import Checkpoint, LoadedCheckpoint
+from .experts import CONFIG, Attachment, experts_in_config
+from .model_info import read_model_info
+from .tensor_files import TensorAt
+from .whole import load_whole
+
+
+@dataclass(frozen=True)
+class MergedCheckpoint(Checkpoint):
+    """A whole LLaVA model; stage 2's adapter may lie in it too."""
+
+    kind: ClassVar[str] = "merged"
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """See `Checkpoint.find`."""
+        if not any(folder.glob("model*.safetensors")):
+            return None
+        kind = load_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
+        if kind != "llava":
+            raise UserError(f"`{folder}` holds a model of type `{kind}`; expected a LLaVA model (`llava`)")
+        return cls(folder)
+
+    def load(self) -> LoadedCheckpoint:
+        """See `Checkpoint.load`."""
+        model, processor = load_whole(self.folder)
+        ratio = read_model_info(self.folder).get("image_aspect_ratio", "pad")
+        return LoadedCheckpoint(checkpoint=self, model=model, processor=processor, image_aspect_ratio=ratio)
+
+    def experts(self) -> Attachment:
+        """See `Checkpoint.experts`."""
+        return experts_in_config(self.folder)
+
+    @property
+    def holds_experts(self) -> bool:
+        """It always does."""
+        return True
+
+    @property
+    def adapter(self) -> AdapterCheckpoint | None:
+        """Stage 2's adapter in it."""
+        found = AdapterCheckpoint(self.folder / AdapterCheckpoint.kind)
+        return found if found.exists else None
+
+    def weight_files(self) -> list[Path]:
+        """See `Checkpoint.weight_files`."""
+        return weight_files(self.folder)
+
+    def files(self) -> list[Path]:
+        """See `Checkpoint.files`; those of the adapter in it too."""
+        return sorted([*super().files(), *(self.adapter.files() if self.adapter else [])])
+
+    def with_experts(
+        self,
+        target: Path,
+        detached: Sequence[str],
+        extra: Mapping[str, TensorAt] | None = None,
+        layout: Path | None = None,
+    ) -> list[str]:
+        """See `Checkpoint.with_experts`; the adapter in it is written too."""
+        written = super().with_experts(target, detached, extra, layout)
+        if self.adapter is None:
+            return written
+        (target / self.adapter.kind).mkdir()
+        return [*written, *self.adapter.with_experts(target / self.adapter.kind, detached)]
+
+    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> None:
+        self._write_holding(target, detached, extra, layout)
+
+
+def save_merged(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.Module, processor) -> None:
+    """Write an ordinary LlavaForConditionalGeneration folder. Rank 0 only.
+
+    Args:
+        folder: Made when absent.
+        tensors: From `collect_merged`.
+        model: For its configuration.
+        processor: From `build_lvlm`.
+    """
+    base = base_model(model)
+    dtype = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+    with without_zero3_init(), torch.device("meta"):
+        shell = type(base)(copy.deepcopy(base.config))
+        cast(nn.Module, shell).to(dtype)  # transformers' own `to` loses `self` for type checkers
+    if hasattr(shell.config, "use_cache"):  # Trainer turned it off
+        shell.config.use_cache = True
+    shell.generation_config = base.generation_config
+    processor.save_pretrained(folder)
+    shell.save_pretrained(folder, state_dict=tensors)

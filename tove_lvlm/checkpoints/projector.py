@@ -1,0 +1,55 @@
+"""What stage 1 trains, on disk: one file with the projector and, of a ToVE tower, `tove_fusion`.
+
+`projector.safetensors` holds `multi_modal_projector.*` and `vision_tower.tove_fusion.*`, named as in the saved LLaVA
+model.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..config import ConfigError
+from ..config.model import MODEL_FILE, PROJECTOR_FILE
+from ..lvlm.parts import adapter_parts
+from ..storage import load_tensors
+from ..zero import assign, collect
+from .model_info import check_tower, read_model_info
+
+
+def collect_projector(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Projector and fusion as whole CPU tensors on rank 0; every rank must call."""
+    return collect(
+        (f"{prefix}.{name}", parameter)
+        for prefix, part in adapter_parts(model).items()
+        for name, parameter in part.named_parameters()
+    )
+
+
+def load_projector(model: nn.Module, folder: str | Path) -> None:
+    """Put the projector and `tove_fusion` of stage 1's folder into a model; every rank must call.
+
+    Args:
+        model: A LLaVA model with a tower of the same architecture.
+        folder: Stage 1's.
+
+    Raises:
+        ConfigError: The folder's tensors are not those of this model's projector and tower.
+    """
+    path = Path(folder) / PROJECTOR_FILE
+    tensors = load_tensors(path)
+    if model_info := read_model_info(folder):
+        check_tower(model, model_info, Path(folder) / MODEL_FILE)
+    parts = adapter_parts(model)
+    for prefix, part in parts.items():
+        part_tensors = {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+        try:
+            assign(part, part_tensors, where=f"{path}: {prefix}")
+        except ValueError as error:
+            raise ConfigError(f"`model.pretrain_mm_mlp_adapter`: {error}") from error
+    foreign = [key for key in tensors if not key.startswith(tuple(f"{prefix}." for prefix in parts))]
+    if foreign:
+        raise ConfigError(
+            f"`model.pretrain_mm_mlp_adapter`: {path} also holds `{foreign[0]}`, which this model has no place for; "
+            "was it trained with another `model.vision_tower`?"
+        )

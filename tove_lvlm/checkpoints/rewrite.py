@@ -1,0 +1,90 @@
+"""Weights and JSON files of a checkpoint written anew with a change, every other byte kept."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config import UserError
+from ..storage import WeightsError, atomic_dir, weight_files
+from .tensor_files import TensorAt, read_header, write_file
+
+INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+
+
+@contextlib.contextmanager
+def new_folder(output: str | Path, *sources: Path) -> Iterator[Path]:
+    """A folder to write in that becomes `output` at the end, or leaves nothing when something fails.
+
+    Raises:
+        UserError: `output` exists, or is or lies in one of `sources`.
+    """
+    output = Path(output)
+    path = output.resolve()
+    for source in map(Path, sources):
+        if path == source.resolve() or source.resolve() in path.parents:
+            raise UserError(f"`{output}` is or lies in the input `{source}`, which is not changed; name another folder")
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError(f"`{output}` exists already; name a new folder, or remove it first")
+    with contextlib.ExitStack() as stack:
+        try:
+            writing = stack.enter_context(atomic_dir(output))
+        except OSError as error:
+            raise UserError(f"`{output}` cannot be written: {error}") from error
+        yield writing
+
+
+def arrange(layout: Path, target: Path, tensors: Mapping[str, TensorAt]) -> None:
+    """Write tensors in the files, and in the order, that another folder has them in.
+
+    Args:
+        layout: Folder with safetensors, whole or in shards; a tensor of it that is not in `tensors` is left out.
+        target: Where.
+        tensors: Name to where its bytes are: in `layout`, or elsewhere.
+
+    Raises:
+        WeightsError: A tensor has no place in `layout`, or the weights are not safetensors.
+    """
+    remaining = dict(tensors)
+    dropped: dict[str, TensorAt] = {}
+    for file in weight_files(layout):
+        header = read_header(file)
+        dropped |= {name: at for name, at in header.tensors.items() if name not in tensors}
+        own_tensors = {name: remaining.pop(name) for name in header.tensors if name in remaining}
+        if own_tensors == header.tensors:
+            shutil.copyfile(file, target / file.name)
+        elif own_tensors:
+            write_file(target / file.name, own_tensors, header.metadata)
+    if remaining:
+        raise WeightsError(
+            f"`{layout}` has no place for {len(remaining)} tensors ({', '.join(sorted(remaining)[:3])}, ...)"
+        )
+    if index := index_of(layout):
+        edit_json(index, target, lambda index: _shorten_index(index, dropped))
+
+
+def index_of(folder: Path) -> Path | None:
+    """The index of the shards, where the weights are in shards."""
+    index = folder / INDEX
+    return index if index.is_file() and not (folder / _SINGLE).is_file() else None
+
+
+def edit_json(path: Path, target: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Copy a JSON file with a change, laid out as transformers and this package lay it out."""
+    text = path.read_text(encoding="utf-8")
+    value = json.loads(text)
+    edit(value)
+    end = "\n" if text.endswith("\n") else ""
+    (target / path.name).write_text(json.dumps(value, indent=2) + end, encoding="utf-8")
+
+
+def _shorten_index(index: dict[str, Any], dropped: Mapping[str, TensorAt]) -> None:
+    index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name not in dropped}
+    sizes = {"total_size": sum(at.num_bytes for at in dropped.values())}
+    sizes["total_parameters"] = sum(at.numel for at in dropped.values())
+    for key, size in sizes.items():
+        if key in index.get("metadata", {}):
+            index["metadata"][key] -= size

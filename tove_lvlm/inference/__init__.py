@@ -1,0 +1,1 @@
+"""A model asked: batches of prompts, greedy answers, likelihoods of given answers."""

@@ -1,0 +1,41 @@
+"""The parts of a LLaVA model by their own types, inside peft or not."""
+
+from typing import Any, cast
+
+from torch import nn
+from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedConfig
+
+
+def adapter_parts(model: nn.Module) -> dict[str, nn.Module]:
+    """What stage 1 trains: the projector and, where the tower has one, `tove_fusion`, by their name in LlavaModel.
+
+    Args:
+        model: A LLaVA model, inside peft or not.
+    """
+    core = base_model(model).model
+    parts: dict[str, nn.Module] = {"multi_modal_projector": core.multi_modal_projector}
+    fusion = getattr(core.vision_tower, "tove_fusion", None)
+    if fusion is not None:
+        parts["vision_tower.tove_fusion"] = fusion
+    return parts
+
+
+def base_model(model: nn.Module) -> LlavaForConditionalGeneration:
+    """The LLaVA model itself, without peft's wrapper."""
+    wrapper: Any = model
+    return as_llava(wrapper.get_base_model() if hasattr(model, "get_base_model") else model)
+
+
+def as_llava(model: nn.Module) -> LlavaForConditionalGeneration:
+    """The same object under its own type; peft's wrapper passes on what is asked of the model in it."""
+    return cast("LlavaForConditionalGeneration", model)
+
+
+def text_config(config: LlavaConfig) -> PreTrainedConfig:
+    """The language model's; transformers' annotation also has what it is made from, a dictionary or nothing."""
+    return cast("PreTrainedConfig", config.text_config)
+
+
+def vision_config(config: LlavaConfig) -> PreTrainedConfig:
+    """The vision tower's; as for `text_config`."""
+    return cast("PreTrainedConfig", config.vision_config)

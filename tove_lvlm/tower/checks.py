@@ -1,0 +1,43 @@
+"""What a host may ask of a tower."""
+
+import torch
+
+
+def check_pixels(pixel_values: torch.Tensor, size: int) -> None:
+    """Refuse what is no batch of square images of the tower's size.
+
+    Args:
+        pixel_values: Expected (B, 3, size, size).
+        size: Of the tower's input.
+
+    Raises:
+        ValueError: Another shape.
+    """
+    if not isinstance(pixel_values, torch.Tensor) or pixel_values.ndim != 4:
+        shape = tuple(pixel_values.shape) if isinstance(pixel_values, torch.Tensor) else type(pixel_values).__name__
+        raise ValueError(f"pixel_values are {shape}; expected one tensor (B, 3, {size}, {size})")
+    if pixel_values.shape[1:] != (3, size, size):
+        height, width = pixel_values.shape[-2:]
+        reason = "" if height == width else " (images must be square: experts are resampled to a square token grid)"
+        raise ValueError(
+            f"pixel_values have shape {tuple(pixel_values.shape)}; expected (B, 3, {size}, {size}){reason}; use "
+            "the tower's ToVEImageProcessor"
+        )
+
+
+def check_selected_layers(output_hidden_states: bool | int | list[int] | None) -> None:
+    """Refuse a host that is going to read the tokens without the experts.
+
+    Args:
+        output_hidden_states: As LLaVA gives it: the layer, or layers, that it selects.
+
+    Raises:
+        ValueError: It selects another layer than the last.
+    """
+    layers = output_hidden_states if isinstance(output_hidden_states, list | tuple) else [output_hidden_states]
+    unsupported = [layer for layer in layers if not isinstance(layer, bool | None) and layer not in (-1, 1)]
+    if unsupported:
+        raise ValueError(
+            f"the host selects layer {unsupported[0]} of the tower, which holds CLIP's tokens without the "
+            "experts; set `vision_feature_layer` to -1 and `vision_feature_select_strategy` to `full`"
+        )
