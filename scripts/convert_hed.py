@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
-    """The weights under the names of `experts/hed.py`.
+    """The weights under the names of `experts/families/hed/model.py`.
 
     Args:
         path: The Keras file.

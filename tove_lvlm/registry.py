@@ -1,7 +1,8 @@
-"""Names to things: one registry with exact names, and lazy access to optional packages."""
+"""Names to things: registries with exact names, and lazy access to optional packages."""
 
 import difflib
 import importlib
+import pkgutil
 from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Generic, TypeVar
@@ -63,7 +64,7 @@ class Registry(Generic[T]):
             ValueError: Nothing is registered under exactly this name.
         """
         if name not in self._items:
-            raise ValueError(f"unknown {self.kind} `{name}`; {nearest(name, self._items)}")
+            raise ValueError(f"unknown {self.kind} `{name}`; {nearest(name, self.names())}")
         return self._items[name]
 
     def names(self) -> list[str]:
@@ -72,6 +73,55 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: str) -> bool:
         return name in self._items
+
+
+class FolderRegistry(Registry[T]):
+    """A registry whose names are also the folders of a package: `PACKAGE/NAME/MODULE.py` registers what NAME is.
+
+    All folders are known without an import; one is imported when its name is asked for. Other names are registered as
+    in any registry.
+
+    Args:
+        kind: As for `Registry`.
+        package: Dotted name of the package with the folders. A plain module in its place, as in the flat code that is
+            exported with a tower, registers all names when it is imported.
+        module: Name of the module in each folder.
+    """
+
+    def __init__(self, kind: str, package: str, module: str):
+        super().__init__(kind)
+        self.package, self.module = package, module
+
+    def folders(self) -> list[str]:
+        """Names of the folders, sorted."""
+        places = getattr(importlib.import_module(self.package), "__path__", ())
+        return sorted(found.name for found in pkgutil.iter_modules(places) if found.ispkg)
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """As `Registry.register`; the name of a folder is taken, whether the folder is imported yet or not."""
+        register = super().register(name)
+
+        def decorate(item: T) -> T:
+            self._load(name)  # in the folder's own module, which is being imported, this does nothing
+            return register(item)
+
+        return decorate
+
+    def get(self, name: str) -> T:
+        """As `Registry.get`."""
+        self._load(name)
+        return super().get(name)
+
+    def names(self) -> list[str]:
+        """All names, sorted; imports nothing."""
+        return sorted({*self.folders(), *self._items})
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.folders() or name in self._items
+
+    def _load(self, name: str) -> None:
+        if name not in self._items and name in self.folders():
+            importlib.import_module(f"{self.package}.{name}.{self.module}")
 
 
 def _origin(item: object) -> str:

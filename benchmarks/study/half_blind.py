@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from tove_lvlm.experts.base import EXPERTS
-from tove_lvlm.experts.dense_vit import DenseViT
-from tove_lvlm.experts.schema import EXPERT_CONFIGS, DenseViTConfig
+from tove_lvlm.experts.families.dense_vit.config import DenseViTConfig
+from tove_lvlm.experts.families.dense_vit.model import DenseViT
+from tove_lvlm.experts.schema import EXPERT_CONFIGS
 
 
 @EXPERT_CONFIGS.register("half_blind")

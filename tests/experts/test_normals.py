@@ -12,8 +12,9 @@ from lively import lively
 from skimage import data
 
 from tove_lvlm.config import ConfigError
-from tove_lvlm.experts import build_expert, describe, normal_bae
-from tove_lvlm.experts.normals_from_depth import depth_of, normals_of
+from tove_lvlm.experts import build_expert, describe
+from tove_lvlm.experts.families.normal_bae import model as normal_bae
+from tove_lvlm.experts.families.normals_from_depth.model import depth_of, normals_of
 from tove_lvlm.experts.pictures import normals_picture
 from tove_lvlm.storage import WeightsError
 

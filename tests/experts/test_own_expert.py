@@ -16,10 +16,8 @@ from tove_lvlm.experts import EXPERTS, Expert, describe, register_expert, schema
 
 
 @pytest.fixture
-def own(monkeypatch):
+def own():
     """The family `brightness`, for one test."""
-    monkeypatch.setattr(EXPERTS, "_items", dict(EXPERTS._items))
-    monkeypatch.setattr(schema.EXPERT_CONFIGS, "_items", dict(schema.EXPERT_CONFIGS._items))
 
     @register_expert("brightness")
     class Brightness(Expert):
@@ -30,7 +28,9 @@ def own(monkeypatch):
         def encode(self, pixels_B3HW):
             return self.net(pixels_B3HW)
 
-    return Brightness
+    yield Brightness
+    for registry in (EXPERTS, schema.EXPERT_CONFIGS):
+        del registry._items["brightness"]
 
 
 def test_in_a_tower_saved_and_loaded(own, tmp_path):

@@ -53,7 +53,6 @@ def photographs() -> dict[str, Image.Image]:
 @pytest.fixture(scope="module")
 def tower(tmp_path_factory) -> ToVEVisionModel:
     """The page's YAML with the weights that are here; CLIP alone is a small one with random weights."""
-    kept = dict(EXPERTS._items), dict(schema.EXPERT_CONFIGS._items)
     module_at(OWN / "mobilenet_expert.py")
     folder = tmp_path_factory.mktemp("own")
     module_at(ROOT / "scripts" / "convert_hed.py").main([str(HED), "--to", str(folder / "hed")])
@@ -65,7 +64,8 @@ def tower(tmp_path_factory) -> ToVEVisionModel:
     (folder / "tower.yaml").write_text(yaml.safe_dump(page))
     torch.manual_seed(0)
     yield build_tower(folder / "tower.yaml")
-    EXPERTS._items, schema.EXPERT_CONFIGS._items = kept
+    for registry in (EXPERTS, schema.EXPERT_CONFIGS):
+        del registry._items["mobilenet"]
 
 
 def classes_of(network: torch.nn.Module, grid_BChw: torch.Tensor) -> list[str]:

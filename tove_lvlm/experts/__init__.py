@@ -24,28 +24,13 @@ __all__ = [
 ]
 
 _HOMES = {**dict.fromkeys(__all__, "base"), "ExpertConfig": "schema", "ExpertHub": "hub"}
-_FAMILIES = (
-    "dense_vit",
-    "timm_backbone",
-    "open_clip_backbone",
-    "transformers_backbone",
-    "depth",
-    "normals_from_depth",
-    "normal_bae",
-    "dexined",
-    "hed",
-    "edge_filter",
-    "text_map",
-)
 
 
 def __getattr__(name: str):
-    """Public names load on first use (PEP 562); the families register themselves then."""
+    """Public names load on first use (PEP 562)."""
     if name == "ExpertFields":
         warnings.warn("`ExpertFields` is called `ExpertConfig` now", FutureWarning, stacklevel=2)
         name = "ExpertConfig"
     if name not in _HOMES:
         raise AttributeError(f"module `tove_lvlm.experts` has no attribute `{name}`")
-    for family in _FAMILIES:
-        importlib.import_module(f"{__name__}.{family}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -15,12 +15,13 @@ from torch import nn
 
 from .. import storage
 from ..config import ConfigError
-from ..registry import Registry
+from ..registry import FolderRegistry
+from .pictures import stretched_picture
 from .preprocess import Preprocessing
-from .schema import EXPERT_CONFIGS, ExpertConfig, parse_expert
+from .schema import EXPERT_CONFIGS, FAMILIES, THIS_PACKAGE, ExpertConfig, parse_expert
 from .shape import measure_shape
 
-EXPERTS: "Registry[type[Expert]]" = Registry("expert family")
+EXPERTS: "FolderRegistry[type[Expert]]" = FolderRegistry("expert family", FAMILIES, "model")
 """Family name -> class."""
 
 
@@ -58,7 +59,7 @@ class Expert(nn.Module):
 
     kind: ClassVar[str] = "embedding"
     """`embedding` or `low_level`."""
-    library: ClassVar[str] = "this package"
+    library: ClassVar[str] = THIS_PACKAGE.name
     """Package whose networks these are."""
     fixed_shape: ClassVar[tuple[int, int, int] | None] = None
     """Channels of its map, which is as large as the image, channels of its features, and pixels to a step of these:
@@ -101,7 +102,8 @@ class Expert(nn.Module):
             return (fields["channels"], *fields["grid"])
         size = fields["image_size"]
         if cls.fixed_shape is None or fields["channels"] is not None or size % cls.patch_size:
-            return measure_shape(cls, fields)  # which also says what sizes fit
+            network = f"{cls.library}'s `{cls.architecture_of(fields)}`"
+            return measure_shape(cls, network, fields)  # which also says what sizes fit
         of_map, of_features, step = cls.fixed_shape
         return (of_map, size, size) if fields["output"] == "map" else (of_features, size // step, size // step)
 
@@ -148,9 +150,7 @@ class Expert(nn.Module):
         """
         if grid_BCHW.shape[1] not in (1, 3):
             raise ValueError(f"expert `{self.spec.name}`: {grid_BCHW.shape[1]} channels; a picture has 1 or 3")
-        low, high = grid_BCHW.float().amin((2, 3), keepdim=True), grid_BCHW.float().amax((2, 3), keepdim=True)
-        stretched = (grid_BCHW.float() - low) / (high - low).clamp(min=1e-6) * 255
-        return stretched.round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
+        return stretched_picture(grid_BCHW)
 
     def adapt_weights(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The state dict that `load_state_dict` takes, from the tensors on disk."""

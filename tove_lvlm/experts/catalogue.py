@@ -78,7 +78,7 @@ def entry_of(reference: str) -> dict[str, Any]:
         return {"name": reference, **entry}
     if family not in EXPERT_CONFIGS:
         raise ConfigError(f"expert `{reference}`: unknown family `{family}`; {nearest(family, EXPERT_CONFIGS.names())}")
-    from . import EXPERTS
+    from .base import EXPERTS
 
     library_entry = EXPERTS.get(family).entry_of(architecture)
     name = re.sub(r"\W+", "_", re.split(r"[./]", architecture)[0]).lower()

@@ -193,7 +193,7 @@ def count_network(fields: Mapping[str, Any]) -> NetworkInfo:
     import torch
 
     from ..cost import size_of
-    from . import build_expert
+    from .base import build_expert
 
     with torch.device("meta"):
         expert = build_expert(fields)
@@ -230,7 +230,7 @@ def measure_network(fields: Mapping[str, Any], device: str, dtype: str, batch_si
     import torch
 
     from ..cost import ms_per_image
-    from . import build_expert
+    from .base import build_expert
 
     expert = build_expert(fields).to(device, getattr(torch, dtype))
     pixels_B3HW = torch.rand(batch_size, 3, fields["image_size"], fields["image_size"])

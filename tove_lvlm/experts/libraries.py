@@ -1,46 +1,38 @@
-"""The libraries whose networks are experts: where each is, what installs it, the licence of its code."""
+"""The libraries whose networks are experts: what installs each, the licence of its code.
+
+Those of several families, or that a plugin is likely to use, stand here; that of one family stands in its config.py.
+"""
 
 import importlib.util
-from dataclasses import dataclass
+
+from .schema import EXPERT_CONFIGS, THIS_PACKAGE, Library
+
+KORNIA = Library(name="kornia", module="kornia", extra="experts", license="apache-2.0")
+TIMM = Library(name="timm", module="timm", extra="experts", license="apache-2.0")
+TORCHVISION = Library(name="torchvision", module="torchvision", extra=None, license="bsd-3-clause")
+TRANSFORMERS = Library(name="transformers", module="transformers", extra=None, license="apache-2.0")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Library:
-    """A package that brings networks."""
-
-    module: str
-    """What is imported."""
-    extra: str | None
-    """Extra of `tove-lvlm` that installs it; None where the package always needs it."""
-    license: str
-    """Of its code, by SPDX."""
-
-
-LIBRARIES = {
-    "controlnet_aux": Library(module="controlnet_aux", extra="normals", license="apache-2.0"),
-    "kornia": Library(module="kornia", extra="experts", license="apache-2.0"),
-    "open_clip": Library(module="open_clip", extra="experts", license="mit"),
-    "rapidocr": Library(module="rapidocr", extra="text", license="apache-2.0"),
-    "this package": Library(module="tove_lvlm", extra=None, license="apache-2.0"),
-    "timm": Library(module="timm", extra="experts", license="apache-2.0"),
-    "torchvision": Library(module="torchvision", extra=None, license="bsd-3-clause"),
-    "transformers": Library(module="transformers", extra=None, license="apache-2.0"),
-}
-"""By the name that an expert's class gives as `library`."""
+def find_library(name: str) -> Library | None:
+    """The library of this name, as an expert's class gives it in `library`; None for one that nobody describes."""
+    shared = (KORNIA, THIS_PACKAGE, TIMM, TORCHVISION, TRANSFORMERS)
+    of_families = (EXPERT_CONFIGS.get(family).library for family in EXPERT_CONFIGS.names())
+    return next((library for library in (*shared, *of_families) if library.name == name), None)
 
 
 def install_hint(library: str) -> str | None:
     """The command that installs a library which is not here; None for one that is, or that is not known.
 
     Args:
-        library: A key of `LIBRARIES`, or any other name.
+        library: As for `find_library`.
     """
-    entry = LIBRARIES.get(library)
-    if entry is None or importlib.util.find_spec(entry.module) is not None:
+    found = find_library(library)
+    if found is None or importlib.util.find_spec(found.module) is not None:
         return None
-    return f"pip install 'tove-lvlm[{entry.extra}]'" if entry.extra else f"pip install {entry.module}"
+    return f"pip install 'tove-lvlm[{found.extra}]'" if found.extra else f"pip install {found.module}"
 
 
 def code_license(library: str) -> str | None:
     """Licence of a library's code; None where it is not known."""
-    return LIBRARIES[library].license if library in LIBRARIES else None
+    found = find_library(library)
+    return None if found is None else found.license

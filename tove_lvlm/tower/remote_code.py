@@ -12,6 +12,7 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ def bundle() -> dict[str, str]:
         RuntimeError: A module imports this package by its absolute name.
     """
     entries = [module for module, _ in _CLASSES.values()]
-    waiting, sources = [*entries, *_families()], {}
+    waiting, sources = [*entries, "experts.families"], {}
     while waiting:
         module = waiting.pop()
         if module not in sources:
@@ -82,11 +83,18 @@ def bundle() -> dict[str, str]:
     return {f"{_flat(module)}.py": text for module, text in sorted(sources.items())}
 
 
-def _families() -> list[str]:
-    """Modules of the expert families, those of a plugin outside this package left out."""
+def _families() -> tuple[list[str], list[str]]:
+    """(modules of the expert families' fields, modules of their classes), those of a plugin outside left out."""
     from ..experts import EXPERTS
+    from ..experts.schema import EXPERT_CONFIGS
 
-    modules = [EXPERTS.get(name).__module__ for name in EXPERTS.names()]
+    fields = _modules(EXPERT_CONFIGS.get(name) for name in EXPERT_CONFIGS.names())
+    return fields, _modules(EXPERTS.get(name) for name in EXPERTS.names())
+
+
+def _modules(classes: Iterable[type]) -> list[str]:
+    """Modules of this package that these classes are of."""
+    modules = dict.fromkeys(item.__module__ for item in classes)
     return [module.removeprefix(f"{PACKAGE}.") for module in modules if module.startswith(f"{PACKAGE}.")]
 
 
@@ -99,6 +107,8 @@ def _flatten(module: str) -> tuple[str, list[str]]:
     """(source with flat imports and without registrations, modules of this package that it needs)."""
     if module == "experts":
         return _flat_experts()
+    if module == "experts.families":
+        return _flat_families()
     imported = importlib.import_module(f"{PACKAGE}.{module}")
     source = inspect.getsource(imported)
     folder = module if hasattr(imported, "__path__") else module.rpartition(".")[0]
@@ -161,8 +171,16 @@ def _flat_experts() -> tuple[str, list[str]]:
     from .. import experts
 
     modules = {name: f"experts.{module}" for name, module in experts._HOMES.items()}
-    families = _families()
-    lines = [f"from . import {_flat(family)}  # noqa" for family in families]
+    _, classes = _families()
+    lines = [f"from . import {_flat(module)}  # noqa" for module in classes]
     lines += [f"from .{_flat(module)} import {name}  # noqa" for name, module in sorted(modules.items())]
-    header = f"# Generated from {PACKAGE}.experts: every family registers itself."
-    return "\n".join([header, *lines]) + "\n", sorted({*modules.values(), *families})
+    header = f"# Generated from {PACKAGE}.experts: every family registers its class."
+    return "\n".join([header, *lines]) + "\n", sorted({*modules.values(), *classes})
+
+
+def _flat_families() -> tuple[str, list[str]]:
+    """The package `experts.families`, whose folders are looked through by name, as a module that imports the fields."""
+    fields, _ = _families()
+    lines = [f"from . import {_flat(module)}  # noqa" for module in fields]
+    header = f"# Generated from {PACKAGE}.experts.families: every family registers its fields."
+    return "\n".join([header, *lines]) + "\n", fields

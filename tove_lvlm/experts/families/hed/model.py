@@ -1,9 +1,5 @@
 """Low-level expert: HED, holistically-nested edges.
 
-VGG-16's five stages, a side output of each, and their fusion. Two kinds of weights are read: those of the paper's own
-model (converted by scripts/convert_hed.py), and `ControlNetHED.pth`, which has no fusion layer because it takes the
-mean of the side outputs: that is a fusion with weights 1/5.
-
 Shapes: B images, C channels, H W sides of the grid.
 
 See docs/design.md, "Experts".
@@ -16,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .base import EXPERTS, Expert
-from .pictures import probability_picture
+from ...base import EXPERTS, Expert
+from ...pictures import probability_picture
 
 _WIDTHS = (64, 128, 256, 512, 512)
 _DEPTHS = (2, 2, 3, 3, 3)

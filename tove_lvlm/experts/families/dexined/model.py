@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from ..registry import require
-from .base import EXPERTS, Expert
-from .pictures import probability_picture
+from ....registry import require
+from ...base import EXPERTS, Expert
+from ...pictures import probability_picture
+from .config import DexiNedConfig
 
 
 @EXPERTS.register("dexined")
@@ -20,7 +21,7 @@ class DexiNed(Expert):
     """Low level: edges by DexiNed of kornia; the fused map as a probability, or its last block's features."""
 
     kind = "low_level"
-    library = "kornia"
+    library = DexiNedConfig.library.name
     patch_size = 16  # four halvings, so that a grid of features has a plain size
     fixed_shape = (1, 256, 16)
 

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from transformers import AutoConfig, AutoModelForDepthEstimation
 
-from ..config import ConfigError
-from .base import EXPERTS, Expert
-from .transformers_backbone import renamed
+from ....config import ConfigError
+from ...base import EXPERTS, Expert
+from ...transformers_files import renamed
+from .config import DepthConfig
 
 # The first fusion layer has nothing to add to, so that its first residual unit is never called. Intel's DPT files lack
 # it and Depth Anything's hold it; here it does not exist.
@@ -25,7 +27,7 @@ class DepthEstimator(Expert):
     """Low level: depth by DPT or Depth Anything V2 of transformers; the predicted map, or what its neck gives."""
 
     kind = "low_level"
-    library = "transformers"
+    library = DepthConfig.library.name
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
@@ -76,8 +78,6 @@ class DepthEstimator(Expert):
 
 def _create(fields: Mapping[str, Any]) -> Any:
     """The network, a model of transformers; what is touched of it are attributes that only DPT's kind has."""
-    from transformers import AutoConfig, AutoModelForDepthEstimation
-
     architecture = dict(fields["architecture"])
     kind = architecture.pop("model_type", None)
     try:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from .. import storage
-from .base import EXPERTS, Expert
+from .... import storage
+from ...base import EXPERTS, Expert
+from .config import TextMapConfig
 from .onnx_weights import read_convolutions
 from .pp_ocr import NECK, TextDetector
 
@@ -25,7 +26,7 @@ class TextMap(Expert):
     """Low level: text by PP-OCR's detector, weights in rapidocr; the probability map, or its neck's features."""
 
     kind = "low_level"
-    library = "rapidocr"
+    library = TextMapConfig.library.name
     patch_size = 32
     fixed_shape = (1, NECK, 4)
 

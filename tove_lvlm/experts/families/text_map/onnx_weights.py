@@ -7,8 +7,8 @@ import os
 
 import torch
 
-from .. import storage
-from ..registry import require
+from .... import storage
+from ....registry import require
 
 
 def read_convolutions(path: str | os.PathLike[str]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:

@@ -7,24 +7,24 @@ See docs/design.md, "Experts".
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from ..config import ConfigError
-from .base import EXPERTS, Expert
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from ....config import ConfigError
+from ...base import EXPERTS, Expert
+from ...transformers_files import renamed
+from .config import TransformersConfig
 
 
 @EXPERTS.register("transformers")
 class TransformersBackbone(Expert):
     """Embedding: a vision encoder of transformers; class and register tokens are dropped."""
 
-    library = "transformers"
+    library = TransformersConfig.library.name
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)
@@ -74,27 +74,7 @@ class TransformersBackbone(Expert):
         return {f"backbone.{key}": tensor for key, tensor in tensors.items()}
 
 
-def renamed(backbone: "PreTrainedModel", tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors under today's names, as transformers loads them; as they were where it does not know them all.
-
-    Args:
-        backbone: A model of transformers.
-        tensors: Its state dict, as this or an earlier version of transformers has saved it.
-    """
-    both = type(backbone).from_pretrained(
-        None, config=backbone.config, state_dict=dict(tensors), output_loading_info=True
-    )
-    loaded, report = cast("tuple[PreTrainedModel, dict[str, Any]]", both)  # which the option makes it
-    missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]  # taken out of the backbone
-    if missing or report["unexpected_keys"] or report["mismatched_keys"]:
-        return tensors
-    expected = backbone.state_dict().keys()
-    return {key: tensor for key, tensor in loaded.state_dict().items() if key in expected}
-
-
-def _create(fields: Mapping[str, Any]) -> "PreTrainedModel":
-    from transformers import AutoConfig, AutoModel
-
+def _create(fields: Mapping[str, Any]) -> PreTrainedModel:
     architecture = dict(fields["architecture"])
     kind = architecture.pop("model_type", None)
     try:
@@ -113,7 +93,7 @@ def _create(fields: Mapping[str, Any]) -> "PreTrainedModel":
     return model
 
 
-def _size_options(backbone: "PreTrainedModel", image_size: int) -> dict[str, Any]:
+def _size_options(backbone: PreTrainedModel, image_size: int) -> dict[str, Any]:
     """What tells an encoder to resample its positions, where the image is not of its own size."""
     takes = "interpolate_pos_encoding" in inspect.signature(backbone.forward).parameters
     native_size = getattr(backbone.config, "image_size", image_size)
@@ -147,7 +127,7 @@ def _patches(pixels_B3HW: torch.Tensor, patch: int) -> dict[str, torch.Tensor]:
 
 
 def _features(
-    backbone: "PreTrainedModel", pixels_B3HW: torch.Tensor, layer: int | None, options: Mapping[str, Any]
+    backbone: PreTrainedModel, pixels_B3HW: torch.Tensor, layer: int | None, options: Mapping[str, Any]
 ) -> torch.Tensor:
     """(B, C, h, w) of the last hidden state, or of hidden state `layer`."""
     inputs = {"pixel_values": pixels_B3HW}

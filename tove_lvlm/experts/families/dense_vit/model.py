@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..registry import require
-from .base import EXPERTS, Expert
+from ....registry import require
+from ...base import EXPERTS, Expert
+from .config import DenseViTConfig
 
 
 @EXPERTS.register("dense_vit")
@@ -19,7 +20,7 @@ class DenseViT(Expert):
     """Low level: a ViT (timm's, no class token) with a per-patch linear head, read as a full-resolution map."""
 
     kind = "low_level"
-    library = "timm"
+    library = DenseViTConfig.library.name
     patch_size: int
 
     def __init__(self, fields: Mapping[str, Any]):

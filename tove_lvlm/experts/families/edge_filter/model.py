@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from ..registry import require
-from .base import EXPERTS, Expert
-from .pictures import probability_picture
+from ....registry import require
+from ...base import EXPERTS, Expert
+from ...pictures import probability_picture
+from .config import EdgeFilterConfig
 
 
 @EXPERTS.register("edge_filter")
@@ -21,7 +22,7 @@ class EdgeFilter(Expert):
     """Low level: edges by kornia's Canny or Sobel filter; nothing is learned."""
 
     kind = "low_level"
-    library = "kornia"
+    library = EdgeFilterConfig.library.name
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..config import ConfigError
-from ..registry import nearest, require
-from .base import EXPERTS, Expert
-from .timm_backbone import adapted_to, patch_size_of, timm_features, without_pool
+from ....config import ConfigError
+from ....registry import nearest, require
+from ...base import EXPERTS, Expert
+from ...timm_networks import adapted_to, patch_size_of, timm_features, without_pool
+from .config import OpenCLIPConfig
 
 _VISUAL, _TRUNK = "visual.", "visual.trunk."
 _HEAD_KEYS = ("visual.proj", "visual.head.", "visual.attn_pool", "visual.attnpool.")
@@ -36,7 +37,7 @@ class OpenCLIPBackbone(Expert):
     by attention first (CoCa) gives its last block's.
     """
 
-    library = "open_clip"
+    library = OpenCLIPConfig.library.name
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)

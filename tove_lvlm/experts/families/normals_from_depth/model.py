@@ -20,9 +20,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..config import ConfigError
-from .base import EXPERTS, Expert, build_expert
-from .pictures import normals_picture
+from ....config import ConfigError
+from ...base import EXPERTS, Expert, build_expert
+from ...pictures import normals_picture
 
 
 @EXPERTS.register("normals_from_depth")

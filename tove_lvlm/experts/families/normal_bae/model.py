@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 
-from .base import EXPERTS, Expert
-from .pictures import normals_picture
+from ...base import EXPERTS, Expert
+from ...pictures import normals_picture
+from .config import NormalBaeConfig
 
 _FILES = "_tove_normal_bae"
 """Name under which the folder of the network's files is imported."""
@@ -35,7 +36,7 @@ class NormalBae(Expert):
     """Low level: surface normals by NormalBae of controlnet_aux; the map, or its decoder's features."""
 
     kind = "low_level"
-    library = "controlnet_aux"
+    library = NormalBaeConfig.library.name
     patch_size = 32  # the encoder halves five times
     fixed_shape = (3, 512, 8)
 

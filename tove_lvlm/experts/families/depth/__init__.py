@@ -1,0 +1,1 @@
+"""The family `depth`: depth estimators of transformers (DPT, Depth Anything V2)."""

@@ -1,0 +1,1 @@
+"""The family `dexined`: edges by DexiNed, kornia's network."""

@@ -1,0 +1,1 @@
+"""The family `hed`: edges by HED, holistically-nested edge detection."""

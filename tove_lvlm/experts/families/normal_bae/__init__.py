@@ -1,0 +1,1 @@
+"""The family `normal_bae`: surface normals by NormalBae."""

@@ -1,0 +1,1 @@
+"""The family `normals_from_depth`: surface normals computed from a depth expert's map."""

@@ -1,0 +1,1 @@
+"""The family `open_clip`: the visual trunk of any open_clip model."""

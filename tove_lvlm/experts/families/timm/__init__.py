@@ -1,0 +1,1 @@
+"""The family `timm`: any timm backbone by name."""

@@ -1,0 +1,1 @@
+"""The family `transformers`: vision encoders of transformers."""
