@@ -10,8 +10,9 @@ import torch
 from eval_files import write_lines
 from java import needs_java
 
-from tove_lvlm.eval import caption_java, generate
+from tove_lvlm.eval import generate
 from tove_lvlm.eval.ask import RANKED, describe_model
+from tove_lvlm.eval.metrics import caption_java
 from tove_lvlm.lvlm.build import build_lvlm
 from tove_lvlm.lvlm.config import ModelConfig
 from tove_lvlm.lvlm.loading import LoadedCheckpoint

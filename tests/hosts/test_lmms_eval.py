@@ -15,7 +15,7 @@ from PIL import Image
 
 from tove_lvlm.config import UserError
 from tove_lvlm.data.images import read_image, to_pixels
-from tove_lvlm.eval.problems import Problems
+from tove_lvlm.eval.io.problems import Problems
 from tove_lvlm.eval.tasks.pope import Pope
 from tove_lvlm.eval.tasks.vsr import Vsr, VsrLikelihood
 from tove_lvlm.hosts.lmms_eval import TASKS, vsr

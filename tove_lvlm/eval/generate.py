@@ -16,8 +16,8 @@ from ..data.images import resolve_image
 from ..lvlm.batching import DecodingConfig, PixelReader, encode_question, generate_batch, length_sorted
 from ..lvlm.likelihood import log_likelihoods
 from ..lvlm.loading import LoadedCheckpoint
-from .problems import Problems
-from .task import Item
+from .io.items import Item
+from .io.problems import Problems
 
 
 class Prediction(NamedTuple):

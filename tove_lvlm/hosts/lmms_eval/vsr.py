@@ -15,8 +15,9 @@ from PIL import Image
 
 from ...config import UserError
 from ...data.images import read_image
-from ...eval import binary, vsr
-from ...eval.task import Layout
+from ...eval.io.find import Layout
+from ...eval.metrics import binary
+from ...eval.tasks import vsr
 from ...eval.tasks.vsr import Vsr, VsrLikelihood
 
 DATA = "TOVE_EVAL_DATA"
