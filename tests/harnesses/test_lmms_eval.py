@@ -18,9 +18,9 @@ from tove_lvlm.data.images import read_image, to_pixels
 from tove_lvlm.eval.io.problems import Problems
 from tove_lvlm.eval.tasks.pope import Pope
 from tove_lvlm.eval.tasks.vsr import Vsr, VsrLikelihood
-from tove_lvlm.hosts.lmms_eval import TASKS, vsr
-from tove_lvlm.hosts.lmms_eval.decoding import GenerationOptions, read_generation_options
-from tove_lvlm.hosts.lmms_eval.requests import Prompt
+from tove_lvlm.harnesses.lmms_eval import TASKS, vsr
+from tove_lvlm.harnesses.lmms_eval.decoding import GenerationOptions, read_generation_options
+from tove_lvlm.harnesses.lmms_eval.requests import Prompt
 from tove_lvlm.lvlm.batching import DecodingConfig
 from tove_lvlm.lvlm.chat import Chat, answer
 from tove_lvlm.lvlm.likelihood import log_likelihoods
@@ -200,15 +200,29 @@ def test_vsr_without_its_files_says_where_they_belong(task_manager, monkeypatch,
 
 
 def test_the_folder_of_tasks_is_printed():
-    done = subprocess.run([sys.executable, "-m", "tove_lvlm.hosts.lmms_eval"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tove_lvlm.harnesses.lmms_eval"], capture_output=True, text=True)
     assert Path(done.stdout.strip()) == TASKS
     assert {path.name for path in TASKS.rglob("*.yaml")} == {"vsr.yaml", "vsr_likelihood.yaml"}
+
+
+def test_the_old_name_works_and_warns_once():
+    command = [sys.executable, "-m", "tove_lvlm.hosts.lmms_eval"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()) == TASKS
+    assert done.stderr.count("FutureWarning: `tove_lvlm.hosts.lmms_eval` is deprecated") == 1
+    code = (
+        "from tove_lvlm.hosts import lmms_eval; from tove_lvlm.harnesses.lmms_eval import manifest; "
+        "from tove_lvlm.hosts.lmms_eval import vsr; print(lmms_eval.manifest is manifest, callable(vsr.picture))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
+    assert done.stderr.count("FutureWarning") == 1
 
 
 def test_without_lmms_eval_the_extra_is_named():
     code = (
         "import sys; sys.modules['lmms_eval'] = None\n"
-        "from tove_lvlm.hosts.lmms_eval import manifest\n"
+        "from tove_lvlm.harnesses.lmms_eval import manifest\n"
         "try: manifest()\n"
         "except ImportError as error: print(error, 'torch' in sys.modules)"
     )
@@ -299,7 +313,7 @@ def pictures(root) -> list[Path]:
 @pytest.fixture
 def model(chat, checkpoint, pictures, monkeypatch):
     """`tove_llava` as the evaluator leaves it before its first request; each document is a picture's path."""
-    from tove_lvlm.hosts.lmms_eval import model
+    from tove_lvlm.harnesses.lmms_eval import model
 
     monkeypatch.setattr(
         model,

@@ -1,8 +1,8 @@
-"""lmms-eval as host: the model `tove_llava` and the tasks that lmms-eval lacks.
+"""lmms-eval: the model `tove_llava` and the tasks that lmms-eval lacks.
 
     python -m lmms_eval --model tove_llava --model_args pretrained=FOLDER --tasks pope --batch_size 16
     python -m lmms_eval --model tove_llava --model_args pretrained=FOLDER --tasks tove_vsr \\
-        --include_path "$(python -m tove_lvlm.hosts.lmms_eval)"
+        --include_path "$(python -m tove_lvlm.harnesses.lmms_eval)"
 
 lmms-eval finds `manifest` by the entry point `lmms_eval.models` and imports this module early. With that `tove_vision`
 is known to transformers, and lmms-eval's own `--model llava_hf` runs a ToVE checkpoint too.
@@ -30,5 +30,5 @@ def manifest() -> Any:
     """
     registry = require("lmms_eval.models.registry_v2", extra="lmms-eval")
     return registry.ModelManifest(
-        model_id="tove_llava", simple_class_path="tove_lvlm.hosts.lmms_eval.model.ToVELlava", aliases=("tove",)
+        model_id="tove_llava", simple_class_path="tove_lvlm.harnesses.lmms_eval.model.ToVELlava", aliases=("tove",)
     )

@@ -12,8 +12,9 @@ import tiny_lvlm
 from PIL import Image
 
 from tove_lvlm.config import ConfigError, UserError
-from tove_lvlm.hosts import vlmevalkit
-from tove_lvlm.hosts.vlmevalkit import ToVEVLM
+from tove_lvlm.harnesses import vlmevalkit
+from tove_lvlm.harnesses.vlmevalkit import ToVEVLM
+from tove_lvlm.harnesses.vlmevalkit.__main__ import main
 from tove_lvlm.lvlm.chat import Chat
 
 FILES = {
@@ -204,7 +205,7 @@ def test_its_own_run_script_finds_the_model(vlmeval, checkpoint, rows, folder, r
         (folder / "config.json").write_text(json.dumps(settings))
         theirs += ["--config", folder / "config.json"]
     ours = ["--root", vlmeval, "--model", checkpoint, "--name", "Mine", "--max-new-tokens", 6]
-    vlmevalkit.main([str(argument) for argument in (*ours, "--", *theirs)])
+    main([str(argument) for argument in (*ours, "--", *theirs)])
     monkeypatch.delenv("GPUS")
     names, seen, answers = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert names == ["Mine", "other"]
@@ -214,12 +215,24 @@ def test_its_own_run_script_finds_the_model(vlmeval, checkpoint, rows, folder, r
 
 
 def test_the_runner_says_what_is_missing(kit, tmp_path):
-    command = [sys.executable, "-m", "tove_lvlm.hosts.vlmevalkit", "--root", tmp_path, "--model", tmp_path]
+    command = [sys.executable, "-m", "tove_lvlm.harnesses.vlmevalkit", "--root", tmp_path, "--model", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "is no checkout of VLMEvalKit: expected run.py and vlmeval/" in done.stderr
     with pytest.raises(UserError, match="nowhere`: there is no such folder"):
-        vlmevalkit.main(["--root", str(kit), "--model", "nowhere"])
+        main(["--root", str(kit), "--model", "nowhere"])
+
+
+def test_the_old_name_works_and_warns_once(tmp_path):
+    command = [sys.executable, "-m", "tove_lvlm.hosts.vlmevalkit", "--root", tmp_path, "--model", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("FutureWarning: `tove_lvlm.hosts.vlmevalkit` is deprecated") == 1
+    assert "is no checkout of VLMEvalKit" in done.stderr
+    code = "from tove_lvlm.hosts import vlmevalkit as old; from tove_lvlm.harnesses import vlmevalkit as new; "
+    code += "import sys; print(old.register is new.register, old.ToVEVLM is new.ToVEVLM, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "False"]
 
 
 def test_without_vlmevalkit_it_says_where_to_get_it(checkpoint):
