@@ -13,17 +13,15 @@ import torch
 from torch import nn
 
 from ...config import UserError
-from ...storage import WeightsError
 from ...tower.build import build_tower
 from ...tower.fusion import ToVEFusion
 from ...tower.modeling import ToVEVisionModel
 from ..names import tower_path
+from .checks import check_keys
 
 logger = logging.getLogger(__name__)
 
 _FROZEN_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_FUSION = "tower.tove_fusion."
-_SAMPLE = 3  # keys named in a message
 
 
 class ToVEVisualEncoder(nn.Module):
@@ -81,7 +79,7 @@ class ToVEVisualEncoder(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
         """Called by every `load_state_dict` above it, strict or not, before the tower itself is loaded."""
         expected = self.state_dict(prefix=prefix, keep_vars=True)
-        _check_keys(state_dict, expected, prefix, trained_source=self.source.is_dir(), source=self.source)
+        check_keys(state_dict, expected, prefix, trained_source=self.source.is_dir(), source=self.source)
         for key, tensor in expected.items():
             state_dict.setdefault(key, tensor.data)  # frozen parts, which LAVIS's checkpoints leave out, stay
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -110,55 +108,3 @@ def build_encoder(name: str, img_size: int, drop_path_rate: float, precision: st
     if drop_path_rate:
         raise UserError(f"`model.drop_path_rate` is {drop_path_rate}; the tower's CLIP is frozen, so write 0")
     return ToVEVisualEncoder(tower, precision, source=path)
-
-
-def _check_keys(
-    loaded: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], prefix: str, trained_source: bool, source: Path
-) -> None:
-    """LAVIS loads with strict=False and says nothing: here is where a checkpoint that does not fit is refused."""
-    keys = [key for key in loaded if key.startswith(prefix)]
-    unexpected = [key for key in keys if key not in expected]
-    if unexpected:
-        raise WeightsError(
-            f"{len(unexpected)} keys are not of this tower ({_few(unexpected)}): the checkpoint was written with "
-            f"another vision encoder or other experts than {source}"
-        )
-    if not keys and trained_source:
-        logger.info("the checkpoint holds nothing of the tower: tove_fusion stays as in the saved tower %s", source)
-        return
-    missing = [
-        key
-        for key in expected
-        if key.startswith(prefix + _FUSION) and key not in loaded and expected[key].requires_grad
-    ]
-    if missing:
-        raise WeightsError(
-            f"{len(missing)} keys of tove_fusion are missing ({_few(missing)}): its gate would not be the trained one. "
-            "To start from this checkpoint with the tower as it is, save the tower and name its folder in `vit_model`"
-        )
-    misfits = [
-        f"{key} is {tuple(loaded[key].shape)}, expected {tuple(expected[key].shape)}"
-        for key in keys
-        if loaded[key].shape != expected[key].shape
-    ]
-    if misfits:
-        raise WeightsError(f"{len(misfits)} tensors of the tower have another shape ({_few(misfits)})")
-    mismatched = [
-        key
-        for key in keys
-        if not key.startswith(prefix + _FUSION) and not _nearly_equal(loaded[key].cpu(), expected[key].data.cpu())
-    ]
-    if mismatched:
-        raise WeightsError(
-            f"{len(mismatched)} frozen tensors have other values than those of {source} ({_few(mismatched)}): the "
-            "checkpoint was trained with another CLIP or other experts"
-        )
-
-
-def _nearly_equal(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Up to what float16 loses."""
-    return torch.allclose(left.float(), right.float(), rtol=1e-2, atol=1e-3)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:_SAMPLE]) + (", ..." if len(names) > _SAMPLE else "")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tove_lvlm.config import UserError
-from tove_lvlm.hosts.lavis.encoder import ToVEVisualEncoder
+from tove_lvlm.hosts.lavis.tower import ToVEVisualEncoder
 from tove_lvlm.storage import WeightsError
 
 

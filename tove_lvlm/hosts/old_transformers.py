@@ -1,8 +1,16 @@
-"""The functions of transformers 4.26 that LAVIS's wheel names and transformers 5 has no more. Written anew.
+"""What hosts of 2023 name and transformers 5 has no more: functions of transformers 4.26, written anew.
+
+LAVIS's modules import them, and so do the copies of BLIP-2's Q-Former in LLaVA's relatives: `lent_names`. LAVIS's own
+classes get the methods (`lavis/compat.py`).
 
 Shapes: B batch, H heads, L layers, Q query and K key positions.
 """
 
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,15 +20,7 @@ from transformers.pytorch_utils import apply_chunking_to_forward, prune_linear_l
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = [
-    "apply_chunking_to_forward",
-    "find_pruneable_heads_and_indices",
-    "get_extended_attention_mask",
-    "get_head_mask",
-    "invert_attention_mask",
-    "model_parallel_utils",
-    "prune_linear_layer",
-]
+_MODEL_PARALLEL = "transformers.utils.model_parallel_utils"
 
 
 def find_pruneable_heads_and_indices(
@@ -84,3 +84,42 @@ def model_parallel_utils(name: str) -> ModuleType:
 
 def _no_device_map(*args, **kwargs) -> NoReturn:
     raise NotImplementedError("`parallelize` of LAVIS's T5 needs transformers 4.26, whose device maps are gone since")
+
+
+_LENT: dict[str, tuple[Callable[..., Any], ...]] = {
+    "transformers.modeling_utils": (
+        apply_chunking_to_forward,
+        find_pruneable_heads_and_indices,
+        prune_linear_layer,
+    ),
+    "transformers.pytorch_utils": (find_pruneable_heads_and_indices,),
+}
+
+
+@contextlib.contextmanager
+def lent_names() -> Iterator[list[str]]:
+    """Within it transformers has the old names that hosts' modules import; after it, it is as before.
+
+    Yields:
+        The names that were missing.
+    """
+    lent: list[tuple[ModuleType, str]] = []
+    names: list[str] = []
+    try:
+        for module_name, functions in _LENT.items():
+            module = importlib.import_module(module_name)
+            for function in functions:
+                name = function.__name__
+                if not hasattr(module, name):
+                    setattr(module, name, function)
+                    lent.append((module, name))
+                    names.append(f"{module_name}.{name}")
+        if importlib.util.find_spec(_MODEL_PARALLEL) is None:
+            sys.modules[_MODEL_PARALLEL] = model_parallel_utils(_MODEL_PARALLEL)
+            names.append(_MODEL_PARALLEL)
+        yield names
+    finally:
+        for module, name in lent:
+            delattr(module, name)
+        if _MODEL_PARALLEL in names:
+            sys.modules.pop(_MODEL_PARALLEL, None)

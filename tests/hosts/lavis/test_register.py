@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from tove_lvlm.config import UserError
-from tove_lvlm.hosts.lavis import plugin, register
-from tove_lvlm.hosts.lavis.encoder import ToVEVisualEncoder
+from tove_lvlm.hosts.lavis import register
+from tove_lvlm.hosts.lavis.register import _blip2_base, _hook_vision_encoder
+from tove_lvlm.hosts.lavis.tower import ToVEVisualEncoder
 from tove_lvlm.hosts.names import TOWER_VARIABLE
 
 
@@ -91,7 +92,7 @@ def test_the_form_of_the_main_branch(lavis, world):
     class Child(MainBranch):
         pass
 
-    plugin._hook_vision_encoder(MainBranch)
+    _hook_vision_encoder(MainBranch)
     model = Child()
     encoder, ln_vision = build(model, f"tove:{world.tower}")
     assert isinstance(encoder, ToVEVisualEncoder)
@@ -109,9 +110,9 @@ def test_a_lavis_of_another_kind_is_refused(monkeypatch):
                     pass
 
     with pytest.raises(UserError, match=r"not supported: Blip2Base.init_vision_encoder takes \['model_name', 'size'\]"):
-        plugin._blip2_base(Other)
+        _blip2_base(Other)
     with pytest.raises(UserError, match=r"this LAVIS .* is not supported: .* is not there"):
-        plugin._blip2_base(object())
+        _blip2_base(object())
 
 
 def test_bert_folder_that_is_none(lavis, world, monkeypatch):

@@ -231,7 +231,7 @@ def test_the_runner_says_what_is_wrong(tmp_path):
 
 
 def test_cuda_means_the_cpu_only_inside():
-    from tove_lvlm.hosts.llava.cpu import CudaMeansCpu
+    from tove_lvlm.hosts.llava.machine import CudaMeansCpu
 
     with CudaMeansCpu():
         x = torch.ones(2).cuda().to("cuda").to(device="cuda:0", dtype=torch.float16)
