@@ -1,13 +1,18 @@
 """The study's figures show the study's numbers."""
 
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tove_lvlm.viz import palette
-from tove_lvlm.viz.study import (
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+from study.figures import (  # noqa: E402
     data_curve_figure,
     detach_figure,
     families_figure,

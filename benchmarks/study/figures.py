@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from . import palette
-from .style import SMALL, new_figure, save_figure, spread, tidy
+from tove_lvlm.viz import palette
+from tove_lvlm.viz.style import SMALL, new_figure, save_figure, spread, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
