@@ -28,12 +28,11 @@ def main() -> int:
     arguments = parse_arguments()
     started = time.time()
     warm_up()
-    from study import plan, pool, rows, summary
+    from study import figures, plan, pool, rows, summary
 
     from tove_lvlm.eval.families import chance, read_questions
     from tove_lvlm.provenance import commit, hardware
     from tove_lvlm.storage import atomic_file, save_json
-    from tove_lvlm.viz.study import study_figures
 
     chosen = rows.QUICK if arguments.quick else rows.FULL
     scenes, steps = (QUICK_SCENES, QUICK_STEPS) if arguments.quick else (SCENES, STEPS)
@@ -57,7 +56,7 @@ def main() -> int:
     text = summary.markdown(results)
     with atomic_file(arguments.results / "study.md") as path:
         path.write_text(text, encoding="utf-8")
-    study_figures(results, arguments.results)
+    figures.study_figures(results, arguments.results)
     print(text)
     print(f"{meta['minutes']} minutes; written: {arguments.results}")
     return 0

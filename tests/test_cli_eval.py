@@ -8,7 +8,7 @@ import pytest
 from eval_files import shared, write_lines
 from java import needs_java
 
-from tove_lvlm.eval import caption_java
+from tove_lvlm.eval.metrics import caption_java
 
 SPLITS = ("random", "popular", "adversarial")
 

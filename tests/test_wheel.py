@@ -60,7 +60,7 @@ def test_wheel_has_the_package_with_its_data_the_projects_and_three_scripts(buil
     for name in (
         "tove_lvlm/py.typed",
         "tove_lvlm/assets/miniature/vicuna/tokenizer.model",
-        "tove_lvlm/hosts/lmms_eval/tasks/vsr/_vsr",
+        "tove_lvlm/harnesses/lmms_eval/tasks/vsr/_vsr",
         "tove_lvlm/hosts/lavis/llava_caption.yaml",
     ):
         assert name in names

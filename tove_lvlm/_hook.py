@@ -1,10 +1,8 @@
-"""Register the tower as soon as transformers is there, without importing transformers.
+"""Do something as soon as another package has imported one of its modules, without importing that package.
 
-`tove --help` must answer within a second and transformers takes four to import, so each registration waits for the
-transformers module that holds the auto class: a finder on `sys.meta_path` lets the ordinary machinery find and run
-transformers' modules, and when the outermost of them is done (inside, half of them are half imported, CLIP perhaps
-among them) it imports the tower's modules, whose last act is to register their class. It takes itself off the path when
-that is done for all of them.
+Two uses. The tower registers itself with transformers: `tove --help` must answer within a second and transformers takes
+four to import, so each registration waits for the transformers module that holds the auto class. And the harness
+VLMEvalKit gets its model once it has made its own list of models (`harnesses/vlmevalkit`).
 """
 
 import importlib
@@ -13,9 +11,11 @@ import importlib.machinery
 import importlib.util
 import sys
 import threading
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 
-# Module of transformers -> module of the tower to import once that has been imported.
+# Module of transformers -> module of the tower to import once that has been imported; its last act is to register.
 _WATCHED = {
     "transformers.models.auto.configuration_auto": "tove_lvlm.tower.configuration",
     "transformers.models.auto.modeling_auto": "tove_lvlm.tower.modeling",
@@ -27,22 +27,38 @@ _PART_OF = ("transformers.", "tove_lvlm.tower.")
 
 def register_when_imported() -> None:
     """Register with each of transformers' auto classes now when it is loaded, else when it is. Idempotent."""
-    finder = next((finder for finder in sys.meta_path if isinstance(finder, _Finder)), None)
-    if finder is None:
-        finder = _Finder()
-        sys.meta_path.insert(0, finder)
-    finder.register()
+    for finder in sys.meta_path:
+        if isinstance(finder, AfterImport) and finder.within == _PART_OF:
+            finder.act()
+            return
+    actions = {module: partial(importlib.import_module, ours) for module, ours in _WATCHED.items()}
+    AfterImport(actions, within=_PART_OF).install()
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds nothing of its own: wraps the loader of each module of transformers and of the tower."""
+class AfterImport(importlib.abc.MetaPathFinder):
+    """Calls functions once modules have been imported. Finds nothing of its own: it wraps the modules' loaders.
 
-    def __init__(self):
-        self._awaited = list(_WATCHED)
+    The ordinary machinery finds and runs the modules. When the outermost of them is done (inside, half of them are half
+    imported), the functions whose module is there by then are called, each once. After the last the finder takes itself
+    off the path.
+
+    Args:
+        actions: Module -> what to call once it has been imported.
+        within: Beginnings of the names of the modules that are wrapped, those of `actions` among them.
+    """
+
+    def __init__(self, actions: Mapping[str, Callable[[], object]], within: tuple[str, ...]):
+        self.within = within
+        self._awaited = dict(actions)
         self._here = threading.local()
 
+    def install(self) -> None:
+        """Put it first on the path, and act on what has been imported already."""
+        sys.meta_path.insert(0, self)
+        self.act()
+
     def find_spec(self, fullname: str, path=None, target=None) -> importlib.machinery.ModuleSpec | None:
-        if not fullname.startswith(_PART_OF) or getattr(self._here, "searching", None) == fullname:
+        if not fullname.startswith(self.within) or getattr(self._here, "searching", None) == fullname:
             return None
         self._here.searching = fullname  # the search below comes back here
         try:
@@ -54,24 +70,23 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
     def run(self, inner: importlib.abc.Loader, module: ModuleType) -> None:
-        """Run a module, and after the outermost one register."""
+        """Run a module, and after the outermost one act."""
         depth = getattr(self._here, "depth", 0)
         self._here.depth = depth + 1
         try:
             inner.exec_module(module)
         finally:
             self._here.depth = depth
-        self.register()
+        self.act()
 
-    def register(self) -> None:
-        """Import the tower's module for each auto class that is there, unless something is half imported."""
+    def act(self) -> None:
+        """Call the function of each module that is there, unless something is half imported."""
         if getattr(self._here, "depth", 0):
             return
         self._here.depth = 1
         try:
             while ready := [name for name in self._awaited if name in sys.modules]:
-                self._awaited.remove(ready[0])
-                importlib.import_module(_WATCHED[ready[0]])
+                self._awaited.pop(ready[0])()
         finally:
             self._here.depth = 0
         if not self._awaited and self in sys.meta_path:
@@ -81,7 +96,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 class _Loader(importlib.abc.Loader):
     """Runs a module as its own loader would, through the finder."""
 
-    def __init__(self, inner: importlib.abc.Loader, finder: _Finder):
+    def __init__(self, inner: importlib.abc.Loader, finder: AfterImport):
         self._inner, self._finder = inner, finder
 
     def __getattr__(self, name: str):

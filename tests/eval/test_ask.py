@@ -14,8 +14,9 @@ from tove_lvlm.checkpoints import LoadedCheckpoint
 from tove_lvlm.checkpoints.from_config import build_lvlm
 from tove_lvlm.checkpoints.merged import MergedCheckpoint
 from tove_lvlm.config.model import ModelConfig
-from tove_lvlm.eval import caption_java, generate
+from tove_lvlm.eval import generate
 from tove_lvlm.eval.ask import RANKED, describe_model
+from tove_lvlm.eval.metrics import caption_java
 from tove_lvlm.world.benchmarks import ASKED
 
 CAPTIONS = ("coco_caption", "nocaps")

@@ -6,7 +6,7 @@ from eval_files import write_lines
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.benchmark import read_benchmark
 from tove_lvlm.eval.compare import compare, incomparable
-from tove_lvlm.eval.record import score_record
+from tove_lvlm.eval.run import score_record
 
 ROWS = [
     {"question_id": n + 1, "image": "a.jpg", "text": f"Is there a dog {n}?", "label": ("yes", "no")[n % 2]}

@@ -6,9 +6,9 @@ import pytest
 
 from tove_lvlm.eval import generate
 from tove_lvlm.eval.benchmark import read_benchmark, task_class
-from tove_lvlm.eval.find import find
-from tove_lvlm.eval.problems import Problems
-from tove_lvlm.eval.task import Item
+from tove_lvlm.eval.io.find import find
+from tove_lvlm.eval.io.items import Item
+from tove_lvlm.eval.io.problems import Problems
 from tove_lvlm.inference.batching import DecodingConfig
 from tove_lvlm.inference.chat import answer
 

@@ -1,5 +1,6 @@
 """From files to a record: limits, prompts, answers that exist, and all that can be wrong with them."""
 
+import hashlib
 import json
 
 import pytest
@@ -7,7 +8,7 @@ from eval_files import shared, write_json, write_lines
 
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.benchmark import read_benchmark
-from tove_lvlm.eval.run import score_answers
+from tove_lvlm.eval.run import score_answers, score_record
 
 SPLITS = ("random", "popular", "adversarial")
 
@@ -121,3 +122,23 @@ def test_answers_to_a_test_split_become_the_file_for_the_server(tmp_path):
         {"question_id": 1, "answer": "dog"},
         {"question_id": 2, "answer": ""},
     ]
+
+
+def test_it_says_how_the_score_was_made(labels):
+    benchmark = read_benchmark("pope", [labels])
+    score = benchmark.score({"random/1": "yes"})
+    found = score_record(benchmark, score, answers={"n": 1}, made_by={"model": {"id": "m"}, "dtype": "float32"})
+    assert found["labels"] == {"coco_pope_random.json": hashlib.sha256(labels.read_bytes()).hexdigest()}
+    assert found["prompt"]["sha256"] == hashlib.sha256(benchmark.task.prompt.encode()).hexdigest()
+    assert (found["task"], found["convention"], found["ocr"], found["limit"]) == ("pope", "official", False, None)
+    assert (found["model"], found["dtype"]) == ({"id": "m"}, "float32")
+    assert found["metrics"]["tp"] == 1
+    assert {"python", "torch", "transformers"} <= set(found["versions"])
+
+
+def test_without_labels_there_is_no_score(labels):
+    benchmark = read_benchmark("pope", [labels])
+    found = score_record(benchmark, None, answers={})
+    assert found["metrics"] == {}
+    assert found["notes"] == ["no public labels: not scored"]
+    assert "cores" in found["hardware"]

@@ -10,8 +10,8 @@ from PIL import Image
 from sentencepiece import SentencePieceProcessor
 
 from tove_lvlm.eval import tasks  # noqa: F401  fills TASKS
-from tove_lvlm.eval.problems import Problems
-from tove_lvlm.eval.task import TASKS
+from tove_lvlm.eval.io.problems import Problems
+from tove_lvlm.eval.tasks.base import TASKS
 from tove_lvlm.storage import ASSETS
 from tove_lvlm.world import benchmarks, language
 from tove_lvlm.world.benchmarks import ASKED, write_benchmarks

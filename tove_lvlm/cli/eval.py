@@ -108,7 +108,7 @@ def _check(task: str | None, answers: Path | None, model: Path | None, stray: bo
 
 
 def _list(data: Path, as_json: bool) -> None:
-    from ..eval.find import survey
+    from ..eval.benchmark import survey
     from .eval_tables import print_survey
 
     rows = list(survey(data))
@@ -116,8 +116,8 @@ def _list(data: Path, as_json: bool) -> None:
 
 
 def _compare(paths: list[str], force: bool, as_json: bool) -> None:
-    from ..eval import record
     from ..eval.compare import compare
+    from ..eval.io import record
     from .eval_tables import print_comparison
 
     if len(paths) != 2:
@@ -149,7 +149,7 @@ def _score(
     strict: bool,
 ) -> dict:
     from ..eval.benchmark import read_benchmark, task_class
-    from ..eval.find import asked_prompt, find
+    from ..eval.io.find import asked_prompt, find
     from ..eval.run import score_answers
 
     if not labels:
@@ -173,7 +173,7 @@ def _ask(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..eval.benchmark import read_benchmark, task_class
-    from ..eval.find import asked_prompt, find
+    from ..eval.io.find import asked_prompt, find
 
     chosen = task_class(task)
     if not labels or images is None:

@@ -18,12 +18,13 @@ from ..checkpoints import LoadedCheckpoint, detect, load_model
 from ..config import UserError
 from ..inference.batching import DecodingConfig
 from ..storage import fingerprint
-from . import generate, record
+from . import generate
 from .benchmark import Benchmark
-from .problems import Problems
+from .io import record
+from .io.problems import Problems
+from .io.store import ANSWERS, Shard, Store
 from .run import write_score
-from .store import ANSWERS, Shard, Store
-from .task import LIKELIHOOD
+from .tasks.base import LIKELIHOOD
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RANKED = {"ranked_by": "log-likelihood, summed over the answer's tokens and </s>"}
@@ -62,7 +63,7 @@ def evaluate_model(
     """Ask a model, write its answers, score them.
 
     Args:
-        bench: What to ask. All ranks call with the same.
+        benchmark: What to ask. All ranks call with the same.
         settings: How.
         progress: Called with the number of this rank's questions that are answered, and of all of them.
 

@@ -1,14 +1,17 @@
 """A benchmark that has been read from its label files: what is asked, and how answers will be scored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import UserError
 from ..registry import nearest
 from . import tasks  # noqa: F401  fills TASKS
-from .problems import Problems
-from .task import TASKS, Item, Score, Task
+from .io.find import data_locations, nearest_location
+from .io.items import Item
+from .io.problems import Problems
+from .metrics.score import Score
+from .tasks.base import TASKS, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,29 @@ def task_class(name: str) -> type[Task]:
     if name not in TASKS:
         raise UserError(f"unknown task `{name}`; {nearest(name, TASKS.names())}")
     return TASKS.get(name)
+
+
+def survey(root: str | Path) -> Iterator[dict[str, object]]:
+    """Every benchmark by name: what is found below a root, what is missing, where to get it. For `tove eval --list`.
+
+    Yields:
+        `task`, `about`, `form`, `conventions`, `prompt`, `labels` and `images` (found; None where not), `missing`,
+        `source`.
+    """
+    for name in TASKS.names():
+        task = TASKS.get(name)
+        best = nearest_location(data_locations(task, root))
+        yield {
+            "task": name,
+            "about": task.about,
+            "form": task.form,
+            "conventions": list(task.conventions),
+            "prompt": task.prompt,
+            "labels": [str(path) for path in best.labels],
+            "images": str(best.images) if best.images.is_dir() else None,
+            "missing": best.missing_files(),
+            "source": task.source,
+        }
 
 
 def read_benchmark(

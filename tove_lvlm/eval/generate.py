@@ -16,8 +16,8 @@ from ..data.errors import DataError
 from ..data.images import resolve_image
 from ..inference.batching import DecodingConfig, PixelReader, encode_question, generate_batch, length_sorted
 from ..inference.likelihood import log_likelihoods
-from .problems import Problems
-from .task import Item
+from .io.items import Item
+from .io.problems import Problems
 
 
 class Prediction(NamedTuple):

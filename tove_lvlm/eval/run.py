@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import provenance
 from ..storage import save_json
-from . import record
-from .answers import Answer, match, read_answers
 from .benchmark import Benchmark
-from .task import Item
+from .io import record
+from .io.answers import Answer, match, read_answers
+from .io.items import Item
+from .metrics.score import Score
 
 UPLOAD = "upload.json"
 
@@ -19,7 +21,7 @@ def score_answers(
     """Score an answers file.
 
     Args:
-        bench: What was asked.
+        benchmark: What was asked.
         answers_file: In any of the forms that `read_answers` takes.
         strict: As for `write_score`.
         output: As for `write_score`.
@@ -50,7 +52,7 @@ def write_score(
     """Score answers and write down what is known of them.
 
     Args:
-        bench: What was asked.
+        benchmark: What was asked.
         texts: Question id -> answer.
         answers: What the record says of the file that they are in.
         strict: Refuse whatever is wrong instead of counting it.
@@ -72,10 +74,52 @@ def write_score(
     if output is not None and upload is not None:
         save_json(output / UPLOAD, upload)
         answers = {**answers, "upload": UPLOAD}
-    result = record.score_record(benchmark, score, answers=answers, prompt_is_known=prompt_is_known, made_by=made_by)
+    result = score_record(benchmark, score, answers=answers, prompt_is_known=prompt_is_known, made_by=made_by)
     if output is not None:
         record.save(output, result)
     return result
+
+
+def score_record(
+    benchmark: Benchmark,
+    score: Score | None,
+    *,
+    answers: Mapping[str, Any],
+    prompt_is_known: bool = True,
+    made_by: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All that is known of a score.
+
+    Args:
+        benchmark: What was asked, with the problems found.
+        score: None where there are no labels.
+        answers: The answers file: `file`, `sha256`, `n`.
+        prompt_is_known: Whether the questions are known to have been asked in the task's words.
+        made_by: What a run knows of its model: `model`, `decoding`, `dtype`, `device`, `hardware`, `world_size`,
+            `seconds` and so on; none when the answers came from elsewhere.
+    """
+    task = benchmark.task
+    prompt = {"template": task.prompt, "sha256": record.text_sha256(task.prompt)} if prompt_is_known else None
+    return {
+        "format": record.FORMAT,
+        "task": task.name,
+        "form": task.form,
+        "convention": benchmark.convention,
+        "metrics": dict(score.metrics) if score else {},
+        "groups": score.groups if score else {},
+        "num_items": len(benchmark.items),
+        "limit": benchmark.limit,
+        "notes": list(score.notes) if score else ["no public labels: not scored"],
+        "problems": benchmark.problems.as_dict(),
+        "prompt": prompt,
+        "ocr": bool(getattr(task, "ocr", False)),
+        "questions_sha256": record.questions_sha256(benchmark.items),
+        "labels": {path.name: record.sha256(path) for path in benchmark.labels},
+        "answers": dict(answers),
+        **(made_by or {"model": None, "hardware": provenance.hardware()}),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+    }
 
 
 def _same_prompts(items: Sequence[Item], answers: Sequence[Answer]) -> bool:

@@ -5,11 +5,14 @@ One string is all that survives a host's own config saving and loading, so PATH 
 
 import os
 from pathlib import Path
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from .. import storage
 from ..config import UserError
 from ..config.sources import resolve_source
+
+if TYPE_CHECKING:
+    from ..tower.configuration import ToVEVisionConfig
 
 NAME = "tove"
 TOWER_VARIABLE = "TOVE_TOWER"
@@ -51,6 +54,18 @@ def tower_path(name: str, key: str, *folders: str | os.PathLike[str]) -> Path:
             "YAML or a saved tower's folder"
         )
     return path
+
+
+def read_tower_config(path: Path) -> "ToVEVisionConfig":
+    """The architecture of a tower's YAML or saved folder; no weight is read.
+
+    Raises:
+        UserError: The file does not fit.
+    """
+    from ..tower.build import tower_config_from_yaml
+    from ..tower.configuration import ToVEVisionConfig
+
+    return ToVEVisionConfig.from_pretrained(path) if path.is_dir() else tower_config_from_yaml(path)
 
 
 def _check_folder(path: Path, where: str) -> None:

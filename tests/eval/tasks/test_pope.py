@@ -8,9 +8,9 @@ import pytest
 from eval_files import shared, write_json, write_lines
 
 from tove_lvlm.config import UserError
-from tove_lvlm.eval.answers import Answer, match, read_answers
-from tove_lvlm.eval.problems import Problems
-from tove_lvlm.eval.store import Shard, Store
+from tove_lvlm.eval.io.answers import Answer, match, read_answers
+from tove_lvlm.eval.io.problems import Problems
+from tove_lvlm.eval.io.store import Shard, Store
 from tove_lvlm.eval.tasks.pope import Pope
 
 SPLITS = ("random", "popular", "adversarial")

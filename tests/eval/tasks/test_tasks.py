@@ -10,13 +10,13 @@ from eval_files import write_json
 
 import tove_lvlm.eval.tasks  # noqa: F401
 from tove_lvlm.config import UserError
-from tove_lvlm.eval.problems import Problems
-from tove_lvlm.eval.task import LIKELIHOOD, TASKS
+from tove_lvlm.eval.io.problems import Problems
+from tove_lvlm.eval.tasks.base import LIKELIHOOD, TASKS
 
 
 def test_importing_the_package_registers_them_and_loads_nothing_heavy():
     code = (
-        "import sys, tove_lvlm.eval.tasks; from tove_lvlm.eval.task import TASKS; "
+        "import sys, tove_lvlm.eval.tasks; from tove_lvlm.eval.tasks.base import TASKS; "
         "print(*TASKS.names()); print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
     )
     names, heavy = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()

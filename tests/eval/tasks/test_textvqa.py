@@ -2,8 +2,8 @@ import pytest
 from eval_files import write_json, write_lines
 
 from tove_lvlm.config import UserError
-from tove_lvlm.eval.answers import Answer, match
-from tove_lvlm.eval.problems import Problems
+from tove_lvlm.eval.io.answers import Answer, match
+from tove_lvlm.eval.io.problems import Problems
 from tove_lvlm.eval.tasks.textvqa import TextVqa, TextVqaOcr
 
 ASK = "\nAnswer the question using a single word or phrase."

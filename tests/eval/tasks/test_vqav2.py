@@ -2,7 +2,7 @@ import pytest
 from eval_files import write_json, write_lines
 
 from tove_lvlm.config import UserError
-from tove_lvlm.eval.problems import Problems
+from tove_lvlm.eval.io.problems import Problems
 from tove_lvlm.eval.tasks.vqav2 import VqaV2
 
 ASK = "\nAnswer the question using a single word or phrase."

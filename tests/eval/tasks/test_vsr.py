@@ -1,11 +1,13 @@
+import json
+
 import pytest
 from eval_files import shared, write_lines
 
 from tove_lvlm.config import UserError
-from tove_lvlm.eval.answers import Answer, match
-from tove_lvlm.eval.problems import Problems
-from tove_lvlm.eval.task import GENERATE, LIKELIHOOD
-from tove_lvlm.eval.tasks.vsr import Vsr, VsrLikelihood
+from tove_lvlm.eval.io.answers import Answer, match
+from tove_lvlm.eval.io.problems import Problems
+from tove_lvlm.eval.tasks.base import GENERATE, LIKELIHOOD
+from tove_lvlm.eval.tasks.vsr import CATEGORY, Vsr, VsrLikelihood
 
 
 def test_the_official_test_split_and_its_majority_class():
@@ -91,3 +93,23 @@ def test_ids_are_lines_of_a_file_whatever_was_left_out(tmp_path):
 def test_another_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="no questions in .*x.jsonl"):
         Vsr().read([write_lines(tmp_path / "x.jsonl", [{"a": 1}, {"a": 2}])], Problems())
+
+
+def test_the_categories_are_those_of_the_official_file():
+    official = {}
+    for line in shared("vsr/rel_meta_category_dict.txt").read_text().splitlines():
+        category, relations = line.split(":")
+        official |= {relation.strip(): category for relation in relations.split(",")}
+    assert official == CATEGORY
+    assert len(CATEGORY) == 70
+    assert len(set(CATEGORY.values())) == 7
+
+
+def test_a_relation_named_twice_is_where_the_official_script_puts_it():
+    assert CATEGORY["among"] == "Unallocated"
+
+
+def test_every_relation_of_the_zero_shot_files_has_a_category():
+    for split in ("dev", "test"):
+        for line in shared(f"vsr/zeroshot/{split}.jsonl").read_text().splitlines():
+            assert json.loads(line)["relation"] in CATEGORY

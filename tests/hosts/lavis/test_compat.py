@@ -9,7 +9,8 @@ import torch
 import transformers.modeling_utils as modeling_utils
 import transformers.pytorch_utils as pytorch_utils
 
-from tove_lvlm.hosts.lavis import compat, old_transformers
+from tove_lvlm.hosts import old_transformers
+from tove_lvlm.hosts.lavis import compat
 
 LENT = [
     (modeling_utils, "apply_chunking_to_forward"),
@@ -20,7 +21,7 @@ LENT = [
 
 
 def test_names_are_lent_and_taken_back():
-    with compat.lent_names() as names:
+    with old_transformers.lent_names() as names:
         assert all(hasattr(module, name) for module, name in LENT)
         from transformers.utils.model_parallel_utils import get_device_map
     assert sorted(names) == sorted(

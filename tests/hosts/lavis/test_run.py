@@ -9,7 +9,8 @@ import tiny
 import torch
 
 from tove_lvlm.config import UserError
-from tove_lvlm.hosts.lavis.run import main, run
+from tove_lvlm.hosts.lavis.__main__ import main
+from tove_lvlm.hosts.lavis.run import run
 
 PROJECT = Path(__file__).parents[3] / "projects" / "lavis"
 GATE = "visual_encoder.tower.tove_fusion.gate.fc2.weight"

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import gqa, means
-from ..answers import texts_of
-from ..problems import Problems
-from ..rows import Row
-from ..task import TASKS, Item, Layout, Score, Task
-from .labels import SHORT_ANSWER, checked, llava_items, load
+from ..io.answers import texts_of
+from ..io.find import Layout
+from ..io.items import Item, checked, llava_items
+from ..io.labels import load
+from ..io.problems import Problems
+from ..io.rows import Row
+from ..metrics import gqa
+from ..metrics.score import Score, accuracy, by_group
+from .base import SHORT_ANSWER, TASKS, Task
 
 _LLAVA = "playground/data/eval/gqa"
 
@@ -73,8 +76,8 @@ class Gqa(Task):
         ]
         labelled = [(group, value) for item, value in zip(items, values, strict=True) for group in item.gold.groups()]
         return Score(
-            metrics={"accuracy": means.accuracy(values, scale)},
-            groups=means.by_group(labelled, scale),
+            metrics={"accuracy": accuracy(values, scale)},
+            groups=by_group(labelled, scale),
             num_items=len(items),
         )
 

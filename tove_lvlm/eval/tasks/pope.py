@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...config import UserError
-from .. import pope
-from ..answers import texts_of
-from ..problems import Problems
-from ..rows import Row, read_rows
-from ..task import TASKS, Item, Layout, Score, Task
-from .labels import SHORT_ANSWER, checked, note_undecided
+from ..io.answers import texts_of
+from ..io.find import Layout
+from ..io.items import Item, checked
+from ..io.labels import note_undecided
+from ..io.problems import Problems
+from ..io.rows import Row, read_rows
+from ..metrics import pope
+from ..metrics.score import Score
+from .base import SHORT_ANSWER, TASKS, Task
 
 _LLAVA_FIRST = {"adversarial": 0, "random": 10_000_000, "popular": 20_000_000}
 _LABELS = {"yes": True, "no": False}

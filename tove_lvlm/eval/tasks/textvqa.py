@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from ...config import UserError
-from .. import means, vqa
-from ..answers import question_key, texts_of
-from ..problems import Problems
-from ..rows import Row
-from ..task import TASKS, Item, Layout, Score, Task
-from .labels import SHORT_ANSWER, annotated, annotators, checked, load, rows_under
+from ..io.answers import question_key, texts_of
+from ..io.find import Layout
+from ..io.items import Item, checked
+from ..io.labels import annotated, annotators, load, rows_under
+from ..io.problems import Problems
+from ..io.rows import Row
+from ..metrics import vqa
+from ..metrics.score import Score, accuracy
+from .base import SHORT_ANSWER, TASKS, Task
 
 _LLAVA = "playground/data/eval/textvqa"
 
@@ -90,7 +93,7 @@ class TextVqa(Task):
         """Soft accuracy as m4c's and LLaVA's scripts: always normalised, percent with two decimals."""
         texts = texts_of(items, answers, problems)
         values = vqa.soft_accuracies(texts, [item.gold for item in items], "m4c")
-        return Score(metrics={"accuracy": means.accuracy(values, 100.0, 2)}, num_items=len(items))
+        return Score(metrics={"accuracy": accuracy(values, 100.0, 2)}, num_items=len(items))
 
 
 @TASKS.register("textvqa_ocr")

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import means, vqa
-from ..answers import texts_of
-from ..problems import Problems
-from ..rows import Row, read_rows
-from ..task import TASKS, Item, Layout, Score, Task
-from .labels import annotated, annotators, checked, llava_items
+from ..io.answers import texts_of
+from ..io.find import Layout
+from ..io.items import Item, checked, llava_items
+from ..io.labels import annotated, annotators
+from ..io.problems import Problems
+from ..io.rows import Row, read_rows
+from ..metrics import vqa
+from ..metrics.score import Score, accuracy, by_group
+from .base import TASKS, Task
 
 _UNANSWERABLE = "unanswerable"
 
@@ -81,7 +84,7 @@ class VizWiz(Task):
         texts = texts_of(items, answers, problems)
         rules: vqa.Convention = "m4c" if convention == "m4c" else "vqav2"
         values = vqa.soft_accuracies(texts, [item.gold for item in items], rules)
-        metrics = {"accuracy": means.accuracy(values, 100.0, 2)}
+        metrics = {"accuracy": accuracy(values, 100.0, 2)}
         answerable = [item.gold.answerable for item in items]
         notes: tuple[str, ...] = ()
         if all(label is True for label in answerable):
@@ -93,7 +96,7 @@ class VizWiz(Task):
         labelled = [
             (f"answer_type/{item.group}", value) for item, value in zip(items, values, strict=True) if item.group
         ]
-        return Score(metrics=metrics, groups=means.by_group(labelled, 100.0, 2), num_items=len(items), notes=notes)
+        return Score(metrics=metrics, groups=by_group(labelled, 100.0, 2), num_items=len(items), notes=notes)
 
     def upload(self, items: Sequence[Item], answers: Mapping[str, str]) -> Any:
         """Rows of `image, answer` as LLaVA's converter writes them: normalised as m4c does; '' where missing."""

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ...config import UserError
-from .. import means, vqa
-from ..answers import texts_of
-from ..problems import Problems
-from ..rows import Row
-from ..task import TASKS, Item, Layout, Score, Task
-from .labels import SHORT_ANSWER, annotated, annotators, checked, llava_items, load, rows_under, upload_id
+from ..io.answers import texts_of
+from ..io.find import Layout
+from ..io.items import Item, checked, llava_items, upload_id
+from ..io.labels import annotated, annotators, load, rows_under
+from ..io.problems import Problems
+from ..io.rows import Row
+from ..metrics import vqa
+from ..metrics.score import Score, accuracy, by_group
+from .base import SHORT_ANSWER, TASKS, Task
 
 
 @TASKS.register("vqav2")
@@ -93,8 +96,8 @@ class VqaV2(Task):
             if getattr(item.gold, kind)
         ]
         return Score(
-            metrics={"accuracy": means.accuracy(values, scale, digits)},
-            groups=means.by_group(labelled, scale, digits),
+            metrics={"accuracy": accuracy(values, scale, digits)},
+            groups=by_group(labelled, scale, digits),
             num_items=len(items),
         )
 

@@ -1,6 +1,8 @@
 """Visual Spatial Reasoning, asked in two forms. Labels: the official JSON lines.
 
 The files have no ids: an item is called by file and line, `test/17`; where one file is read, `17` will do in answers.
+The table of relations is `analysis_scripts/rel_meta_category_dict.txt` of cambridgeltl/visual-spatial-reasoning
+(Apache-2.0).
 
 See docs/evaluation.md, "VSR".
 """
@@ -8,12 +10,36 @@ See docs/evaluation.md, "VSR".
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .. import binary, means, vsr
-from ..answers import texts_of
-from ..problems import Problems
-from ..rows import Row, read_rows
-from ..task import LIKELIHOOD, TASKS, Item, Layout, Score, Task
-from .labels import checked, note_undecided
+from ..io.answers import texts_of
+from ..io.find import Layout
+from ..io.items import Item, checked
+from ..io.labels import note_undecided
+from ..io.problems import Problems
+from ..io.rows import Row, read_rows
+from ..metrics import binary
+from ..metrics.score import Score, by_group
+from .base import LIKELIHOOD, TASKS, Task
+
+_RELATIONS = {
+    "Adjacency": "adjacent to, alongside, at the side of, at the right side of, at the left side of, attached to, "
+    "at the back of, ahead of, against, at the edge of",
+    "Directional": "off, past, toward, down, deep down, up, away from, along, around, from, into, to, across, "
+    "across from, through, down from",
+    "Orientation": "facing, facing away from, parallel to, perpendicular to",
+    "Projective": "on top of, beneath, beside, behind, left of, right of, under, in front of, below, above, over, "
+    "in the middle of",
+    "Proximity": "by, close to, near, far from, far away from",
+    "Topological": "connected to, detached from, has as a part, part of, contains, within, at, on, in, with, "
+    "surrounding, among, consists of, out of, between, inside, outside, touching",
+    # "among" again, as in the source: the later line counts in the official script.
+    "Unallocated": "beyond, next to, opposite to, after, among, enclosed by",
+}
+
+CATEGORY = {relation: category for category, names in _RELATIONS.items() for relation in names.split(", ")}
+"""Relation -> one of the seven categories."""
+
+CHOICES = ("True", "False")
+"""What is ranked by likelihood; the first says that the statement is true."""
 
 
 @TASKS.register("vsr")
@@ -43,7 +69,7 @@ class Vsr(Task):
         if row.fields["label"] not in (0, 1):
             problems.add("label neither 0 nor 1", row.where)
             return []
-        category = vsr.CATEGORY.get(row.text("relation"), "")
+        category = CATEGORY.get(row.text("relation"), "")
         if not category:
             problems.add("relation of no category", row.where)
         return [
@@ -74,7 +100,7 @@ class Vsr(Task):
         labelled = _labelled(items, predictions)
         return Score(
             metrics={"accuracy": metrics["accuracy"]} | metrics,
-            groups=means.by_group(labelled),
+            groups=by_group(labelled),
             num_items=len(items),
         )
 
@@ -87,11 +113,11 @@ class VsrLikelihood(Vsr):
     about = "spatial statements, likelihood of True against False; accuracy by relation category"
     prompt = 'Based on the image, is this statement true or false? "{question}" Answer:'
     form = LIKELIHOOD
-    choices = vsr.CHOICES
+    choices = CHOICES
 
     def says_true(self, text: str) -> bool | None:
         """Which of the choices it is."""
-        true, false = vsr.CHOICES
+        true, false = CHOICES
         return {true.lower(): True, false.lower(): False}.get(text.strip().lower())
 
 

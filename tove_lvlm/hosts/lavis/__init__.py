@@ -11,6 +11,8 @@ or, for LAVIS's own training and evaluation with the plugin in place:
 See docs/hosts.md, "LAVIS".
 """
 
-from .plugin import register
+from .register import register
 
-__all__ = ["register"]
+__all__ = ["EXTRA", "KEY", "register"]
+
+EXTRA, KEY = "lavis", "vit_model"

@@ -13,26 +13,20 @@ See docs/hosts.md, "LAVIS under transformers 5".
 """
 
 import contextlib
-import importlib
-import importlib.util
 import logging
 import sys
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
+
+from transformers import GenerationMixin, PreTrainedModel
+
+from ...registry import require
+from .. import old_transformers
+from . import generation
 
 logger = logging.getLogger(__name__)
 
 _BLIP2 = "lavis.models.blip2_models."
-_MODEL_PARALLEL = "transformers.utils.model_parallel_utils"
-_LENT = {
-    "transformers.modeling_utils": (
-        "apply_chunking_to_forward",
-        "find_pruneable_heads_and_indices",
-        "prune_linear_layer",
-    ),
-    "transformers.pytorch_utils": ("find_pruneable_heads_and_indices",),
-}
 # Weights that an older transformers tied by itself because the class has output embeddings: target -> source.
 _BERT_TIED = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
@@ -56,12 +50,10 @@ def import_lavis() -> tuple[ModuleType, list[str]]:
     Raises:
         ImportError: LAVIS, or a package that it needs, is not installed.
     """
-    from ...registry import require
-
     nothing: list[str] = []
     lending: contextlib.AbstractContextManager[list[str]] = contextlib.nullcontext(nothing)
     if "lavis" not in sys.modules:
-        lending = lent_names()
+        lending = old_transformers.lent_names()
     with lending as lent:
         lavis = require("lavis", extra="lavis")
     names = sorted({*lent, *repair_classes()})
@@ -70,46 +62,12 @@ def import_lavis() -> tuple[ModuleType, list[str]]:
     return lavis, names
 
 
-@contextlib.contextmanager
-def lent_names() -> Iterator[list[str]]:
-    """Within it transformers has the old names that LAVIS's modules import; after it, it is as before.
-
-    Yields:
-        The names that were missing.
-    """
-    from . import old_transformers
-
-    lent: list[tuple[ModuleType, str]] = []
-    names: list[str] = []
-    try:
-        for module_name, missing in _LENT.items():
-            module = importlib.import_module(module_name)
-            for name in missing:
-                if not hasattr(module, name):
-                    setattr(module, name, getattr(old_transformers, name))
-                    lent.append((module, name))
-                    names.append(f"{module_name}.{name}")
-        if importlib.util.find_spec(_MODEL_PARALLEL) is None:
-            sys.modules[_MODEL_PARALLEL] = old_transformers.model_parallel_utils(_MODEL_PARALLEL)
-            names.append(_MODEL_PARALLEL)
-        yield names
-    finally:
-        for module, name in lent:
-            delattr(module, name)
-        if _MODEL_PARALLEL in names:
-            sys.modules.pop(_MODEL_PARALLEL, None)
-
-
 def repair_classes() -> list[str]:
     """Give LAVIS's BLIP-2 model classes what `PreTrainedModel` no longer has. Idempotent.
 
     Returns:
         What was given, as `module.Class.name`, only what was missing.
     """
-    from transformers import GenerationMixin, PreTrainedModel
-
-    from . import generation, old_transformers
-
     repaired = []
     for cls in _own_classes(PreTrainedModel):
         for name in ("get_extended_attention_mask", "get_head_mask", "invert_attention_mask"):
@@ -161,8 +119,6 @@ def _set_output_embeddings(self, new_embeddings) -> None:
 
 def _repair_init_weights(cls: Any) -> list[str]:
     """LAVIS's BERT ends its constructor with `init_weights` where `post_init` is due by now."""
-    from transformers import PreTrainedModel
-
     if PreTrainedModel not in cls.__bases__ or "init_weights" in cls.__dict__:
         return []
 

@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizer,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from ...config import UserError
 from ...storage import atomic_dir
@@ -60,8 +69,6 @@ def write_miniature(out: Path, scenes: int = 2000, heldout: int = 64, opt_steps:
 
 def write_bert(folder: Path, captions: list[str], seed: int = 0) -> None:
     """A BERT with random weights whose vocabulary is the captions' words."""
-    from transformers import BertConfig, BertForMaskedLM, BertTokenizer
-
     words = sorted({word for caption in captions for word in re.findall(r"\w+|[^\w\s]", caption.lower())})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(vocabulary)})
@@ -73,8 +80,6 @@ def write_bert(folder: Path, captions: list[str], seed: int = 0) -> None:
 
 def write_opt(folder: Path, captions: list[str], steps: int, seed: int = 0) -> None:
     """An OPT with its byte-level tokenizer, taught to say captions (not what is on a picture)."""
-    from transformers import OPTConfig, OPTForCausalLM
-
     tokenizer = _opt_tokenizer(captions)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(seed)
@@ -94,9 +99,6 @@ def write_opt(folder: Path, captions: list[str], steps: int, seed: int = 0) -> N
 
 def _opt_tokenizer(captions: list[str]):
     """OPT's: byte-level BPE, `</s>` begins and ends, `<pad>` pads; a text gets `</s>` before it."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()

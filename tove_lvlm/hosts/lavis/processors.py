@@ -8,18 +8,18 @@ See docs/hosts.md, "LAVIS".
 
 from typing import Any
 
+from omegaconf import OmegaConf
+from torchvision.transforms import Compose, RandomHorizontalFlip
+
 from ...config import UserError
-from ...tower.build import tower_config_from_yaml
 from ...tower.configuration import ToVEVisionConfig
-from ..names import is_tove, tower_path
+from ..names import is_tove, read_tower_config, tower_path
 
 
 def register() -> None:
     """File both under their names in LAVIS's registry. Idempotent."""
     from lavis.common.registry import registry
     from lavis.processors.blip_processors import Blip2ImageTrainProcessor, BlipImageEvalProcessor
-    from omegaconf import OmegaConf
-    from torchvision.transforms import Compose, RandomHorizontalFlip
 
     if registry.get_processor_class("tove_image_eval") is not None:
         return
@@ -77,5 +77,4 @@ def _tower_config(name: str | None) -> ToVEVisionConfig:
                 f"tove_image_train and tove_image_eval take their size from the tower, and `{key}` is `{name}`; write "
                 "`tower: tove:PATH` in the processor's block"
             )
-    path = tower_path(name if is_tove(name) else f"tove:{name}", key)
-    return ToVEVisionConfig.from_pretrained(path) if path.is_dir() else tower_config_from_yaml(path)
+    return read_tower_config(tower_path(name if is_tove(name) else f"tove:{name}", key))

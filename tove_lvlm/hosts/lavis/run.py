@@ -18,25 +18,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...config import ConfigError, UserError, exit_on_error
+from ...config import ConfigError, UserError, read_yaml
 from ...registry import nearest
+from .bert import VARIABLE
+from .register import register
 
 logger = logging.getLogger(__name__)
-
-
-@exit_on_error
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of `python -m tove_lvlm.hosts.lavis`."""
-    arguments = _parser().parse_args(argv)
-    if arguments.command == "miniature":
-        from .miniature import write_miniature
-
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        write_miniature(
-            arguments.output, scenes=arguments.scenes, heldout=arguments.heldout, opt_steps=arguments.opt_steps
-        )
-        return
-    run(arguments.command, arguments.cfg_path, arguments.options)
 
 
 def run(command: str, cfg_path: str | Path, options: Sequence[str] = ()) -> Any:
@@ -53,8 +40,6 @@ def run(command: str, cfg_path: str | Path, options: Sequence[str] = ()) -> Any:
     Raises:
         UserError: The YAML does not fit, or a tower, a checkpoint or data are not there or do not fit.
     """
-    from .plugin import register
-
     register()
     cfg = _config(cfg_path, options)
     from . import machine
@@ -73,8 +58,6 @@ def _config(cfg_path: str | Path, options: Sequence[str]) -> Any:
     """LAVIS's Config of a YAML whose names are known to its registry."""
     from lavis.common.config import Config
     from lavis.common.registry import registry
-
-    from ...config import read_yaml
 
     tree = read_yaml(cfg_path, options)
     for key in ("model", "datasets", "run"):
@@ -135,8 +118,6 @@ def _register_runners() -> None:
 
 @contextlib.contextmanager
 def _bert(folder: str | None) -> Iterator[None]:
-    from .bert import VARIABLE
-
     previous = os.environ.get(VARIABLE)
     if folder:
         os.environ[VARIABLE] = str(Path(folder).expanduser().absolute())
@@ -158,20 +139,3 @@ def _set_seeds(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tove_lvlm.hosts.lavis", description="LAVIS with the ToVE tower: `vit_model: tove:PATH`."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, help_text in (("train", "LAVIS's train.py"), ("evaluate", "LAVIS's evaluate.py")):
-        command = commands.add_parser(name, help=help_text)
-        command.add_argument("--cfg-path", required=True, help="A LAVIS YAML.")
-        command.add_argument("--options", nargs="+", default=[], help="Overrides: a.b=c d.e=f ...")
-    command = commands.add_parser("miniature", help="write data, a small BERT and a small OPT for projects/lavis")
-    command.add_argument("--output", type=Path, default=Path("outputs/lavis"))
-    command.add_argument("--scenes", type=int, default=2000, help="Training scenes.")
-    command.add_argument("--heldout", type=int, default=64, help="Held-out scenes.")
-    command.add_argument("--opt-steps", type=int, default=300, help="Steps of training for the small OPT; 0 for none.")
-    return parser

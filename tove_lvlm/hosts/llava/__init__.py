@@ -10,4 +10,6 @@ See docs/hosts.md, "LLaVA".
 
 from .register import register
 
-__all__ = ["register"]
+__all__ = ["EXTRA", "KEY", "register"]
+
+EXTRA, KEY = "llava", "mm_vision_tower"

@@ -9,7 +9,11 @@ import runpy
 import sys
 from collections.abc import Sequence
 
+import transformers
+
 from ...config import UserError
+from .machine import cuda_or_cpu
+from .register import register
 
 _USAGE = (
     "usage: python -m tove_lvlm.hosts.llava MODULE ARGS...   (such as llava.eval.model_vqa_loader --model-path ...)"
@@ -35,9 +39,6 @@ def main(argv: Sequence[str]) -> None:
     if host not in ("llava", "tinyllava"):
         raise UserError(f"`{module}` is no module of LLaVA; {_USAGE}")
 
-    from .cpu import cuda_or_cpu
-    from .register import register
-
     register("tinyllava" if host == "tinyllava" else None)
     if importlib.util.find_spec(module) is None:
         raise UserError(f"the installed `{host}` has no module `{module}`")
@@ -50,8 +51,6 @@ def main(argv: Sequence[str]) -> None:
 
 def _check_training() -> None:
     """LLaVA's training script is written for transformers 4; nothing else of LLaVA is."""
-    import transformers
-
     if not hasattr(transformers.trainer, "ALL_LAYERNORM_LAYERS"):
         raise UserError(
             f"LLaVA's own training script does not run under transformers {transformers.__version__}, where names of "

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ... import storage
@@ -88,8 +89,6 @@ def _projector_part(path: Path) -> Mapping[str, torch.Tensor]:
 
 
 def _shapes(file: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(file, framework="pt") as tensors:
             sizes = {key: tensors.get_slice(key).get_shape() for key in tensors.keys()}  # noqa: SIM118

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ...config import UserError
+from ..old_transformers import lent_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +110,6 @@ def check_surface(host: Host) -> dict[tuple[str, str], ModuleType]:
     Raises:
         UserError: A module or a function is not there: the host is of a version that this plugin does not know.
     """
-    from ..lavis.compat import lent_names
-
     surface = {}
     for module_name, function in (*host.needs, *host.replaced, *host.registers):
         try:

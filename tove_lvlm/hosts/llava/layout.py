@@ -14,9 +14,11 @@ See docs/hosts.md, "LLaVA layouts".
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
+from huggingface_hub import save_torch_state_dict
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from ...checkpoints import LoadedCheckpoint, open_checkpoint
 from ...checkpoints.model_info import save_model_info
@@ -28,9 +30,6 @@ from ...storage import WeightsError, atomic_dir, load_json, load_strict, load_te
 from ...tower.modeling import ToVEVisionModel
 from ..names import NAME, is_tove, tower_path
 from .packing import pack
-
-if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
 
 _TOWER_FOLDER = "tower"
 # (transformers, LLaVA); the first that fits is taken, both ways.
@@ -68,8 +67,6 @@ def to_llava(checkpoint: str | Path, output: str | Path) -> Path:
             f"`{checkpoint}` has a language model of type `{kind}` and a projector with "
             f"`{config.projector_hidden_act}`; LLaVA's layout is written for `llama` and `gelu`"
         )
-    from huggingface_hub import save_torch_state_dict
-
     with atomic_dir(output) as folder:
         vision = _save_vision(loaded, folder, output)
         save_json(folder / "config.json", _llava_config(loaded) | vision)
@@ -234,9 +231,7 @@ def _model_config(fields: dict[str, Any], folder: Path) -> ModelConfig:
 
 def _language_model(
     fields: dict[str, Any], tensors: dict[str, torch.Tensor], dtype: torch.dtype, folder: Path
-) -> "LlamaForCausalLM":
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+) -> LlamaForCausalLM:
     plain = {key: value for key, value in fields.items() if not key.startswith(_LLAVA_FIELDS)}
     plain.pop("model_type")
     both = LlamaForCausalLM.from_pretrained(

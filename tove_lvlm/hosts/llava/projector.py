@@ -21,9 +21,9 @@ from ...storage import WeightsError, load_strict, misfits
 from ...tower.configuration import ToVEVisionConfig
 from ...tower.init import init_weights
 from ...tower.modeling import make_fusion
-from ..names import NAME
+from ..names import NAME, read_tower_config
 from .packing import unpack
-from .source import locate, read_config, saved_fusion
+from .source import locate, saved_fusion
 
 _INITIALIZED = "_is_hf_initialized"
 """transformers' mark of what has its first values."""
@@ -116,7 +116,7 @@ def build_projector(original: Callable[..., nn.Module], config: Any, *args: Any,
         UserError: There is no such tower.
     """
     path = locate(config)
-    tower_config = read_config(path)
+    tower_config = read_tower_config(path)
     config.mm_vision_tower = f"{NAME}:{path}"
     stock = original(_for_clip(config, tower_config), *args, **kwargs)
     projector = ToVEProjector(tower_config, stock, origin=str(getattr(config, "name_or_path", "") or "the checkpoint"))
@@ -136,7 +136,7 @@ def expected_projector(original: Callable[..., nn.Module], config: Any) -> dict[
     Raises:
         UserError: There is no such tower.
     """
-    tower_config = read_config(locate(config))
+    tower_config = read_tower_config(locate(config))
     with torch.device("meta"):
         stock = original(_for_clip(config, tower_config), vision_cfg=tower_config)
         return ToVEProjector(tower_config, stock).state_dict()

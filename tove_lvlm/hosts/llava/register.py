@@ -19,6 +19,7 @@ from .checks import check_adapter, checked_checkpoint
 from .family import check_surface, find_host
 from .projector import build_projector
 from .source import tower_name
+from .tinyllava import register_classes
 from .tower import ToVELlavaTower
 
 _MARK = "_tove_original"
@@ -40,8 +41,6 @@ def register(host: str | None = None) -> str:
     name, layout = find_host(host)
     modules = check_surface(layout)
     if layout.registers:
-        from .tinyllava import register_classes
-
         register_classes(*(getattr(module, function) for (_, function), module in modules.items()))
         return name
     originals = {

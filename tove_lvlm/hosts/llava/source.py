@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from ... import storage
 from ...config import UserError
 from ...tower import checkpoint
-from ...tower.build import build_tower, tower_config_from_yaml
-from ...tower.configuration import ToVEVisionConfig
+from ...tower.build import build_tower
 from ...tower.modeling import ToVEVisionModel
 from ..names import tower_path
 
@@ -54,15 +54,6 @@ def locate(settings: Any) -> Path:
     return tower_path(tower_name(settings) or "", "mm_vision_tower", *(folder for folder in folders if folder))
 
 
-def read_config(path: Path) -> ToVEVisionConfig:
-    """The architecture of a tower's YAML or saved folder; no weight is read.
-
-    Raises:
-        UserError: The file does not fit.
-    """
-    return ToVEVisionConfig.from_pretrained(path) if path.is_dir() else tower_config_from_yaml(path)
-
-
 class FusionElsewhere(nn.Module):
     """Stands in the tower for `tove_fusion`, which lives in LLaVA's projector."""
 
@@ -90,8 +81,6 @@ def saved_fusion(path: Path) -> dict[str, torch.Tensor] | None:
     """
     if not path.is_dir():
         return None
-    from safetensors import safe_open
-
     fusion: dict[str, torch.Tensor] = {}
     for file in storage.weight_files(path):
         with safe_open(file, framework="pt") as tensors:

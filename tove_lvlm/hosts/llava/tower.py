@@ -13,8 +13,9 @@ from torch import nn
 from ...config import UserError
 from ...tower.configuration import ToVEVisionConfig
 from ...tower.image_processing import ToVEImageProcessor
+from ..names import read_tower_config
 from .packing import pack
-from .source import build_frozen, locate, read_config
+from .source import build_frozen, locate
 
 
 class ToVELlavaTower(nn.Module):
@@ -34,7 +35,7 @@ class ToVELlavaTower(nn.Module):
         self.is_loaded = False
         self.vision_tower_name = vision_tower
         self.path = locate(args)
-        self.cfg_only = read_config(self.path)
+        self.cfg_only = read_tower_config(self.path)
         _check_settings(args, self.cfg_only, vision_tower)
         self.select_layer, self.select_feature = self.cfg_only.select_layer, "patch"
         self._widths: dict[tuple[str, ...], int] = {}

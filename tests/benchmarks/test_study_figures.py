@@ -1,0 +1,162 @@
+"""The study's figures show the study's numbers."""
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tove_lvlm.viz import palette
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+from study.figures import (  # noqa: E402
+    data_curve_figure,
+    detach_figure,
+    families_figure,
+    overall_figure,
+    overall_scores,
+    study_figures,
+)
+
+FAMILIES = ["exist", "color", "nearfar", "rel_left", "rel_nearer", "count"]
+GROUPS = {"clip": "main", "tove": "main", "lite": "main", "only_depth": "single", "concat": "control"}
+SHARES = ["1/100", "0.1", "1"]
+
+
+def results() -> dict:
+    rng = np.random.default_rng(0)
+
+    def seeds():
+        families = {family: {"accuracy": rng.uniform(0.3, 1), "n": 100} for family in FAMILIES}
+        return {"overall": rng.uniform(0.5, 1), "families": families}
+
+    def run():
+        single = {name: rng.uniform(0.5, 1) for name in ("depth", "edges")}
+        return {"order": ["edges", "depth"], "overall": list(rng.uniform(0.5, 1, 3)), "single": single, "ms": [3, 2, 1]}
+
+    rows = {
+        name: {"label": f"row {name}", "group": group, "seeds": {str(seed): seeds() for seed in range(3)}}
+        for name, group in GROUPS.items()
+    }
+    curve = {
+        name: {share: {str(seed): level + rng.uniform(0, 0.05) for seed in range(3)} for share, level in levels}
+        for name, levels in {
+            "clip": list(zip(SHARES, (0.4, 0.6, 0.7), strict=True)),
+            "tove": list(zip(SHARES, (0.5, 0.76, 0.9), strict=True)),
+        }.items()
+    }
+    return {
+        "rows": rows,
+        "chance": {"overall": 0.45, "families": dict.fromkeys(FAMILIES, 0.5)},
+        "data_curve": curve,
+        "detach": {name: {"0": run(), "1": run()} for name in ("tove", "no_dropout")},
+        "meta": {},
+    }
+
+
+def lines(figure, which: int = 0) -> dict:
+    return {line.get_label(): line.get_xydata() for line in figure.axes[which].lines}
+
+
+def percent(values) -> list[float]:
+    return [100 * value for value in values]
+
+
+def test_overall_has_mean_and_every_seed_of_each_row():
+    given = results()
+    figure = overall_figure(given)
+    seeds = [line.get_xdata() for line in figure.axes[0].lines if line.get_label() == "_seeds"]
+    for number, (name, row) in enumerate(given["rows"].items()):
+        overall = [seed["overall"] for seed in row["seeds"].values()]
+        assert sorted(seeds[number]) == pytest.approx(sorted(percent(overall)))
+        assert lines(figure)[name][0, 0] == pytest.approx(100 * np.mean(overall))
+        assert overall_scores(given)[name].mean == pytest.approx(100 * np.mean(overall))
+    places = [lines(figure)[name][0, 1] for name in GROUPS]
+    assert places == sorted(places), "rows stand in the given order"
+    labels = dict(zip(figure.axes[0].get_yticks(), figure.axes[0].get_yticklabels(), strict=True))
+    assert [labels[place].get_text() for place in places] == [f"row {name}" for name in GROUPS]
+    upright = [line.get_xdata()[0] for line in figure.axes[0].lines if set(line.get_ydata()) == {0, 1}]
+    assert upright == pytest.approx([lines(figure)["clip"][0, 0], 45])
+
+
+def test_families_are_the_main_rows_only():
+    given = results()
+    figure = families_figure(given)
+    bars = {bar.get_label(): bar.patches[0].get_height() for axes in figure.axes for bar in axes.containers}
+    assert set(bars) == {f"{row}/{family}" for row in ("clip", "tove", "lite") for family in FAMILIES}
+    for label, height in bars.items():
+        row, family = label.split("/")
+        found = [seed["families"][family]["accuracy"] for seed in given["rows"][row]["seeds"].values()]
+        assert height == pytest.approx(100 * np.mean(found))
+    dots = [line.get_ydata() for axes in figure.axes for line in axes.lines if line.get_marker() == "o"]
+    assert len(dots) == 18
+    first = [seed["families"]["exist"]["accuracy"] for seed in given["rows"]["clip"]["seeds"].values()]
+    assert sorted(dots[0]) == pytest.approx(sorted(percent(first)))
+    chance = [line.get_ydata()[0] for axes in figure.axes for line in axes.lines if line.get_marker() == "None"]
+    assert chance == [50.0] * 6
+
+
+def test_data_curve_is_logarithmic_and_says_where_clip_is_passed():
+    given = results()
+    figure = data_curve_figure(given)
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "log"
+    for number, name in enumerate(("clip", "tove")):
+        x, y = lines(figure)[name].T
+        assert x == pytest.approx([float(Fraction(share)) for share in SHARES])
+        seeds = [list(given["data_curve"][name][share].values()) for share in SHARES]
+        assert y == pytest.approx(percent(np.mean(seed) for seed in seeds))
+        band = axes.collections[number].get_paths()[0].vertices[:, 1]
+        assert (band.min(), band.max()) == pytest.approx((100 * np.min(seeds), 100 * np.max(seeds)))
+    target = 100 * np.mean(list(given["data_curve"]["clip"]["1"].values()))
+    assert any(line.get_ydata()[0] == pytest.approx(target) for line in axes.lines if len(line.get_xdata()) == 2)
+    assert any(text.get_text().endswith("ToVE is past it at 1/10") for text in axes.texts)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1/100", "1/10", "all"]
+
+
+def test_data_curve_that_never_passes_says_nothing():
+    given = results()
+    given["data_curve"]["tove"] = {"1/100": {"0": 0.1}, "1": {"0": 0.2}}
+    texts = [text.get_text() for text in data_curve_figure(given).axes[0].texts]
+    assert "CLIP-only with all data" in texts
+
+
+def test_detach_shows_both_models_and_clip():
+    given = results()
+    figure = detach_figure(given)
+    for name in ("tove", "no_dropout"):
+        x, y = lines(figure)[name].T
+        assert x.tolist() == [0, 1, 2]
+        runs = [seed["overall"] for seed in given["detach"][name].values()]
+        assert y == pytest.approx(percent(np.mean(runs, axis=0)))
+        for expert in ("depth", "edges"):
+            found = [seed["single"][expert] for seed in given["detach"][name].values()]
+            assert lines(figure, 1)[f"{name}/{expert}"][0, 1] == pytest.approx(100 * np.mean(found))
+    clip = overall_scores(given)["clip"].mean
+    level = [line for axes in figure.axes for line in axes.lines if set(line.get_xdata()) == {0, 1}]
+    assert [line.get_ydata()[0] for line in level] == pytest.approx([clip, clip])
+    assert {text.get_text() for text in figure.axes[0].texts} == {"row clip", "with expert dropout", "no_dropout"}
+
+
+def test_files_of_a_full_run_and_of_a_quick_one(tmp_path):
+    files = study_figures(results(), tmp_path / "full")
+    stems = ["overall", "families", "data_curve", "detach"]
+    assert [file.name for file in files] == [f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")]
+    for file in files[1::2]:
+        pixels = np.asarray(Image.open(file).convert("RGB"))
+        assert pixels.shape[1] == 1600
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50, "not blank"
+    rows = {name: results()["rows"][name] | {"seeds": {"0": results()["rows"][name]["seeds"]["0"]}} for name in GROUPS}
+    quick = {"rows": {**rows, "tove": rows["tove"] | {"seeds": {}}}}
+    assert [file.name for file in study_figures(quick, tmp_path / "quick")][::2] == ["overall.svg", "families.svg"]
+    assert study_figures({"rows": {}}, tmp_path / "none") == []
+
+
+def test_a_row_of_one_expert_has_the_experts_colour():
+    figure = overall_figure(results())
+    colors = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
+    assert colors["only_depth"] == palette.EXPERTS["depth"]
+    assert colors["clip"] == palette.MODELS["clip"]

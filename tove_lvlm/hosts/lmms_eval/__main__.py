@@ -1,7 +1,0 @@
-"""`python -m tove_lvlm.hosts.lmms_eval` prints the folder of task YAMLs, for lmms-eval's `--include_path`."""
-
-import sys
-
-from . import TASKS
-
-sys.stdout.write(f"{TASKS}\n")
