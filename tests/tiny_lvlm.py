@@ -118,7 +118,7 @@ def make_checkpoints(folder: Path, llm: Path, tower_yaml: Path) -> dict[str, Pat
     """One and the same awake model saved in every form that the scripts write.
 
     Returns:
-        Kind (as `lvlm.loading`) -> folder: `tower`, `stage1`, `adapter`, `merged`.
+        Kind of checkpoint -> folder: `tower`, `stage1`, `adapter`, `merged`.
     """
     from tove_lvlm.checkpoints.adapter import save_adapter
     from tove_lvlm.checkpoints.from_config import build_lvlm

@@ -312,9 +312,9 @@ def test_resumed_run_is_bit_identical(checkpoints, images, tmp_path, monkeypatch
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     inner = checkpoint.save
 
-    def save_and_die(ours, *args):
-        written = inner(ours, *args)
-        if ours.state.global_step == 3:
+    def save_and_die(state, record, *args):
+        written = inner(state, record, *args)
+        if record.trainer_state.global_step == 3:
             raise KeyboardInterrupt
         return written
 

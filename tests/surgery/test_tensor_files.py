@@ -41,7 +41,7 @@ def test_tensors_of_two_files_come_together(tensors, tmp_path):
 
 
 def test_large_tensors_pass_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("tove_lvlm.surgery.tensor_files._CHUNK", 7)
+    monkeypatch.setattr("tove_lvlm.checkpoints.tensor_files._CHUNK", 7)
     value = torch.arange(100.0)
     save_file({"x": value}, tmp_path / "x")
     write_file(tmp_path / "y", read_header(tmp_path / "x").tensors, None)

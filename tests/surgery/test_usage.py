@@ -129,7 +129,7 @@ def test_a_killed_run_goes_on_to_the_same_figures(report, trained, world, tmp_pa
     script = f"""
 import os, signal
 from pathlib import Path
-from tove_lvlm.lvlm.loading import open_checkpoint
+from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.surgery.probe_data import read_probe_data
 from tove_lvlm.surgery.usage import measure_usage
 

@@ -54,8 +54,13 @@ class LoadedCheckpoint:
     """How images were brought to a square in training."""
 
     @property
+    def kind(self) -> str:
+        """Name of its form: `tower`, `merged`, `adapter` (merged in memory) or `stage1`."""
+        return self.checkpoint.kind
+
+    @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """Where it lies: of an `output_dir` without a merged model, its `adapter`."""
         return self.checkpoint.folder
 
     @property

@@ -36,7 +36,7 @@ def gates(
     loaded = _open(checkpoint)
     find_gated_tower(loaded)
     results = list(gates_of_images(loaded, images, batch_size))
-    report = {"checkpoint": str(checkpoint), "kind": loaded.checkpoint.kind, **figures_of(images, results)}
+    report = {"checkpoint": str(checkpoint), "kind": loaded.kind, **figures_of(images, results)}
     files = [] if folder is None else write_gates(folder, images, results, report)
     if as_json or folder is None:
         print(json.dumps(report))

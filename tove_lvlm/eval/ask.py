@@ -194,7 +194,7 @@ def describe_model(loaded: LoadedCheckpoint, name: str) -> dict[str, Any]:
     vision: torch.nn.Module = tower if tower is not None else loaded.llava.model.vision_tower
     return {
         "id": name,
-        "kind": loaded.checkpoint.kind,
+        "kind": loaded.kind,
         "fingerprint": fingerprint(loaded.model.state_dict()),
         "image_aspect_ratio": loaded.image_aspect_ratio,
         "tower": {

@@ -99,7 +99,7 @@ def detach(
         measured = _measure(sides, data, batch_size, seconds, progress)
         report = {
             "from": str(before.folder),
-            "kind": before.checkpoint.kind,
+            "kind": before.kind,
             "written": written,
             "by": {rule.name: rule.limit} if rule else {"experts": removed},
             "removed": removed,

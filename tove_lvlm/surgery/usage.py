@@ -154,7 +154,7 @@ def _checkpoint_info(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int,
     device = next(loaded.model.parameters()).device
     return {
         "checkpoint": str(loaded.folder),
-        "kind": loaded.checkpoint.kind,
+        "kind": loaded.kind,
         "data": str(data.source),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dtype": str(next(loaded.model.parameters()).dtype).removeprefix("torch."),

@@ -59,7 +59,7 @@ class MergeSource:
         parts |= {name: (weight_sources.get("experts") or {}).get(name) or {} for name in tower.attached_names}
         return cls(
             checkpoint=str(loaded.folder),
-            kind=loaded.checkpoint.kind,
+            kind=loaded.kind,
             fingerprint=fingerprint,
             select_layer=tower.config.select_layer,
             image_processor=loaded.image_processor,
