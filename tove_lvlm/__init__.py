@@ -7,6 +7,7 @@ imported (at once, when it already is), so that the import costs nothing and loa
 from typing import TYPE_CHECKING
 
 from ._hook import register_when_imported
+from ._moved import keep_old_names
 
 if TYPE_CHECKING:
     from .tower.build import build_tower
@@ -34,4 +35,5 @@ def __getattr__(name: str):
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
+keep_old_names()
 register_when_imported()
