@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import nn
@@ -84,7 +84,7 @@ class MergedCheckpoint(Checkpoint):
         self._write_holding(target, detached, extra, layout)
 
 
-def save_merged(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.Module, processor) -> None:
+def save_merged(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.Module, processor: Any) -> None:
     """Write an ordinary LlavaForConditionalGeneration folder. Rank 0 only.
 
     Args:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -58,7 +58,7 @@ class Stage1Checkpoint(Checkpoint):
         self._write_referring(target, detached)
 
 
-def save_stage1(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.Module, processor) -> None:
+def save_stage1(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.Module, processor: Any) -> None:
     """Write tensors, configuration, tokenizer and processor. Rank 0 only.
 
     Args:

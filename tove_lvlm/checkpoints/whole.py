@@ -26,7 +26,7 @@ def read_llava_config(folder: str | Path) -> LlavaConfig:
         )
     if kind != "llava":
         raise UserError(f"`{folder}` holds a model of type `{kind}`; expected a LLaVA model (`llava`)")
-    return AutoConfig.from_pretrained(folder)
+    return cast(LlavaConfig, AutoConfig.from_pretrained(folder))
 
 
 def load_whole(

@@ -28,7 +28,7 @@ class DataConfig:
     allow_symlinks: bool = False
     """Let links inside the image folder lead out of it, as where COCO lies elsewhere; `..` in a sample never does."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.train:
             raise ConfigError("`data.train` is empty; list at least one LLaVA JSON file")
         check_error_share(self.max_error_share)
@@ -50,7 +50,7 @@ class TrainConfig(LoopConfig):
     save_merged: bool = False
     """After stage 2, also write the merged model as an ordinary LlavaForConditionalGeneration folder."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)  # super() does not know a class with slots
         at_least("model_max_length", self.model_max_length, 1)
         at_least("balance_loss_weight", self.balance_loss_weight, 0)

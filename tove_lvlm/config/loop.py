@@ -59,7 +59,7 @@ class LoopConfig:
     stall_timeout: float = 1800.0
     """Seconds without a finished step after which the run is stopped; 0 never."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "save_steps"):
             at_least(name, getattr(self, name), 1)
         for name in ("logging_steps", "save_total_limit", "num_threads"):

@@ -42,7 +42,7 @@ class MergeDataConfig:
 
     DEPRECATED: ClassVar = {"max_broken": Deprecated(renamed="max_error_share")}
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.images:
             raise ConfigError("`data.images` is empty; list at least one folder of images or one LLaVA JSON file")
         check_error_share(self.max_error_share)
@@ -66,7 +66,7 @@ class MergeConfig:
     save_for_tuning: bool = True
     """Of a checkpoint with a language model, also write what scripts/finetune_vicuna.py needs to go on from it."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.normalize_images < 1:
             raise ConfigError(f"`merge.normalize_images` is {self.normalize_images}; expected at least 1")
         if self.token_weight != "none":
@@ -85,7 +85,7 @@ class MergeRunConfig:
     """Deprecated, because measured a little worse than training all weights. `lora.lora_enable`: the student learns by
     LoRA on its linear layers, merged at the end."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.lora.lora_enable:
             warn_deprecated("`lora` is deprecated for merging: it was measured worse than training all weights")
         if self.data.horizontal_flip and self.merge.cache_teacher is not None:

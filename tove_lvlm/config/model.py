@@ -40,7 +40,7 @@ class ModelConfig:
 
     DEPRECATED: ClassVar = {"mm_projector_type": Deprecated(only="mlp2x_gelu")}
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.llm:
             raise ConfigError("`model.llm` is empty; give a hub id or a folder")
         if self.vision_tower == "tove" and self.tower is None:
@@ -78,7 +78,7 @@ class LoraConfig:
 
     DEPRECATED: ClassVar = {"lora_bias": Deprecated(only="none")}
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.lora_r < 1:
             raise ConfigError(f"`lora.lora_r` is {self.lora_r}; expected at least 1")
         if not 0 <= self.lora_dropout < 1:

@@ -43,7 +43,7 @@ class WeightSource:
     code_license: str | None = None
     """Licence of the code that they belong to."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ConfigError(f"`sha256` is `{self.sha256}`; expected 64 lower-case hexadecimal digits")
         if self.file is not None and (not self.file or self.file[0] == "/" or ".." in PurePosixPath(self.file).parts):

@@ -1,0 +1,64 @@
+"""Files with weights: atomic writes, which files there are, reading without unpickling, strict loading, fingerprints.
+
+Where weights come from is the subject of `weights`. What needs torch loads on first use (PEP 562), so that a
+configuration is checked before torch is loaded.
+
+See docs/design.md, "Saved towers".
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import MissingWeightsError, PartialWeightsError, WeightsError
+from .files import ASSETS, atomic_dir, atomic_file, load_json, refuse_filled, save_json, sync_to_disk
+from .layout import (
+    INDEX,
+    STANDARD_NAMES,
+    WEIGHT_SUFFIXES,
+    check_whole,
+    fingerprint,
+    is_pattern,
+    named_file,
+    shard_names,
+    standard_names,
+    weight_files,
+)
+
+if TYPE_CHECKING:
+    from .tensors import load_strict, load_tensors, misfits, save_tensors
+
+__all__ = [
+    "ASSETS",
+    "INDEX",
+    "STANDARD_NAMES",
+    "WEIGHT_SUFFIXES",
+    "MissingWeightsError",
+    "PartialWeightsError",
+    "WeightsError",
+    "atomic_dir",
+    "atomic_file",
+    "check_whole",
+    "fingerprint",
+    "is_pattern",
+    "load_json",
+    "load_strict",
+    "load_tensors",
+    "misfits",
+    "named_file",
+    "refuse_filled",
+    "save_json",
+    "save_tensors",
+    "shard_names",
+    "standard_names",
+    "sync_to_disk",
+    "weight_files",
+]
+
+_OF_TENSORS = ("load_strict", "load_tensors", "misfits", "save_tensors")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_TENSORS:
+        raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
+    from . import tensors
+
+    return getattr(tensors, name)
