@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
+import yaml
+
 from ..errors import ConfigError
 from ..registry import nearest
 
@@ -52,8 +54,7 @@ def read_yaml(cfg_path: str | Path, options: typing.Sequence[str] = ()) -> dict[
     Raises:
         ConfigError: The file is absent or no YAML mapping, or an option has no `=`.
     """
-    import yaml
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf  # here, because a tower saved with its code also loads where it is not installed
     from omegaconf.errors import OmegaConfBaseException
 
     path = Path(cfg_path)
@@ -156,8 +157,6 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def save_yaml(config: Any, path: str | Path) -> None:
     """Write the resolved configuration where a run keeps its files."""
-    import yaml
-
     text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
     Path(path).write_text(text, encoding="utf-8")
 

@@ -16,7 +16,9 @@ from transformers.models.auto.configuration_auto import AutoConfig
 
 from ..config import ConfigError, parse
 from ..config.tower import FusionConfig, check_names
+from ..experts import describe
 from ..experts.schema import parse_expert
+from .concat import part_width
 
 # What fixes a CLIP's network; the rest of its config (names, dtype, library version) is not architecture.
 _CLIP_FIELDS = {
@@ -123,9 +125,6 @@ class ToVEVisionConfig(PreTrainedConfig):
         """What the experts add to the output's width: nothing, unless their channels are concatenated."""
         if self.fusion_settings.kind != "concat":
             return 0
-        from ..experts import describe
-        from .concat import part_width
-
         return sum(part_width(describe(entry), self.fusion_settings) for entry in self.experts)
 
     def _check(self) -> None:

@@ -5,6 +5,7 @@ part that arrived stays beside its place (NAME.part) and the next call asks for 
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import time
@@ -12,6 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from huggingface_hub import constants, get_session, hf_hub_url, hf_raise_for_status
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import build_hf_headers
 
 from .. import storage
 from ..config import UserError
@@ -102,8 +107,6 @@ def _matches(path: Path, file: RemoteFile) -> bool:
 
 def _receive(file: RemoteFile, stream: BinaryIO, progress: Callable[[int], None]) -> None:
     """Append what is missing; a cut connection is taken up again."""
-    from huggingface_hub.errors import HfHubHTTPError
-
     if stream.tell() > file.size:
         stream.truncate(0)
         stream.seek(0)
@@ -130,9 +133,6 @@ def _receive(file: RemoteFile, stream: BinaryIO, progress: Callable[[int], None]
 
 
 def _stream(file: RemoteFile, stream: BinaryIO, progress: Callable[[int], None]) -> None:
-    from huggingface_hub import constants, get_session, hf_hub_url, hf_raise_for_status
-    from huggingface_hub.utils import build_hf_headers
-
     start = stream.tell()
     headers: dict[str, Any] = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": f"bytes={start}-"}
     url = hf_hub_url(file.repo, file.name, revision=file.commit)
@@ -148,8 +148,6 @@ def _stream(file: RemoteFile, stream: BinaryIO, progress: Callable[[int], None])
 
 
 def _lock(stream: BinaryIO, part: Path) -> None:
-    import fcntl
-
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

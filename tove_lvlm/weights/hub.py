@@ -11,6 +11,15 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from huggingface_hub import (
+    HfApi,
+    constants,
+    errors,
+    hf_hub_download,
+    snapshot_download,
+    try_to_load_from_cache,
+)
+
 from .. import storage
 from ..config import UserError
 from ..registry import nearest
@@ -40,8 +49,6 @@ def fetch(
         MissingWeightsError: It is nowhere to be had; says why, and what to do.
         UserError: The mirror holds another revision.
     """
-    from huggingface_hub import constants
-
     mirror = mirrored(repo, None if compared else revision)
     for folder in (mirror, cached(repo, revision, file) if is_commit(revision) else None):
         if folder is not None and _problem(folder, file, weights) is None:
@@ -73,8 +80,6 @@ def local(
         MissingWeightsError: Neither the mirror nor the hub's cache has it; a PartialWeightsError when one has a part.
         UserError: The mirror holds another revision.
     """
-    from huggingface_hub import constants
-
     problems = []
     for folder in (mirrored(repo, None if compared else revision), cached(repo, revision, file)):
         problem = _problem(folder, file, weights) if folder is not None else None
@@ -146,8 +151,6 @@ def recorded_sha256(file: Path) -> str | None:
 
 def cached(repo: str, revision: str | None = None, file: str | None = None) -> Path | None:
     """The repository's folder in the hub's cache, or None when it has nothing of it that we use."""
-    from huggingface_hub import try_to_load_from_cache
-
     weights = [name + ending for name in storage.STANDARD_NAMES for ending in ("", storage.INDEX)]
     named = [file] if file is not None and not storage.is_pattern(file) else []
     for name in (*named, *CONFIG_FILES, *weights):
@@ -242,8 +245,6 @@ def needed(names: Collection[str], file: str | None, weights: bool, repo: str, g
 
 
 def _download(repo: str, revision: str | None, file: str | None, weights: bool) -> Path:
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-
     names = [entry.rfilename for entry in HfApi().model_info(repo, revision=revision).siblings or ()]
     files = needed(names, file, weights, repo, lambda name: Path(hf_hub_download(repo, name, revision=revision)))
     folder = Path(snapshot_download(repo, revision=revision, allow_patterns=files))
@@ -255,8 +256,6 @@ def _download(repo: str, revision: str | None, file: str | None, weights: bool) 
 
 def explained(repo: str, revision: str | None, error: Exception) -> str:
     """Why the hub's client could not give a file, for people, in a few words."""
-    from huggingface_hub import constants, errors
-
     url = f"{constants.ENDPOINT}/{repo}"
     if isinstance(error, errors.GatedRepoError):
         return f"gated: accept its terms at {url} and give a token (`hf auth login`, or HF_TOKEN)"

@@ -12,6 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
 from .. import storage
 from ..config import UserError
 from ..config.sources import WeightSource, is_hub_id
@@ -76,8 +79,6 @@ def fill(repositories: Iterable[MirroredRepository], to: Path, progress: Progres
     Raises:
         UserError: No space left, no network, or a file that is not what the hub or a `sha256` says.
     """
-    from huggingface_hub.errors import HfHubHTTPError
-
     fetched, refused = [], {}
     for repository in repositories:
         folder = to / repository.repo
@@ -122,8 +123,6 @@ def check_space(repositories: Iterable[MirroredRepository], to: Path) -> None:
 
 
 def _look_up(repo: str, parts: dict[str, WeightSource], folder: Path) -> MirroredRepository:
-    from huggingface_hub import HfApi
-
     revisions = sorted({source.revision or hub.DEFAULT_REVISION for source in parts.values()})
     if len(revisions) > 1:
         raise UserError(f"`{repo}` is wanted at the revisions {' and '.join(revisions)}; a mirror folder holds one")
