@@ -1,4 +1,4 @@
-"""Modules of earlier versions under their old names: still imported, each with one warning.
+"""Modules of earlier versions under their old names: still imported and run with `python -m`, each with one warning.
 
 Nothing is looked up here unless a name was not found elsewhere.
 """
@@ -9,9 +9,13 @@ import importlib.machinery
 import importlib.util
 import sys
 import warnings
-from types import ModuleType
+from types import CodeType, ModuleType
 
 MOVED = {
+    "eval.task": ("eval.tasks.base", "eval.io.items", "eval.io.find", "eval.io.problems", "eval.metrics.score"),
+    "hosts.lavis.plugin": ("hosts.lavis.register",),
+    "hosts.lmms_eval": ("harnesses.lmms_eval",),
+    "hosts.vlmevalkit": ("harnesses.vlmevalkit",),
     "lvlm.batching": ("inference.batching",),
     "lvlm.chat": ("inference.chat",),
     "lvlm.config": ("config.model",),
@@ -27,21 +31,47 @@ MOVED = {
 _PACKAGE = __name__.rpartition(".")[0]
 
 
-class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+def new_names(fullname: str) -> list[str]:
+    """Modules that hold what an old one held; those below a package that moved are below the new one. None: empty.
+
+    Args:
+        fullname: With this package's own name.
+    """
+    name = fullname.removeprefix(f"{_PACKAGE}.")
+    for old, new in MOVED.items():
+        if name == old or name.startswith(f"{old}."):
+            return [f"{_PACKAGE}.{each}{name.removeprefix(old)}" for each in new]
+    return []
+
+
+class OldNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Finds the modules of MOVED; what they hold are the very objects of the new modules."""
 
     def find_spec(self, fullname: str, path=None, target=None) -> importlib.machinery.ModuleSpec | None:
-        if fullname.removeprefix(f"{_PACKAGE}.") not in MOVED:
+        if not fullname.startswith(f"{_PACKAGE}.") or not (names := new_names(fullname)):
             return None
-        return importlib.util.spec_from_loader(fullname, self)
+        new = importlib.util.find_spec(names[0])
+        return new and importlib.util.spec_from_loader(
+            fullname, self, is_package=new.submodule_search_locations is not None
+        )
 
     def exec_module(self, module: ModuleType) -> None:
-        names = [f"{_PACKAGE}.{name}" for name in MOVED[module.__name__.removeprefix(f"{_PACKAGE}.")]]
-        advice = " and ".join(f"`{name}`" for name in names)
-        warnings.warn(f"`{module.__name__}` is deprecated: what it held is in {advice}", FutureWarning, stacklevel=2)
+        names = new_names(module.__name__)
+        if module.__name__.removeprefix(f"{_PACKAGE}.") in MOVED:
+            advice = " and ".join(f"`{name}`" for name in names)
+            message = f"`{module.__name__}` is deprecated: what it held is in {advice}"
+            warnings.warn(message, FutureWarning, stacklevel=2)
         for name in names:
             new = vars(importlib.import_module(name))
             module.__dict__.update({key: value for key, value in new.items() if not key.startswith("__")})
+
+    def get_code(self, fullname: str) -> CodeType:
+        """For `python -m`."""
+        run = f"import runpy; runpy.run_module({new_names(fullname)[0]!r}, run_name='__main__', alter_sys=True)"
+        return compile(run, f"<{fullname}>", "exec")
+
+    def get_source(self, fullname: str) -> None:
+        """There is none."""
 
 
 def keep_old_names() -> None:

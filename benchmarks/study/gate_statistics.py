@@ -10,6 +10,7 @@ import torch
 
 from tove_lvlm.data.images import read_image, to_pixels
 from tove_lvlm.inference.chat import Chat
+from tove_lvlm.tower.gate_statistics import first_counts
 from tove_lvlm.tower.recorder import find_tower
 
 
@@ -27,8 +28,8 @@ def gate_statistics(talk: Chat, images: Sequence[Path]) -> dict:
     pixels = [to_pixels(read_image(path), talk.processor.image_processor, talk.image_aspect_ratio) for path in images]
     chunks = torch.stack(pixels).to(next(tower.parameters())).split(64)
     gate_BNK = torch.cat([tower(chunk).gate_probs for chunk in chunks]).double()
-    side, num_experts = tower.config.side, gate_BNK.shape[-1]
-    first_K = torch.bincount(gate_BNK.argmax(-1).flatten(), minlength=num_experts) / gate_BNK[..., 0].numel()
+    side = tower.config.side
+    first_K = first_counts(gate_BNK) / gate_BNK[..., 0].numel()
     column_XK = gate_BNK.unflatten(1, (side, side)).mean((0, 1))
     return {
         name: {

@@ -9,6 +9,20 @@ from .errors import DataError
 logger = logging.getLogger(__name__)
 
 
+MAX_SHARE, MIN_ERRORS = 0.01, 5
+
+
+def allowed_errors(num_samples: int, max_share: float = MAX_SHARE, min_errors: int = MIN_ERRORS) -> int:
+    """How many samples may be broken before a run stops.
+
+    Args:
+        num_samples: Samples there are.
+        max_share: Share of them that may be broken.
+        min_errors: Number that may be broken whatever the share.
+    """
+    return max(min_errors, int(max_share * num_samples))
+
+
 class Skips:
     """Which samples were found bad.
 
@@ -19,8 +33,8 @@ class Skips:
         already: Bad ones that were left out before these samples were numbered.
     """
 
-    def __init__(self, num_samples: int, max_share: float, min_errors: int = 5, already: int = 0):
-        self.max_errors = max(min_errors, int(max_share * (num_samples + already)))
+    def __init__(self, num_samples: int, max_share: float, min_errors: int = MIN_ERRORS, already: int = 0):
+        self.max_errors = allowed_errors(num_samples + already, max_share, min_errors)
         self._already = already
         # In shared memory: the workers' findings reach every worker and the main process.
         self.bad = torch.zeros(num_samples, dtype=torch.uint8).share_memory_()

@@ -18,6 +18,7 @@ from ..checkpoints import LoadedCheckpoint, detect, load_model
 from ..config import UserError
 from ..inference.batching import DecodingConfig
 from ..storage import fingerprint
+from ..storage.tensors import DTYPES
 from . import generate
 from .benchmark import Benchmark
 from .io import record
@@ -26,7 +27,6 @@ from .io.store import ANSWERS, Shard, Store
 from .run import write_score
 from .tasks.base import LIKELIHOOD
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RANKED = {"ranked_by": "log-likelihood, summed over the answer's tokens and </s>"}
 """In place of a decoding where choices are ranked."""
 _PATIENCE = 1800.0

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..data.images import read_image, to_pixels
+from ..tower import gate_statistics
 from ..tower.recorder import find_tower
 
 
@@ -44,5 +45,5 @@ def mean_gate_mass(
         chunk = images[start : start + batch_size]
         pixels_B3HW = torch.stack([to_pixels(read_image(p), image_processor, image_aspect_ratio) for p in chunk])
         gate_BNK = tower(pixels_B3HW.to(like)).gate_probs
-        total_K += gate_BNK.mean(dim=1).sum(dim=0).double().cpu()
+        total_K += gate_statistics.mass(gate_BNK).sum(dim=0).double().cpu()
     return {name: float(mass) / len(images) for name, mass in zip(tower.expert_names, total_K, strict=True)}

@@ -16,6 +16,9 @@ from .errors import WeightsError, first_names
 from .files import atomic_file
 from .layout import PICKLED, weight_files
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Those that a command line or a config can ask for."""
+
 
 def save_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None

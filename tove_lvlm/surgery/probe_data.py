@@ -13,6 +13,7 @@ from ..data.constants import IMAGE_TOKEN
 from ..data.conversations import get_template, render
 from ..data.errors import DataError
 from ..data.records import Record, Records
+from ..data.skips import allowed_errors
 
 TEMPLATE = "v1"
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
@@ -36,11 +37,6 @@ class ProbeData:
     num_text_only: int = 0
     """Samples left out because they have no image, so that no expert can matter to them."""
 
-    @property
-    def max_bad(self) -> int:
-        """How many broken samples and images are left out before a run stops: 1 % of them, or 5."""
-        return max(5, (sum(map(len, self.samples)) or len(self.images)) // 100)
-
     def record(self, member: int) -> Record:
         """The conversation of that number in `samples`; a folder of images has none."""
         if self.records is None:
@@ -54,12 +50,13 @@ class ProbeData:
             bad: Name -> reason of those met so far, `self.bad` among them.
 
         Raises:
-            DataError: More than `max_bad`.
+            DataError: More than `data.skips.allowed_errors`.
         """
-        if len(bad) > self.max_bad:
+        allowed = allowed_errors(sum(map(len, self.samples)) or len(self.images))
+        if len(bad) > allowed:
             name, reason = list(bad.items())[-1]
             raise DataError(
-                f"{len(bad)} broken samples or images, over the {self.max_bad} allowed; the last, {name}: {reason}",
+                f"{len(bad)} broken samples or images, over the {allowed} allowed; the last, {name}: {reason}",
                 file=self.source,
             )
 

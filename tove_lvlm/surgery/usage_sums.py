@@ -13,6 +13,7 @@ import torch
 from .. import dist
 from ..storage import WeightsError, load_json, save_json
 from ..tower.fusion import ToVEFusion
+from ..tower.gate_statistics import first_counts
 from ..tower.modeling import ToVEVisionModel
 from .probe import EncodedBatch
 
@@ -46,7 +47,7 @@ def add_gate(sums: Sums, tower: ToVEVisionModel, batch: EncodedBatch) -> None:
     `norm` sums ||g_k e_k|| / ||t_clip||, how long an expert's term is against the token that it is added to. A token
     whose experts are equally probable counts for the first of them in `first`.
     """
-    names, t_clip_IND = tower.expert_names, batch.t_clip_IND
+    t_clip_IND = batch.t_clip_IND
     if not len(t_clip_IND):
         return
     weight_I = torch.ones(len(t_clip_IND), device=t_clip_IND.device)
@@ -54,7 +55,7 @@ def add_gate(sums: Sums, tower: ToVEVisionModel, batch: EncodedBatch) -> None:
     sums["mass"] += gate_INK.double().sum((0, 1)).cpu()
     sums["counts"] += torch.tensor([gate_INK.shape[0], gate_INK.shape[0] * gate_INK.shape[1]])
     if batch.grids:
-        sums["first"] += torch.bincount(gate_INK.argmax(-1).flatten(), minlength=len(names)).cpu()
+        sums["first"] += first_counts(gate_INK).cpu()
     strength_INK = cast(ToVEFusion, tower.tove_fusion).strengths(t_clip_IND, batch.grids, gate_INK)
     sums["norm"] += strength_INK.double().sum((0, 1)).cpu()
 

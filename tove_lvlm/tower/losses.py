@@ -13,6 +13,7 @@ import torch
 import torch.distributed as td
 
 from .. import dist
+from .gate_statistics import mass
 
 EPSILON = 1e-10
 
@@ -41,7 +42,7 @@ def balance_loss(
     columns = [index for index, attached in enumerate(attached_K) if attached]
     if not columns:
         return gate_BNK.new_zeros(())
-    sum_K = (gate_BNK.mean(1)[:, columns] * weight_B.to(gate_BNK)[:, None]).sum(0)
+    sum_K = (mass(gate_BNK)[:, columns] * weight_B.to(gate_BNK)[:, None]).sum(0)
     num_images = weight_B.to(gate_BNK).sum()
     if collective and td.is_available() and td.is_initialized():
         total = dist.all_reduce_sum(torch.cat([sum_K.detach(), num_images[None]]))

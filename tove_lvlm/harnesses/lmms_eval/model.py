@@ -17,11 +17,11 @@ from ...inference.batching import PixelReader, length_sorted
 from ...inference.chat import answer
 from ...inference.likelihood import score_choices
 from ...registry import nearest, require
+from ...storage.tensors import DTYPES
 from .decoding import GenerationOptions
 from .requests import Document, Prompt, by_decoding
 
 _BATCHES_AT_ONCE = 8
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):  # type: ignore[misc]  # names the extra
@@ -57,12 +57,12 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):  # type
             raise ConfigError(f"tove_llava has no argument `{name}`; {nearest(name, valid)}")
         if not pretrained:
             raise ConfigError("tove_llava needs `--model_args pretrained=FOLDER`, the folder of a model")
-        if dtype != "auto" and dtype not in _DTYPES:
-            raise ConfigError(f"`dtype` is `{dtype}`; {nearest(str(dtype), ('auto', *_DTYPES))}")
+        if dtype != "auto" and dtype not in DTYPES:
+            raise ConfigError(f"`dtype` is `{dtype}`; {nearest(str(dtype), ('auto', *DTYPES))}")
         self.batch_size = _batch_size(batch_size, max_batch_size)
         loaded = load_model(str(pretrained))
         self._device = torch.device(device or _own_device())
-        self._model = loaded.model.to(self._device, _DTYPES.get(dtype)).eval()
+        self._model = loaded.model.to(self._device, DTYPES.get(dtype)).eval()
         self.processor = loaded.processor
         self.image_aspect_ratio = image_aspect_ratio or loaded.image_aspect_ratio
         self._rank, self._world_size = dist.rank(), dist.world_size()

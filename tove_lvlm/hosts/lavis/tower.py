@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ...config import UserError
+from ...storage.tensors import DTYPES
 from ...tower.build import build_tower
 from ...tower.fusion import ToVEFusion
 from ...tower.modeling import ToVEVisionModel
@@ -21,7 +22,7 @@ from .checks import check_keys
 
 logger = logging.getLogger(__name__)
 
-_FROZEN_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_FROZEN_DTYPES = {"fp32": DTYPES["float32"], "fp16": DTYPES["float16"], "bf16": DTYPES["bfloat16"]}
 
 
 class ToVEVisualEncoder(nn.Module):

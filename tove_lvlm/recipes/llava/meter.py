@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ... import dist
+from ...tower.gate_statistics import entropy, mass
 from ...train.metrics import peak_memory_bytes
 
 
@@ -47,8 +48,8 @@ class Meter:
         if tower_output is not None:
             g_BNK = tower_output.gate_probs.detach().float()
             weight_B = real_B.to(g_BNK.dtype)
-            entropy_B = -(g_BNK * g_BNK.clamp_min(1e-12).log()).sum(dim=-1).mean(dim=1)
-            self.mass_K += (g_BNK.mean(dim=1) * weight_B[:, None]).sum(dim=0).double().cpu()
+            entropy_B = entropy(g_BNK)
+            self.mass_K += (mass(g_BNK) * weight_B[:, None]).sum(dim=0).double().cpu()
             gate = [(entropy_B * weight_B).sum(), weight_B.sum(), tower_output.balance_loss.detach()]
         values = [*gate, torch.ones(()), *counts]
         self.sums += torch.stack([value.double().cpu() for value in values])
@@ -61,14 +62,14 @@ class Meter:
         """
         seconds = max(time.perf_counter() - self.started, 1e-9)
         total = dist.all_reduce_sum(torch.cat([self.sums, self.mass_K]).float().to(device)).double().cpu()
-        entropy, weight, balance, batches, images, tokens = total[:6].tolist()
+        entropy_sum, weight, balance, batches, images, tokens = total[:6].tolist()
         out = {"images_per_s": images / seconds, "tokens_per_s": tokens / seconds}
         if self.expert_names:
             weight = max(weight, 1e-9)
             out["balance_loss"] = balance / max(batches, 1.0)
-            out["gate_entropy"] = entropy / weight
-            for name, mass in zip(self.expert_names, total[6:].tolist(), strict=True):
-                out[f"gate_mass/{name}"] = mass / weight
+            out["gate_entropy"] = entropy_sum / weight
+            for name, mass_sum in zip(self.expert_names, total[6:].tolist(), strict=True):
+                out[f"gate_mass/{name}"] = mass_sum / weight
         out["peak_memory_gb"] = peak_memory_bytes() / 1e9
         return out
 
