@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from tove_lvlm.data.constants import IGNORE_INDEX
+from tove_lvlm.data.conversations import IGNORE_INDEX
 
 
 def questions_as_llava(path: Path) -> list[dict]:

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from tove_lvlm.data.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from tove_lvlm.data.conversations import encode, encode_prompt, encode_v1
+from tove_lvlm.data.conversations import IGNORE_INDEX, IMAGE_TOKEN_INDEX, encode, encode_prompt, encode_v1
 from tove_lvlm.storage import ASSETS
 from tove_lvlm.world import language, maplang, scene
 

@@ -18,7 +18,6 @@ from . import (  # noqa: F401  each registers its commands
     merge,
     models,
     new,
-    training,
     usage,
 )
 from .app import app

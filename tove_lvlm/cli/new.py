@@ -1,4 +1,4 @@
-"""Command that makes a folder to train in: `tove new`."""
+"""Commands to start with: `tove new` makes a folder to train in, `tove demo` shows the whole in the miniature world."""
 
 import json
 import shutil
@@ -100,3 +100,17 @@ def next_commands(folder: Path, project: str) -> list[str]:
         if (yamls / f"{stage}.yaml").is_file():
             lines.append(f"{launch} scripts/{script} --cfg-path projects/{project}/{stage}.yaml")
     return lines
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Where data, models and results go.")] = Path("outputs/miniature"),
+    seed: Annotated[int, typer.Option(help="Seed of data order and of initialisation.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Training steps per stage instead of the YAMLs'.", min=1)] = None,
+    scenes: Annotated[tuple[int, int] | None, typer.Option(help="Training and held-out scenes.")] = None,
+) -> None:
+    """Train ToVE_Vicuna and CLIP-only in the miniature world with the real scripts, and compare them."""
+    from .. import demo as demonstration
+
+    chosen = scenes or (demonstration.NUM_SCENES, demonstration.NUM_HELDOUT)
+    demonstration.run(output, seed=seed, steps=steps, scenes=chosen, console=console)

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from .constants import IGNORE_INDEX, IMAGE_TOKEN
-from .conversations import expand_image_tokens
+from .conversations import IGNORE_INDEX, IMAGE_TOKEN, expand_image_tokens
 from .dataset import Sample
 from .errors import DataError
 

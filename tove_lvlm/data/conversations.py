@@ -13,8 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .constants import IGNORE_INDEX, IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from .errors import DataError
+
+IGNORE_INDEX = -100
+"""Label of a position that takes no part in the loss."""
+
+IMAGE_TOKEN_INDEX = -200
+"""Stands for one whole image in encoded ids; no vocabulary has it. The collator expands it."""
+
+IMAGE_TOKEN = "<image>"
+"""Marks the place of the image in a conversation's text."""
+
 
 ROLES = ("human", "gpt")
 Conversation = Sequence[Mapping[str, str]]

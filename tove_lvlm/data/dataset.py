@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from .conversations import Encoded, encode, get_template, render
+from .conversations import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Encoded, encode, get_template, render
 from .errors import DataError
 from .images import MAX_PIXELS, check_aspect_ratio, read_image, resolve_image, to_pixels
 from .records import Record, Records

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .constants import IMAGE_WORDS
 from .errors import DataError
+
+IMAGE_WORDS = 128
+"""What LLaVA's length estimate counts for an image."""
 
 
 class Record(NamedTuple):

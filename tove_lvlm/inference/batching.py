@@ -16,8 +16,7 @@ from PIL import Image
 from torch import nn
 
 from ..config import UserError
-from ..data.constants import IMAGE_TOKEN
-from ..data.conversations import encode_prompt, expand_image_tokens
+from ..data.conversations import IMAGE_TOKEN, encode_prompt, expand_image_tokens
 from ..data.images import read_image, to_pixels
 from ..lvlm.parts import as_llava
 

@@ -14,8 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..data.constants import IGNORE_INDEX
-from ..data.conversations import encode_v1, expand_image_tokens
+from ..data.conversations import IGNORE_INDEX, encode_v1, expand_image_tokens
 from ..lvlm.parts import as_llava
 from .batching import human_turn, model_inputs, pad_left
 

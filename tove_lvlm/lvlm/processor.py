@@ -10,8 +10,7 @@ See docs/hosts.md, "transformers".
 import logging
 from typing import Any
 
-from ..data.constants import IMAGE_TOKEN
-from ..data.conversations import build_prompt, encode_prompt, expand_image_tokens, get_template
+from ..data.conversations import IMAGE_TOKEN, build_prompt, encode_prompt, expand_image_tokens, get_template
 
 logger = logging.getLogger(__name__)
 

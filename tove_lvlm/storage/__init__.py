@@ -8,8 +8,18 @@ See docs/design.md, "Saved towers".
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import MissingWeightsError, PartialWeightsError, WeightsError
-from .files import ASSETS, atomic_dir, atomic_file, load_json, refuse_filled, save_json, sync_to_disk
+from .files import (
+    ASSETS,
+    MissingWeightsError,
+    PartialWeightsError,
+    WeightsError,
+    atomic_dir,
+    atomic_file,
+    load_json,
+    refuse_filled,
+    save_json,
+    sync_to_disk,
+)
 from .layout import (
     INDEX,
     STANDARD_NAMES,

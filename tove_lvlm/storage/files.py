@@ -8,15 +8,32 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .errors import MissingWeightsError, WeightsError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 """The package's own folder of files that are no code."""
+
+
+class WeightsError(UserError):
+    """Weights cannot be read or do not fit; the message names the file."""
+
+
+class MissingWeightsError(WeightsError, FileNotFoundError):
+    """Weights, or a file beside them, are not there."""
+
+
+class PartialWeightsError(MissingWeightsError):
+    """Some of the weights are there, and not all."""
+
+
+def first_names(names: Iterable[str], limit: int = 3) -> str:
+    """The first few of some names, for a message."""
+    names = sorted(names)
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
 @contextlib.contextmanager

@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import MissingWeightsError, PartialWeightsError, WeightsError, first_names
-from .files import load_json
+from .files import MissingWeightsError, PartialWeightsError, WeightsError, first_names, load_json
 
 if TYPE_CHECKING:
     import torch

@@ -21,7 +21,7 @@ from ..checkpoints import LoadedCheckpoint
 from ..config import UserError
 from ..cost import eval_mode
 from ..data.collator import ToVECollator
-from ..data.constants import IGNORE_INDEX
+from ..data.conversations import IGNORE_INDEX
 from ..data.dataset import Sample
 from ..lvlm.parts import base_model, text_config
 from ..registry import nearest

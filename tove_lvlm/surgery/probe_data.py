@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..config import UserError
-from ..data.constants import IMAGE_TOKEN
-from ..data.conversations import get_template, render
+from ..data.conversations import IMAGE_TOKEN, get_template, render
 from ..data.errors import DataError
 from ..data.records import Record, Records
 from ..data.skips import allowed_errors

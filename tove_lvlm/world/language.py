@@ -8,23 +8,24 @@ attribute that no other object of the scene has. What hangs on a few pixels or a
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from .scene import COLORS, DEPTH_RANGE, IMAGE_SIZE, MAX_OBJECTS, MIN_OBJECTS, SHAPES, Scenes
-
-PLACE_MARGIN = 4.0
-"""Pixels that a centre is away from the picture's middle line wherever text says left, right, top or bottom of it."""
-PAIR_MARGIN = 8.0
-"""Pixels between two centres wherever text compares them."""
-DEPTH_MARGIN = 0.08
-"""Share of the log depth range that an object is away from its middle wherever text says near or far."""
-NEARER_MARGIN = 0.14
-"""Share of the log depth range between two objects wherever text compares their distance."""
+from .scene import COLORS, IMAGE_SIZE, MAX_OBJECTS, MIN_OBJECTS, SHAPES, Scenes
+from .things import (
+    DEPTH_MARGIN,
+    NEARER_MARGIN,
+    PAIR_MARGIN,
+    PLACE_MARGIN,
+    Dice,
+    Thing,
+    article,
+    separated,
+    singular,
+    things,
+)
 
 _MAX_PER_FAMILY = 32
 
@@ -45,28 +46,6 @@ class Statement(NamedTuple):
     label: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Thing:
-    """One object in words and numbers: x, y in pixels (y down), nearness 0 (farthest possible) to 1 (nearest)."""
-
-    color: str
-    shape: str
-    x: float
-    y: float
-    nearness: float
-
-
-def things(scenes: Scenes, i: int) -> list[Thing]:
-    """The objects of scene `i`, in the order of the arrays."""
-    num = int(scenes.num_objects[i])
-    near, far = math.log(DEPTH_RANGE[0]), math.log(DEPTH_RANGE[1])
-    columns = (getattr(scenes, name)[i, :num].tolist() for name in ("color", "shape", "x", "y", "depth"))
-    return [
-        Thing(COLORS[color], SHAPES[shape], x, y, (far - math.log(depth)) / (far - near))
-        for color, shape, x, y, depth in zip(*columns, strict=True)
-    ]
-
-
 def captions(scenes: Scenes, i: int, rng: np.random.Generator) -> str:
     """One caption of scene `i`: every object from left to right with its place and distance, then one comparison.
 
@@ -79,8 +58,8 @@ def captions(scenes: Scenes, i: int, rng: np.random.Generator) -> str:
         rng: Chooses the pair that is compared and its order.
     """
     objects = sorted(things(scenes, i), key=lambda thing: thing.x)
-    parts = [f"{_article(t.color)} {t.color} {t.shape} {_distance(t)} at the {_place(t)}" for t in objects]
-    dice = _Dice(rng, 2)
+    parts = [f"{article(t.color)} {t.color} {t.shape} {_distance(t)} at the {_place(t)}" for t in objects]
+    dice = Dice(rng, 2)
     first, second = dice.pair(objects)
     word = "nearer" if first.nearness > second.nearness else "farther"
     return f"{', '.join(parts)}. the {_name(first)} is {word} than the {_name(second)}."
@@ -101,7 +80,7 @@ def questions(scenes: Scenes, i: int, rng: np.random.Generator, per_family: int 
     if not 1 <= per_family <= _MAX_PER_FAMILY:
         raise ValueError(f"per_family must be between 1 and {_MAX_PER_FAMILY}, got {per_family}")
     objects = things(scenes, i)
-    dice = _Dice(rng, (len(_FAMILIES) * _DRAWS + 1) * per_family + len(_FAMILIES) * per_family)
+    dice = Dice(rng, (len(_FAMILIES) * _DRAWS + 1) * per_family + len(_FAMILIES) * per_family)
     by_text: dict[str, Question] = {}
     for family, ask in _FAMILIES.items():
         for _ in range(per_family):
@@ -128,7 +107,7 @@ def statements(scenes: Scenes, i: int, rng: np.random.Generator, per_relation: i
     if not 1 <= per_relation <= _MAX_PER_FAMILY:
         raise ValueError(f"per_relation must be between 1 and {_MAX_PER_FAMILY}, got {per_relation}")
     objects = things(scenes, i)
-    dice = _Dice(rng, (len(_STATEMENTS) * _DRAWS + 1) * per_relation + len(_STATEMENTS) * per_relation)
+    dice = Dice(rng, (len(_STATEMENTS) * _DRAWS + 1) * per_relation + len(_STATEMENTS) * per_relation)
     by_text: dict[str, Statement] = {}
     for state in _STATEMENTS:
         for _ in range(per_relation):
@@ -140,14 +119,14 @@ def statements(scenes: Scenes, i: int, rng: np.random.Generator, per_relation: i
 
 def is_there(name: str) -> str:
     """The question whether something of that name is in the scene: `red sphere`, `red object`."""
-    return f"Is there {_article(name)} {name}?"
+    return f"Is there {article(name)} {name}?"
 
 
 def corpus() -> Iterator[str]:
     """Sentences that hold every word that this module can write; what the miniature's tokenizer is trained on."""
     for color in COLORS:
         for shape in SHAPES:
-            yield f"{_article(color)} {color} {shape}"
+            yield f"{article(color)} {color} {shape}"
             yield is_there(f"{color} {shape}")
     for word in ("left", "right", "top", "bottom", "middle", "center", "near", "far", "halfway", "yes", "no"):
         yield f"at the {word}"
@@ -158,10 +137,6 @@ def corpus() -> Iterator[str]:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Words
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
 
 
 def _name(thing: Thing) -> str:
@@ -188,48 +163,11 @@ def _distance(thing: Thing) -> str:
 _DRAWS = 6  # most uniform numbers that one question takes
 
 
-class _Dice:
-    """Uniform numbers drawn at once: the generator advances by the same amount whatever the scene holds."""
-
-    def __init__(self, rng: np.random.Generator, num: int):
-        self._values = iter(rng.random(num).tolist())
-
-    def coin(self) -> bool:
-        return next(self._values) < 0.5
-
-    def choice(self, options: list):
-        return options[int(next(self._values) * len(options))]
-
-    def pair(self, options: list) -> tuple:
-        first = int(next(self._values) * len(options))
-        second = int(next(self._values) * (len(options) - 1))
-        return options[first], options[second + (second >= first)]
-
-    def shuffled(self, items: list) -> list:
-        for last in range(len(items) - 1, 0, -1):
-            other = int(next(self._values) * (last + 1))
-            items[last], items[other] = items[other], items[last]
-        return items
-
-
-def _singular(objects: list[Thing], attribute: str) -> list[Thing]:
-    """Objects that share `attribute` with no other."""
-    values = [getattr(thing, attribute) for thing in objects]
-    return [thing for thing, value in zip(objects, values, strict=True) if values.count(value) == 1]
-
-
-def _separated(objects: list[Thing], key: Callable[[Thing], float], margin: float) -> list[tuple[Thing, Thing]]:
-    """Pairs of objects of singular colour whose keys differ by the margin."""
-    named = _singular(objects, "color")
-    pairs = [(a, b) for k, a in enumerate(named) for b in named[k + 1 :]]
-    return [(a, b) for a, b in pairs if abs(key(a) - key(b)) >= margin]
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Questions: each takes the objects and the dice and gives (text, answer), or None when this scene has none to ask
 
 
-def _ask_exist(objects: list[Thing], dice: _Dice) -> tuple[str, str]:
+def _ask_exist(objects: list[Thing], dice: Dice) -> tuple[str, str]:
     present, with_shape = dice.coin(), dice.coin()
     if with_shape:
         names_there = {(t.color, t.shape) for t in objects}
@@ -241,33 +179,33 @@ def _ask_exist(objects: list[Thing], dice: _Dice) -> tuple[str, str]:
     return is_there(name), "yes" if present else "no"
 
 
-def _ask_shape(objects: list[Thing], dice: _Dice) -> tuple[str, str] | None:
-    named = _singular(objects, "color")
+def _ask_shape(objects: list[Thing], dice: Dice) -> tuple[str, str] | None:
+    named = singular(objects, "color")
     if not named:
         return None
     thing = dice.choice(named)
     return f"What shape is the {thing.color} object?", thing.shape
 
 
-def _ask_color(objects: list[Thing], dice: _Dice) -> tuple[str, str] | None:
-    named = _singular(objects, "shape")
+def _ask_color(objects: list[Thing], dice: Dice) -> tuple[str, str] | None:
+    named = singular(objects, "shape")
     if not named:
         return None
     thing = dice.choice(named)
     return f"What color is the {thing.shape}?", thing.color
 
 
-def _ask_count(objects: list[Thing], dice: _Dice) -> tuple[str, str]:
+def _ask_count(objects: list[Thing], dice: Dice) -> tuple[str, str]:
     return "How many objects are there?", str(len(objects))
 
 
 def _ask_either(
     key: Callable[[Thing], float], center: float, margin: float, low: str, high: str
-) -> Callable[[list[Thing], _Dice], tuple[str, str] | None]:
+) -> Callable[[list[Thing], Dice], tuple[str, str] | None]:
     """`Is the red object LOW or HIGH?`, the two words in random order."""
 
-    def ask(objects: list[Thing], dice: _Dice) -> tuple[str, str] | None:
-        clear = [t for t in _singular(objects, "color") if abs(key(t) - center) >= margin]
+    def ask(objects: list[Thing], dice: Dice) -> tuple[str, str] | None:
+        clear = [t for t in singular(objects, "color") if abs(key(t) - center) >= margin]
         if not clear:
             return None
         thing, words = dice.choice(clear), dice.pair([low, high])
@@ -278,11 +216,11 @@ def _ask_either(
 
 def _ask_which(
     key: Callable[[Thing], float], margin: float, word: str
-) -> Callable[[list[Thing], _Dice], tuple[str, str] | None]:
+) -> Callable[[list[Thing], Dice], tuple[str, str] | None]:
     """`Which is WORD, red or blue?`, the answer being the one with the larger key; the two colours in random order."""
 
-    def ask(objects: list[Thing], dice: _Dice) -> tuple[str, str] | None:
-        pairs = _separated(objects, key, margin)
+    def ask(objects: list[Thing], dice: Dice) -> tuple[str, str] | None:
+        pairs = separated(objects, key, margin)
         if not pairs:
             return None
         a, b = dice.pair(list(dice.choice(pairs)))
@@ -292,7 +230,7 @@ def _ask_which(
 
 
 _HALF = IMAGE_SIZE / 2
-_FAMILIES: dict[str, Callable[[list[Thing], _Dice], tuple[str, str] | None]] = {
+_FAMILIES: dict[str, Callable[[list[Thing], Dice], tuple[str, str] | None]] = {
     "exist": _ask_exist,
     "shape": _ask_shape,
     "color": _ask_color,
@@ -314,11 +252,11 @@ FAMILIES = tuple(_FAMILIES)
 
 def _state_pair(
     relation: str, key: Callable[[Thing], float], margin: float, more: str, less: str
-) -> Callable[[list[Thing], _Dice], Statement | None]:
+) -> Callable[[list[Thing], Dice], Statement | None]:
     """`The red object is MORE (or LESS) the blue object.`; words and order are independent coins."""
 
-    def state(objects: list[Thing], dice: _Dice) -> Statement | None:
-        pairs = _separated(objects, key, margin)
+    def state(objects: list[Thing], dice: Dice) -> Statement | None:
+        pairs = separated(objects, key, margin)
         if not pairs:
             return None
         (a, b), says_more = dice.pair(list(dice.choice(pairs))), dice.coin()
@@ -328,14 +266,14 @@ def _state_pair(
     return state
 
 
-def _state_identity(objects: list[Thing], dice: _Dice) -> Statement | None:
+def _state_identity(objects: list[Thing], dice: Dice) -> Statement | None:
     """`The red object is a cone.`: the shape is right, or another with equal chance."""
-    named = _singular(objects, "color")
+    named = singular(objects, "color")
     if not named:
         return None
     thing, label = dice.choice(named), dice.coin()
     shape = dice.choice([s for s in SHAPES if (s == thing.shape) == label])
-    return Statement("identity", f"The {thing.color} object is {_article(shape)} {shape}.", label)
+    return Statement("identity", f"The {thing.color} object is {article(shape)} {shape}.", label)
 
 
 _STATEMENTS = (
