@@ -52,3 +52,14 @@ def test_a_package_imports_only_what_stands_below_it(name):
         if target in PACKAGES and target != name and target not in may
     }
     assert "*" in may or not found
+
+
+def test_a_file_holds_one_idea():
+    """Neither a fragment (the face of a package or of `python -m` apart) nor more than can be read at once."""
+    lengths = {
+        file.relative_to(PACKAGE).as_posix(): len(file.read_text(encoding="utf-8").splitlines())
+        for file in PACKAGE.rglob("*.py")
+    }
+    fragments = [name for name, length in lengths.items() if length < 30 and not name.endswith("__.py")]
+    assert not fragments
+    assert not [name for name, length in lengths.items() if length > 350]

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ..config import UserError
 from .app import JsonFlag, app, console
+from .progress import quiet_transformers
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -65,7 +66,7 @@ def detach(
     from ..surgery.detach import detach as run
     from ..surgery.probe_data import read_probe_data
 
-    _quiet()
+    quiet_transformers()
     questions = read_probe_data(data=data, image_folder=image_folder, limit=limit) if data is not None else None
     with nullcontext() if as_json else Progress(console=console, transient=True) as bar:
         progress = None if bar is None else _shown_on(bar)
@@ -103,13 +104,6 @@ def _names(text: str) -> list[str]:
     if not names:
         raise UserError(f"--experts is `{text}`; expected names separated by commas")
     return names
-
-
-def _quiet() -> None:
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 def _shown_on(bar: "Progress") -> Callable[[str, int, int], None]:

@@ -10,6 +10,7 @@ import typer
 
 from ..config import UserError
 from .app import JsonFlag, app, choose_device, console
+from .progress import counted
 
 # Panels of --help.
 _DATA: dict[str, Any] = {"rich_help_panel": "Data"}
@@ -169,9 +170,6 @@ def _ask(
     max_new_tokens: int | None,
     device: str | None,
 ) -> dict | None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ..eval.benchmark import read_benchmark, task_class
     from ..eval.io.find import asked_prompt, find
 
@@ -194,10 +192,8 @@ def _ask(
         **options,
     )
     dist.setup_process_group("gloo")  # ranks only tell each other what is to be asked
-    columns = (TextColumn(f"{task}: answers"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not dist.is_main()) as bar:
-        row = bar.add_task("answers", total=None)
-        return evaluate_model(benchmark, settings, lambda done, total: bar.update(row, completed=done, total=total))
+    with counted(f"{task}: answers", shown=dist.is_main()) as update:
+        return evaluate_model(benchmark, settings, update)
 
 
 def _show(result: dict | None, as_json: bool) -> None:

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from .app import JsonFlag, app, console
+from .progress import quiet_transformers
 
 DEFAULT_OUTPUT = Path("outputs/gates")
 
@@ -46,12 +47,9 @@ def gates(
 
 
 def _open(checkpoint: Path):
-    from transformers.utils import logging as transformers_logging
-
     from ..checkpoints import open_checkpoint
 
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quiet_transformers()
     return open_checkpoint(checkpoint)
 
 

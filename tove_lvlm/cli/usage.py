@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from .app import JsonFlag, app, choose_device, console
+from .progress import counted
 
 
 @app.command()
@@ -30,8 +30,6 @@ def usage(
 
     A stopped run goes on with the same command. Several ranks: torchrun --nproc-per-node N -m tove_lvlm.cli usage ...
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from .. import dist
     from ..checkpoints import open_checkpoint
     from ..storage import save_json
@@ -42,14 +40,8 @@ def usage(
     dist.setup_process_group("gloo")  # the sums are small and on the CPU, wherever the model is
     output = output or Path("outputs/usage") / checkpoint.resolve().name
     state_file = output / "usage.partial.json"
-    columns = (TextColumn("batches"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    messages = Console(stderr=True)
     # stdout may be somebody's JSON, and DeepSpeed, which peft imports, prints there.
-    with (
-        contextlib.redirect_stdout(sys.stderr),
-        Progress(*columns, console=messages, transient=True, disable=not dist.is_main()) as bar,
-    ):
-        task = bar.add_task("usage")
+    with contextlib.redirect_stdout(sys.stderr), counted("batches", shown=dist.is_main()) as update:
         report = measure_usage(
             open_checkpoint(checkpoint),
             questions,
@@ -57,7 +49,7 @@ def usage(
             device=choose_device(device),
             num_workers=workers,
             state_file=state_file,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=update,
         )
     if not dist.is_main():
         return
