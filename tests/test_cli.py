@@ -1,11 +1,11 @@
 """The command `tove`, called as a user calls it but in this process."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from helpers.paths import ROOT
+
 SEVEN_B = ROOT / "projects" / "tove_vicuna_7b"
 
 

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from eval_files import shared, write_lines
-from java import needs_java
 
+from helpers.eval_files import shared, write_lines
+from helpers.requirements import needs_java
 from tove_lvlm.eval.metrics import caption_java
 
 SPLITS = ("random", "popular", "adversarial")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from tove_lvlm import project_files
 from tove_lvlm.cli.new import make_project, next_commands
 from tove_lvlm.config import UserError, load
@@ -16,7 +17,6 @@ from tove_lvlm.recipes.merge import MERGE
 from tove_lvlm.tower.from_yaml import read_tower_yaml
 from tove_lvlm.train.stage import resolve_run
 
-ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.parent.name for path in (ROOT / "projects").glob("*/pretrain.yaml"))
 
 

@@ -3,7 +3,9 @@
 import shutil
 
 import pytest
-from venvs import ROOT, UV, make_venv, run
+
+from helpers.paths import ROOT
+from helpers.venvs import UV, make_venv, run
 
 pytestmark = [
     pytest.mark.full,

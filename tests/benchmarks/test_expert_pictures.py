@@ -1,16 +1,16 @@
 """The picture of what experts see: a column for each, the photographs in colour, edges without."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from helpers.paths import ROOT
 from tove_lvlm.experts import build_expert
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks"))
 
 import expert_pictures  # noqa: E402
 

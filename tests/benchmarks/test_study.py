@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from helpers.paths import ROOT
+
 sys.path.append(str(ROOT / "benchmarks"))
 
 from study import plan, pool, rows, summary, training  # noqa: E402

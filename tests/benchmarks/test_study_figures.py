@@ -2,15 +2,15 @@
 
 import sys
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.paths import ROOT
 from tove_lvlm.viz import palette
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks"))
 
 from study.figures import (  # noqa: E402
     data_curve_figure,

@@ -6,21 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import tiny_lvlm
+from helpers.paths import ROOT
+from helpers.training import environment
 
 
 def test_a_killed_rank_loses_no_answers(tove, checkpoint, benchmarks, tmp_path):
     asked = ["pope", "--model", checkpoint, "--data", benchmarks, "--max-new-tokens", "4", "--device", "cpu"]
     out = tmp_path / "out"
-    command = [sys.executable, Path(__file__).with_name("two_ranks.py"), tmp_path, "eval", *asked]
+    command = [sys.executable, "-m", "helpers.two_ranks", tmp_path, "eval", *asked]
     command = [*map(str, command), "--batch-size", "1", "--output", str(out)]
+    started = environment() | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     log = tmp_path / "log"
     with log.open("wb") as stream:
-        agent = subprocess.Popen(
-            command, env=tiny_lvlm.environment(), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        agent = subprocess.Popen(command, env=started, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             shard = out / "shards" / "00001.jsonl"
             while not (shard.is_file() and shard.stat().st_size):
@@ -31,7 +30,7 @@ def test_a_killed_rank_loses_no_answers(tove, checkpoint, benchmarks, tmp_path):
         finally:
             if agent.poll() is None:
                 os.killpg(agent.pid, signal.SIGKILL)
-    done = subprocess.run(command, env=tiny_lvlm.environment(), capture_output=True, text=True)
+    done = subprocess.run(command, env=started, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     record = json.loads((out / "record.json").read_text())
     assert record["world_size"] == 2

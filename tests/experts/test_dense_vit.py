@@ -1,14 +1,14 @@
 """The low-level expert: its map is in the right place, its keys are the shipped ones."""
 
-import tiny
 import torch
 
+from helpers import tiny_towers
 from tove_lvlm.experts import build_expert
 
 
 def expert(**changes):
     torch.manual_seed(0)
-    return build_expert({"name": "e", **tiny.EXPERTS["normals"], **changes})
+    return build_expert({"name": "e", **tiny_towers.EXPERTS["normals"], **changes})
 
 
 def test_keys_are_those_of_the_files():
@@ -34,7 +34,7 @@ def test_the_map_lies_where_the_patches_are():
 def test_features_are_the_normalised_tokens():
     model = expert(output="features")
     assert model.spec.channels == 24
-    pixels = tiny.pixels()
+    pixels = tiny_towers.pixels()
     grid = model.encode(pixels)
     tokens = model.vit.forward_features(pixels)
     torch.testing.assert_close(grid[1, :, 2, 3], tokens[1, 2 * 4 + 3])

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from lively import lively
 from safetensors.torch import load_file, save_file
 from transformers import (
     DepthAnythingConfig,
@@ -12,6 +11,7 @@ from transformers import (
     DPTImageProcessor,
 )
 
+from helpers.random_weights import lively
 from tove_lvlm.config import ConfigError
 from tove_lvlm.experts import build_expert, describe
 from tove_lvlm.experts.schema import complete_fields

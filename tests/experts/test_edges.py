@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from kornia.contrib import EdgeDetectorBuilder
-from lively import lively
 from safetensors.torch import load_file
 
+from helpers.paths import ROOT
+from helpers.random_weights import lively
 from tove_lvlm import storage
 from tove_lvlm.config import ConfigError
 from tove_lvlm.experts import build_expert, describe
@@ -97,7 +98,7 @@ def test_hed_is_controlnet_auxs(tmp_path):
 def test_hed_of_keras_is_turned_round(tmp_path):
     """scripts/convert_hed.py: kernels transposed, BGR to RGB, every layer at its place."""
     h5py = pytest.importorskip("h5py")
-    script = Path(__file__).parents[2] / "scripts" / "convert_hed.py"
+    script = ROOT / "scripts" / "convert_hed.py"
     found = importlib.util.spec_from_file_location("convert_hed", script)
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)

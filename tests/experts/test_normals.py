@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lively import lively
 from skimage import data
 
+from helpers.random_weights import lively
 from tove_lvlm.config import ConfigError
 from tove_lvlm.experts import build_expert, describe
 from tove_lvlm.experts.families.normal_bae import model as normal_bae

@@ -2,9 +2,9 @@
 
 import pytest
 import timm
-import tiny
 import torch
 
+from helpers import tiny_towers
 from tove_lvlm import storage
 from tove_lvlm.experts import build_expert, describe
 from tove_lvlm.storage import WeightsError
@@ -24,7 +24,7 @@ SMALL = {
     "swin_tiny_patch4_window7_224": {"img_size": 28, "depths": [2, 1], "embed_dim": 12, "num_heads": [2, 2]},
     "hiera_tiny_224": {"img_size": (64, 64), "embed_dim": 24, "num_heads": 1, "stages": (1, 1, 1, 1)},
     "convnext_atto": {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]},
-    "resnet18": tiny.CNN_ARGS,
+    "resnet18": tiny_towers.CNN_ARGS,
     "mobilenetv3_small_050": {},
     "pvt_v2_b0": {"depths": [1, 1, 1, 1]},
     "test_efficientnet": {},
@@ -94,11 +94,11 @@ def test_sam_takes_another_image_size_with_the_weights_that_it_has(tmp_path):
 
 def test_class_and_register_tokens_are_dropped_and_tokens_keep_their_place():
     torch.manual_seed(0)
-    expert = build_expert({"name": "e", **tiny.EXPERTS["shapes"]})
+    expert = build_expert({"name": "e", **tiny_towers.EXPERTS["shapes"]})
     backbone = expert.backbone
     assert backbone.num_prefix_tokens == 3
-    tokens = backbone.forward_features(tiny.pixels())
-    grid = expert(tiny.pixels())
+    tokens = backbone.forward_features(tiny_towers.pixels())
+    grid = expert(tiny_towers.pixels())
     assert grid.shape == (2, 24, 4, 4)
     torch.testing.assert_close(grid[1, :, 2, 1], tokens[1, 3 + 2 * 4 + 1])
 

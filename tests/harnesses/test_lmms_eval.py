@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import mini_lvlm
 import numpy as np
 import pytest
 import yaml
-from eval_files import shared
 from PIL import Image
 
+from helpers import tiny_checkpoints
+from helpers.eval_files import shared
 from tove_lvlm.config import UserError
 from tove_lvlm.data.images import read_image, to_pixels
 from tove_lvlm.eval.io.problems import Problems
@@ -32,7 +32,7 @@ POPE, WORLD = "pope_of_the_world", "vsr_of_the_world"
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    return mini_lvlm.make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    return tiny_checkpoints.make_miniature(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="module")

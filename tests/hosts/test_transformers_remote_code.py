@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-import tiny
 import torch
 from typer.testing import CliRunner
 
+from helpers import tiny_towers
 from tove_lvlm.cli import app
 from tove_lvlm.config import UserError
 from tove_lvlm.tower.remote_code import bundle
@@ -53,7 +53,7 @@ def exported(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("remote")
     torch.manual_seed(0)
-    tower = tiny.wake(build_tower(tiny.make_tower_yaml(folder / "parts")))
+    tower = tiny_towers.wake(build_tower(tiny_towers.make_tower_yaml(folder / "parts")))
     tower.save_pretrained(folder / "tower")
     arguments = ["export", str(folder / "tower"), "--format", "remote-code", "--output", str(folder / "out"), "--json"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
@@ -64,7 +64,7 @@ def exported(tmp_path_factory):
 def test_loads_runs_and_saves_where_the_package_is_not_installed(exported, tmp_path):
     folder, tower = exported
     with torch.no_grad():
-        torch.save((tiny.pixels(), tower(tiny.pixels()).last_hidden_state), tmp_path / "wanted.pt")
+        torch.save((tiny_towers.pixels(), tower(tiny_towers.pixels()).last_hidden_state), tmp_path / "wanted.pt")
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [
@@ -96,7 +96,9 @@ def test_loads_with_the_package_too_and_without_trust(exported):
     loaded = AutoModel.from_pretrained(folder, trust_remote_code=False)
     assert type(loaded) is ToVEVisionModel
     with torch.no_grad():
-        assert torch.equal(loaded(tiny.pixels()).last_hidden_state, tower(tiny.pixels()).last_hidden_state)
+        assert torch.equal(
+            loaded(tiny_towers.pixels()).last_hidden_state, tower(tiny_towers.pixels()).last_hidden_state
+        )
 
 
 def test_the_bundle_is_closed_and_flat():

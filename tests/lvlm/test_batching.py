@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import tiny_lvlm
 import torch
 from PIL import Image
 
+from helpers.tiny_lvlm import WORDS
 from tove_lvlm.config import UserError
 from tove_lvlm.data.errors import DataError
 from tove_lvlm.inference.batching import (
@@ -21,7 +21,7 @@ from tove_lvlm.inference.batching import (
 
 def prompts(model, processor, lengths=(2, 5, 9)):
     rng = np.random.default_rng(1)
-    rows = [encode_question(processor, model, " ".join(rng.choice(tiny_lvlm.WORDS, n)), True) for n in lengths]
+    rows = [encode_question(processor, model, " ".join(rng.choice(WORDS, n)), True) for n in lengths]
     read = PixelReader(processor.image_processor)
     return rows, [read(Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))) for _ in lengths]
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import tiny_lvlm
 import torch
 from PIL import Image
 
+from helpers.tiny_lvlm import WORDS
 from tove_lvlm.checkpoints import load_model
 from tove_lvlm.config import UserError
 from tove_lvlm.data.conversations import encode_prompt, encode_v1
@@ -20,7 +20,7 @@ def pictures(count: int) -> list[Image.Image]:
 
 def questions(count: int) -> list[str]:
     rng = np.random.default_rng(1)
-    return [" ".join(rng.choice(tiny_lvlm.WORDS, 2 + i)) for i in range(count)]
+    return [" ".join(rng.choice(WORDS, 2 + i)) for i in range(count)]
 
 
 def test_batches_give_the_answers_of_single_questions(built):

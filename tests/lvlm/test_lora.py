@@ -1,29 +1,19 @@
 """LoRA: where it goes, what is written, and that merging changes nothing but the form."""
 
-import tiny
 import torch
 
+from helpers import tiny_towers
+from helpers.tiny_checkpoints import add_awake_lora
 from tove_lvlm.checkpoints import load_model
 from tove_lvlm.checkpoints.adapter import save_adapter
 from tove_lvlm.checkpoints.merged import save_merged
 from tove_lvlm.checkpoints.model_info import make_model_info
-from tove_lvlm.config.model import LoraConfig
-from tove_lvlm.lvlm.lora import add_lora, collect_merged
-from tove_lvlm.lvlm.parts import adapter_parts
+from tove_lvlm.lvlm.lora import collect_merged
 from tove_lvlm.zero import collect_trainable
 
 
 def awake(model):
-    """peft's model with random B matrices, so that LoRA does something; projector and fusion trainable."""
-    wrapped = add_lora(model, LoraConfig(lora_enable=True, lora_r=4, lora_alpha=8, lora_dropout=0.0))
-    for part in adapter_parts(wrapped).values():
-        part.requires_grad_(True)
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for name, parameter in wrapped.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.2)
-    return wrapped.eval()
+    return add_awake_lora(model, std=0.2, seed=5)
 
 
 def logits(model, inputs):
@@ -34,7 +24,7 @@ def logits(model, inputs):
 def inputs_of(model):
     config = model.config
     ids = torch.tensor([[1, *[config.image_token_id] * config.image_seq_length, 300, 310, 320]])
-    return {"input_ids": ids, "pixel_values": tiny.pixels(1)}
+    return {"input_ids": ids, "pixel_values": tiny_towers.pixels(1)}
 
 
 def test_lora_is_on_every_linear_of_the_language_model_and_nowhere_else(built):
@@ -73,7 +63,7 @@ def test_merged_folder_loads_as_an_ordinary_model_with_the_same_logits(built, tm
     assert all(torch.equal(v, frozen[k]) for k, v in loaded.model.vision_tower.clip.state_dict().items())
 
 
-def test_adapter_folder_is_read_by_peft_and_by_chat(built, llm, tower_yaml, tmp_path):
+def test_adapter_folder_is_read_by_peft_and_by_chat(built, llm, tiny_tower_yaml, tmp_path):
     import peft
 
     from tove_lvlm.checkpoints.from_config import build_lvlm
@@ -83,7 +73,7 @@ def test_adapter_folder_is_read_by_peft_and_by_chat(built, llm, tower_yaml, tmp_
     wrapped = awake(model)
     inputs = inputs_of(model)
     before = logits(wrapped, inputs)
-    block = {"llm": str(llm), "tower": str(tower_yaml)}
+    block = {"llm": str(llm), "tower": str(tiny_tower_yaml)}
     about = make_model_info(block, wrapped, "square")
     save_adapter(tmp_path, wrapped, collect_trainable(wrapped), about)
     processor.save_pretrained(tmp_path)

@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from PIL import Image
 
+from helpers import tiny_towers
 from tove_lvlm import ToVEImageProcessor, build_tower
 from tove_lvlm.config import ConfigError, UserError
 from tove_lvlm.config.merge import MergeConfig
@@ -29,7 +29,7 @@ def tokens(seed: int, batch: int = 2, num: int = 5, width: int = 7) -> torch.Ten
 
 @pytest.fixture
 def tower(tiny_tower):
-    return tiny.wake(tiny_tower).eval()
+    return tiny_towers.wake(tiny_tower).eval()
 
 
 # ---- losses ----
@@ -69,20 +69,20 @@ def test_squared_distance_is_of_each_image():
 @pytest.mark.parametrize("layer", [0, 1])
 def test_class_attention_is_that_of_the_eager_layer(tower, layer):
     recorder = ClassAttention(tower.clip.encoder.layers[layer])
-    tower(tiny.pixels(3))
+    tower(tiny_towers.pixels(3))
     from transformers import CLIPVisionModel
 
     eager = CLIPVisionModel(tower.clip.config)
     eager.load_state_dict(tower.clip.state_dict())
     eager.set_attn_implementation("eager")
-    attentions = eager(tiny.pixels(3), output_attentions=True).attentions[layer]
+    attentions = eager(tiny_towers.pixels(3), output_attentions=True).attentions[layer]
     # Each head's row of the class token over the patches alone, then the mean over heads.
     row_BHN = attentions[:, :, 0, 1:]
     expected = (row_BHN / row_BHN.sum(dim=-1, keepdim=True)).mean(dim=1)
     torch.testing.assert_close(recorder.weight_BN, expected)
     assert recorder.weight_BN.std() > 1e-3
     recorder.remove()
-    tower(tiny.pixels(3))
+    tower(tiny_towers.pixels(3))
     assert recorder.weight_BN is None
 
 
@@ -93,16 +93,16 @@ def test_class_attention_is_that_of_the_eager_layer(tower, layer):
 def test_cut_student_gives_the_hidden_state(tower, select_layer):
     whole = whole_student(tower, None)
     student = cut(whole, select_layer)
-    expected = whole(tiny.pixels(3), output_hidden_states=True).hidden_states[select_layer]
-    assert torch.equal(student(tiny.pixels(3)).last_hidden_state, expected)
+    expected = whole(tiny_towers.pixels(3), output_hidden_states=True).hidden_states[select_layer]
+    assert torch.equal(student(tiny_towers.pixels(3)).last_hidden_state, expected)
     assert not any(p is q for p in student.parameters() for q in whole.parameters())
 
 
 def test_starts_as_clip_and_learns_only_what_is_read(tower):
     distiller = Distiller(tower, cut(whole_student(tower, None), tower.config.select_layer), MergeConfig()).train()
-    t_clip_BND, t_fuse_BND = distiller.target(tiny.pixels(3))
-    assert torch.equal(distiller.tokens(tiny.pixels(3)), t_clip_BND)
-    out = distiller(tiny.pixels(3))
+    t_clip_BND, t_fuse_BND = distiller.target(tiny_towers.pixels(3))
+    assert torch.equal(distiller.tokens(tiny_towers.pixels(3)), t_clip_BND)
+    out = distiller(tiny_towers.pixels(3))
     assert out.figures["gap"].item() == pytest.approx(1)
     out.loss.backward()
     trained = {name for name, p in distiller.named_parameters() if p.requires_grad}
@@ -127,14 +127,14 @@ def test_teacher_has_no_noise_and_no_dropout(tower):
     tower.tove_fusion.gate.expert_dropout = 0.5
     distiller = Distiller(tower, cut(whole_student(tower, None), -2), MergeConfig())
     tower.train()
-    assert not torch.equal(distiller.target(tiny.pixels(16))[1], distiller.target(tiny.pixels(16))[1])
+    assert not torch.equal(distiller.target(tiny_towers.pixels(16))[1], distiller.target(tiny_towers.pixels(16))[1])
     distiller.train()
-    assert torch.equal(distiller.target(tiny.pixels(16))[1], distiller.target(tiny.pixels(16))[1])
+    assert torch.equal(distiller.target(tiny_towers.pixels(16))[1], distiller.target(tiny_towers.pixels(16))[1])
 
 
 def test_target_is_measured_for_each_channel_over_all_tokens(tower):
     distiller = Distiller(tower, cut(whole_student(tower, None), -2), MergeConfig())
-    batches = [tiny.pixels(2, seed=0), tiny.pixels(3, seed=1)]
+    batches = [tiny_towers.pixels(2, seed=0), tiny_towers.pixels(3, seed=1)]
     distiller.measure_target(batches)
     t_MD = distiller.target(torch.cat(batches))[1].flatten(0, 1)
     torch.testing.assert_close(distiller.mean_D, t_MD.mean(dim=0), rtol=1e-4, atol=1e-5)
@@ -151,9 +151,9 @@ def test_target_is_measured_for_each_channel_over_all_tokens(tower):
 def test_tokens_are_weighed_by_class_attention(tower):
     student = cut(whole_student(tower, None), -2)
     distiller = Distiller(tower, student, MergeConfig(token_weight="cls_attention"))
-    loss = distiller(tiny.pixels(3)).loss
-    t_BND = distiller.target(tiny.pixels(3))[1]
-    loss_BN = token_loss(distiller.tokens(tiny.pixels(3)), t_BND, "smooth_l1")
+    loss = distiller(tiny_towers.pixels(3)).loss
+    t_BND = distiller.target(tiny_towers.pixels(3))[1]
+    loss_BN = token_loss(distiller.tokens(tiny_towers.pixels(3)), t_BND, "smooth_l1")
     expected = (loss_BN * distiller.attention.weight_BN).sum(dim=1).mean()
     torch.testing.assert_close(loss, expected)
     assert abs(loss - loss_BN.mean()) > 1e-4
@@ -163,10 +163,10 @@ def test_gap_is_what_is_left_of_the_way_from_clip_to_the_tower(tower):
     student = cut(whole_student(tower, None), -2)
     distiller = Distiller(tower, student, MergeConfig())
     with torch.no_grad():
-        t_clip, t_fuse = distiller.target(tiny.pixels(3))
+        t_clip, t_fuse = distiller.target(tiny_towers.pixels(3))
         for share in (0.0, 0.5, 1.0):
             distiller.tokens = lambda pixels, share=share: t_clip + share * (t_fuse - t_clip)
-            figures = distiller(tiny.pixels(3)).figures
+            figures = distiller(tiny_towers.pixels(3)).figures
             assert figures["gap"].item() == pytest.approx((1 - share) ** 2, abs=1e-6)
     assert figures["cosine"].item() == pytest.approx(1)
 
@@ -231,7 +231,7 @@ def test_flipped_images_are_flipped_for_both(tower):
         lambda module, args, kwargs: seen.append(kwargs["pixel_values"]), with_kwargs=True
     )
     torch.manual_seed(0)
-    pixels = tiny.pixels(16)
+    pixels = tiny_towers.pixels(16)
     distiller(pixels)
     assert torch.equal(seen[0], seen[1])
     flipped = [torch.equal(a, b.flip(-1)) for a, b in zip(seen[0], pixels, strict=True)]
@@ -256,10 +256,12 @@ def test_merged_lora_equals_unmerged(tower):
     for name, parameter in student.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
-    before = whole(tiny.pixels(3), output_hidden_states=True).hidden_states
+    before = whole(tiny_towers.pixels(3), output_hidden_states=True).hidden_states
     whole.load_state_dict(whole.state_dict() | collect_merged(student))
-    after = whole(tiny.pixels(3), output_hidden_states=True).hidden_states
-    torch.testing.assert_close(after[-2], student(pixel_values=tiny.pixels(3)).last_hidden_state, rtol=1e-4, atol=1e-4)
+    after = whole(tiny_towers.pixels(3), output_hidden_states=True).hidden_states
+    torch.testing.assert_close(
+        after[-2], student(pixel_values=tiny_towers.pixels(3)).last_hidden_state, rtol=1e-4, atol=1e-4
+    )
     assert not torch.allclose(after[-2], before[-2], atol=0.1)
 
 
@@ -268,15 +270,17 @@ def test_merged_lora_equals_unmerged(tower):
     [({"hidden_size": 48, "num_attention_heads": 2}, "hidden_size"), ({"image_size": 32}, "image_size")],
 )
 def test_another_clip_of_other_sizes_is_refused(tower, tmp_path, monkeypatch, change, word):
-    monkeypatch.setattr(tiny, "CLIP_ARCHITECTURE", tiny.CLIP_ARCHITECTURE | change)
+    monkeypatch.setattr(tiny_towers, "CLIP_ARCHITECTURE", tiny_towers.CLIP_ARCHITECTURE | change)
     with pytest.raises(UserError, match=word):
-        whole_student(tower, str(tiny.make_clip(tmp_path / "clip")))
+        whole_student(tower, str(tiny_towers.make_clip(tmp_path / "clip")))
 
 
 def test_another_clip_of_the_same_sizes_is_taken(tower, tmp_path):
-    folder = tiny.make_clip(tmp_path / "clip", seed=5)
+    folder = tiny_towers.make_clip(tmp_path / "clip", seed=5)
     student = whole_student(tower, str(folder))
-    assert not torch.equal(student(tiny.pixels()).last_hidden_state, tower.clip(tiny.pixels()).last_hidden_state)
+    assert not torch.equal(
+        student(tiny_towers.pixels()).last_hidden_state, tower.clip(tiny_towers.pixels()).last_hidden_state
+    )
     settings = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(json.dumps(settings | {"image_std": [0.1, 0.2, 0.3]}))
     with pytest.raises(UserError, match="normalises"):
@@ -311,7 +315,7 @@ def test_folders_are_read_with_all_below_and_json_files_by_their_images(tmp_path
     listed = ImageDataset([tmp_path / "data.json"], processor, image_folder=tmp_path / "images")
     assert listed.names == ["b.png", "a/x.JPG"]
     assert torch.equal(listed[0][0], folder[3][0])
-    assert folder[3][0].shape == (3, tiny.SIZE, tiny.SIZE)
+    assert folder[3][0].shape == (3, tiny_towers.SIZE, tiny_towers.SIZE)
     with pytest.raises(ConfigError, match="image_folder"):
         ImageDataset([tmp_path / "data.json"], processor)
     (tmp_path / "empty").mkdir()

@@ -2,36 +2,28 @@
 
 import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-import tiny
-import tiny_lvlm
-import tiny_merge
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from helpers import llava_runs, merge_runs, tiny_towers
+from helpers.paths import ROOT
+from helpers.training import alone, environment, losses, metrics, same, weights
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.recipes.llava import FINETUNE
 from tove_lvlm.train import checkpoint
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    """One rank, one thread; what a run sets in this process is put back."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    handlers, level = logging.root.handlers[:], logging.root.level
-    yield
-    logging.root.handlers[:], logging.root.level = handlers, level
-    os.environ.pop("TOKENIZERS_PARALLELISM", None)
+def _alone(monkeypatch):
+    with alone(monkeypatch):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +38,6 @@ def pixels_of(tower_or_loaded, images):
     return torch.stack([to_pixels(read_image(path), processor) for path in sorted(images.iterdir())[:8]])
 
 
-def weights(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
 @pytest.fixture(scope="module")
 def merged(checkpoints, images, tmp_path_factory):
     """Kind of checkpoint -> output folder of a short run on it."""
@@ -63,7 +47,7 @@ def merged(checkpoints, images, tmp_path_factory):
     def run(kind):
         if kind not in done:
             folder = tmp_path_factory.mktemp(f"merge_{kind}")
-            path = tiny_merge.write_yaml(
+            path = merge_runs.write_yaml(
                 folder,
                 checkpoints[kind],
                 images,
@@ -71,7 +55,7 @@ def merged(checkpoints, images, tmp_path_factory):
                 save_steps=200,
                 logging_steps=10,
             )
-            assert tiny_merge.run(path) == 0
+            assert merge_runs.run(path) == 0
             done[kind] = folder / "out"
         return done[kind]
 
@@ -86,7 +70,7 @@ def test_student_comes_far_nearer_to_the_tower_than_clip_was(merged, checkpoints
     from transformers import AutoImageProcessor, CLIPVisionModel
 
     out = merged("tower")
-    lines = tiny_merge.metrics(out)
+    lines = metrics(out)
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
     assert lines[-1]["gap"] < 0.3
     loaded = open_checkpoint(checkpoints["tower"])
@@ -115,7 +99,7 @@ def test_student_comes_far_nearer_to_the_tower_than_clip_was(merged, checkpoints
     )
     report = json.loads((out / "clip" / "merge.json").read_text())
     assert (report["steps"], report["images"], report["skipped"]) == (150, 24, [])
-    assert report["source"]["experts"] == tiny.EXPERT_NAMES
+    assert report["source"]["experts"] == tiny_towers.EXPERT_NAMES
     assert report["gap"] == lines[-1]["gap"]
     assert "gap" in (out / "clip" / "README.md").read_text()
     assert not (out / "lvlm").exists()
@@ -146,7 +130,7 @@ def test_loads_where_the_package_cannot_be_imported(merged, images, tmp_path):
 
     out, image = merged("tower") / "clip", sorted(images.iterdir())[0]
     command = [sys.executable, "-c", LOADS_ALONE, str(out), str(image), str(tmp_path / "features.pt")]
-    subprocess.run(command, check=True, env=tiny_lvlm.environment(), cwd=tmp_path)
+    subprocess.run(command, check=True, env=environment(), cwd=tmp_path)
     pixels = pixels_of(open_checkpoint(merged("merged") / "lvlm"), images)[:1]
     with torch.no_grad():
         mine = CLIPVisionModel.from_pretrained(out)(pixels, output_hidden_states=True).hidden_states[-2]
@@ -157,7 +141,7 @@ def test_loads_where_the_package_cannot_be_imported(merged, images, tmp_path):
 def test_in_llavas_own_tower(merged, images):
     from types import SimpleNamespace
 
-    import llava_reference
+    from helpers import llava_reference
 
     llava_reference.load()
     from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
@@ -170,7 +154,7 @@ def test_in_llavas_own_tower(merged, images):
     with torch.no_grad():
         mine = CLIPVisionModel.from_pretrained(out)(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
         assert torch.equal(theirs(pixels), mine)
-    assert (theirs.hidden_size, theirs.num_patches) == (tiny.WIDTH, tiny.SIDE**2)
+    assert (theirs.hidden_size, theirs.num_patches) == (tiny_towers.WIDTH, tiny_towers.SIDE**2)
 
 
 # ---- the LVLM ----
@@ -196,7 +180,7 @@ def test_lvlm_has_clip_in_the_towers_place_and_all_else_as_it_was(merged, checkp
     loaded = open_checkpoint(out / "lvlm")
     assert (loaded.kind, loaded.tower, loaded.image_aspect_ratio) == ("merged", None, old.image_aspect_ratio)
     pixels = pixels_of(loaded, images)[:2]
-    image_id, num = new.config.image_token_id, tiny.SIDE**2
+    image_id, num = new.config.image_token_id, tiny_towers.SIDE**2
     assert new.config.image_seq_length == num
     ids = torch.tensor([[1] + [image_id] * num + [5, 6, 7]] * 2)
     with torch.no_grad():
@@ -244,7 +228,7 @@ def test_tuning_goes_on_where_the_merged_lvlm_stands(merged, world, tmp_path, ki
     assert known["vision_tower"] == str(out / "clip")
     assert (kind == "stage1") != (known["llm"] == str(out / "llm"))
     start = {key: known[key] for key in ("llm", "vision_tower", "mm_vision_select_layer")}
-    block = tiny_lvlm.run_block(world, "finetune")
+    block = llava_runs.run_block(world, "finetune")
     block["model"] = start | {"pretrain_mm_mlp_adapter": str(out / "pretrain")}
     block["data"] = {"train": [str(world / "finetune.json")], "image_folder": str(world / "images")}
     block["lora"]["lora_dropout"] = 0.0
@@ -259,7 +243,7 @@ def test_tuning_goes_on_where_the_merged_lvlm_stands(merged, world, tmp_path, ki
     with torch.no_grad():
         expected = LlavaForConditionalGeneration.from_pretrained(out / "lvlm").eval()(**batch).loss.item()
     assert main(FINETUNE, ["--cfg-path", str(tmp_path / "finetune.yaml")]) == 0
-    assert tiny_lvlm.losses(tmp_path / "out")[1] == pytest.approx(expected, rel=1e-5)
+    assert losses(tmp_path / "out")[1] == pytest.approx(expected, rel=1e-5)
 
 
 def test_clip_folder_is_a_vision_tower_for_our_scripts(merged):
@@ -271,19 +255,19 @@ def test_clip_folder_is_a_vision_tower_for_our_scripts(merged):
     by_name = load_vision(ModelConfig(llm="x", vision_tower="clip", clip=str(out)))
     for vision in (by_folder, by_name):
         assert same(vision.tower.state_dict(), _clip(out).state_dict())
-        assert (vision.feature_layer, vision.select_strategy, vision.num_tokens) == (-2, "default", tiny.SIDE**2)
+        assert (vision.feature_layer, vision.select_strategy, vision.num_tokens) == (-2, "default", tiny_towers.SIDE**2)
 
 
 # ---- runs ----
 
 
 def test_lora_run_writes_a_plain_clip(checkpoints, images, tmp_path):
-    path = tiny_merge.write_yaml(tmp_path, checkpoints["tower"], images, max_steps=20)
+    path = merge_runs.write_yaml(tmp_path, checkpoints["tower"], images, max_steps=20)
     with pytest.warns(FutureWarning) as caught:
-        assert tiny_merge.run(path, "lora.lora_enable=true", "lora.lora_r=4", "merge.token_weight=cls_attention") == 0
+        assert merge_runs.run(path, "lora.lora_enable=true", "lora.lora_r=4", "merge.token_weight=cls_attention") == 0
     messages = {str(warning.message).partition(" is deprecated")[0] for warning in caught}
     assert {"`lora`", "`merge.token_weight`"} <= messages
-    lines = tiny_merge.metrics(tmp_path / "out")
+    lines = metrics(tmp_path / "out")
     assert lines[-1]["gap"] < lines[0]["gap"]
     held = load_file(checkpoint.checkpoints(tmp_path / "out")[-1] / checkpoint.TRAINABLE)
     assert all(".lora_" in name for name in held)
@@ -306,9 +290,9 @@ def test_lora_run_writes_a_plain_clip(checkpoints, images, tmp_path):
 def test_resumed_run_is_bit_identical(checkpoints, images, tmp_path, monkeypatch, options):
     """Stopped after step 3 of 6, between two log lines; flips and LoRA's dropout draw."""
     options = ["data.horizontal_flip=true", "train.logging_steps=2", *options]
-    path = tiny_merge.write_yaml(tmp_path, checkpoints["tower"], images)
+    path = merge_runs.write_yaml(tmp_path, checkpoints["tower"], images)
     options = [option.replace("CACHE", f"{tmp_path}/cache") for option in options]
-    assert tiny_merge.run(path, *options, f"train.output_dir={tmp_path}/whole") == 0
+    assert merge_runs.run(path, *options, f"train.output_dir={tmp_path}/whole") == 0
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     inner = checkpoint.save
 
@@ -320,11 +304,11 @@ def test_resumed_run_is_bit_identical(checkpoints, images, tmp_path, monkeypatch
 
     monkeypatch.setattr(checkpoint, "save", save_and_die)
     with pytest.raises(KeyboardInterrupt):
-        tiny_merge.run(path, *options)
+        merge_runs.run(path, *options)
     assert not (tmp_path / "out" / "clip").exists()
     monkeypatch.setattr(checkpoint, "save", inner)
-    assert tiny_merge.run(path, *options) == 0
-    assert tiny_merge.metrics(tmp_path / "out") == tiny_merge.metrics(tmp_path / "whole")
+    assert merge_runs.run(path, *options) == 0
+    assert metrics(tmp_path / "out") == metrics(tmp_path / "whole")
     assert same(weights(tmp_path / "out" / "clip"), weights(tmp_path / "whole" / "clip"))
 
 
@@ -338,7 +322,7 @@ def test_nan_stops_with_step_and_images(checkpoints, images, tmp_path, monkeypat
         return inner(*args) * (float("nan") if len(calls) == 5 else 1)
 
     monkeypatch.setattr(distiller, "weighted_mean", poisoned)
-    assert tiny_merge.run(tiny_merge.write_yaml(tmp_path, checkpoints["tower"], images)) == 1
+    assert merge_runs.run(merge_runs.write_yaml(tmp_path, checkpoints["tower"], images)) == 1
     last = capfd.readouterr().err.splitlines()[-1]
     assert "nan at step 5" in last
     assert ".png" in last
@@ -350,16 +334,16 @@ def test_nan_stops_with_step_and_images(checkpoints, images, tmp_path, monkeypat
 )
 def test_two_ranks_learn_what_one_rank_does(checkpoints, images, tmp_path, zero, kind):
     """Two ranks of 4 see the batches of one rank of 8; under ZeRO-3 rank 0 then writes a whole LVLM alone."""
-    one = tiny_merge.write_yaml(tmp_path, checkpoints[kind], images)
-    assert tiny_merge.run(one) == 0
+    one = merge_runs.write_yaml(tmp_path, checkpoints[kind], images)
+    assert merge_runs.run(one) == 0
     options = [
-        f"train.deepspeed={tiny_lvlm.ROOT}/projects/deepspeed/{zero}.json",
+        f"train.deepspeed={ROOT}/projects/deepspeed/{zero}.json",
         "train.per_device_train_batch_size=4",
         f"train.output_dir={tmp_path}/two",
     ]
-    code, output = tiny_merge.launch(one, options, ranks=2)
+    code, output = merge_runs.launch(one, options, ranks=2)
     assert code == 0, output[-3000:]
-    a, b = (tiny_merge.metrics(tmp_path / name) for name in ("out", "two"))
+    a, b = (metrics(tmp_path / name) for name in ("out", "two"))
     for left, right in zip(a, b, strict=True):
         assert right["loss"] == pytest.approx(left["loss"], rel=2e-3)
     ours, theirs = weights(tmp_path / "out" / "clip"), weights(tmp_path / "two" / "clip")
@@ -375,17 +359,17 @@ def snapshot(folder):
 
 
 def refused(capfd, path, *options) -> str:
-    assert tiny_merge.run(path, *options) == 2
+    assert merge_runs.run(path, *options) == 2
     return capfd.readouterr().err.splitlines()[-1]
 
 
 def test_what_cannot_be_merged_is_one_line(checkpoints, clip_only, images, tmp_path, capfd, tiny_tower):
     before = snapshot(checkpoints["tower"])
-    path = tiny_merge.write_yaml(tmp_path, checkpoints["tower"], images)
+    path = merge_runs.write_yaml(tmp_path, checkpoints["tower"], images)
     tiny_tower.save_pretrained(tmp_path / "fresh")
     assert "never trained" in refused(capfd, path, f"model.checkpoint={tmp_path}/fresh")
-    bare = tiny.wake(tiny_tower)
-    bare.detach(*tiny.EXPERT_NAMES)
+    bare = tiny_towers.wake(tiny_tower)
+    bare.detach(*tiny_towers.EXPERT_NAMES)
     bare.save_pretrained(tmp_path / "bare")
     assert "no expert attached" in refused(capfd, path, f"model.checkpoint={tmp_path}/bare")
     assert "plain CLIP" in refused(capfd, path, f"model.checkpoint={clip_only}")
@@ -410,7 +394,7 @@ def test_a_few_broken_images_are_listed(checkpoints, tmp_path):
         noise = np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"{index:02}.png")
     (folder / "05.png").write_bytes(b"broken")
-    assert tiny_merge.run(tiny_merge.write_yaml(tmp_path, checkpoints["tower"], folder, max_steps=3)) == 0
+    assert merge_runs.run(merge_runs.write_yaml(tmp_path, checkpoints["tower"], folder, max_steps=3)) == 0
     report = json.loads((tmp_path / "out" / "clip" / "merge.json").read_text())
     assert report["skipped"] == [str(folder / "05.png")]
     assert report["images"] == 12

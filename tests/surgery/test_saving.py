@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file
-from tiny import hashes
 
+from helpers import tiny_towers
+from helpers.tiny_towers import hashes
 from tove_lvlm.checkpoints import detect, open_checkpoint, rewrite, save_with_experts
 from tove_lvlm.checkpoints.rewrite import new_folder
 from tove_lvlm.config import UserError
@@ -37,13 +37,13 @@ def test_the_saved_model_is_the_one_detached_in_process(detached):
     saved = open_checkpoint(output)
     assert saved.kind == kind
     assert saved.image_aspect_ratio == loaded.image_aspect_ratio
-    pixels = tiny.pixels()
+    pixels = tiny_towers.pixels()
     with torch.no_grad():
         ours, theirs = saved.tower(pixels), loaded.tower(pixels)
         assert torch.equal(ours.last_hidden_state, theirs.last_hidden_state)
         assert torch.equal(ours.gate_probs, theirs.gate_probs)
         if kind != "tower":
-            ids = torch.tensor([[1, *[loaded.model.config.image_token_id] * tiny.SIDE**2, 300, 301]])
+            ids = torch.tensor([[1, *[loaded.model.config.image_token_id] * tiny_towers.SIDE**2, 300, 301]])
             logits = [each.model(input_ids=ids, pixel_values=pixels[:1]).logits for each in (saved, loaded)]
             assert torch.equal(*logits)
 
@@ -52,7 +52,7 @@ def test_detached_experts_are_neither_modules_nor_memory(detached, checkpoints):
     kind, _, output, _ = detached
     saved, original = open_checkpoint(output), open_checkpoint(checkpoints[kind])
     assert set(saved.tower.experts) == {"depth", "shapes"}
-    assert saved.tower.expert_names == tiny.EXPERT_NAMES
+    assert saved.tower.expert_names == tiny_towers.EXPERT_NAMES
     assert not [name for name, _ in saved.model.named_modules() if name.endswith(tuple(f"experts.{g}" for g in GONE))]
 
     def resident(model) -> int:
@@ -114,7 +114,7 @@ def test_of_an_output_dir_the_model_is_written_and_the_run_is_not(output_dir, tm
         {path.name for path in detect(output_dir).files() if path.parent == output_dir} | {"adapter"}
     )
     assert not {"pretrain", "checkpoint-350", "metrics.jsonl", "run.yaml"} & set(hashes(tmp_path / "out"))
-    pixels = tiny.pixels()
+    pixels = tiny_towers.pixels()
     towers = [open_checkpoint(tmp_path / "out" / part).tower for part in ("", "adapter")]
     expected = loaded.tower(pixels).last_hidden_state
     for tower in towers:
@@ -142,7 +142,7 @@ def test_shards_stay_shards(checkpoints, tmp_path):
         lost = index["weight_map"].keys() - after.keys()
         numel = sum(load_file(sharded / index["weight_map"][name])[name].numel() for name in lost)
         assert index["metadata"]["total_parameters"] - short["metadata"]["total_parameters"] == numel
-    pixels = tiny.pixels()
+    pixels = tiny_towers.pixels()
     saved = open_checkpoint(tmp_path / "out").tower
     assert torch.equal(saved(pixels).last_hidden_state, loaded.tower(pixels).last_hidden_state)
 
@@ -156,7 +156,9 @@ def test_a_light_tower_stays_light(checkpoints, tmp_path):
     assert hashes(tmp_path / "out")["model.safetensors"] == hashes(tmp_path / "light")["model.safetensors"]
     saved = open_checkpoint(tmp_path / "out").tower
     assert set(saved.experts) == {"normals", "shapes", "cnn"}
-    assert torch.equal(saved(tiny.pixels()).last_hidden_state, loaded.tower(tiny.pixels()).last_hidden_state)
+    assert torch.equal(
+        saved(tiny_towers.pixels()).last_hidden_state, loaded.tower(tiny_towers.pixels()).last_hidden_state
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,7 +168,7 @@ def test_all_experts_away_is_clip_bit_for_bit(checkpoints, tmp_path, kind):
     save_with_experts(loaded, tmp_path / "out")
     saved = open_checkpoint(tmp_path / "out").tower
     assert len(saved.experts) == 0
-    pixels = tiny.pixels()
+    pixels = tiny_towers.pixels()
     assert torch.equal(saved(pixels).last_hidden_state, loaded.tower._clip_tokens(pixels))
 
 

@@ -1,9 +1,9 @@
 """Detach and attach: not run, not saved, back bit for bit."""
 
 import pytest
-import tiny
 import torch
 
+from helpers import tiny_towers
 from tove_lvlm import ToVEVisionModel
 from tove_lvlm.storage import WeightsError, load_tensors
 
@@ -20,23 +20,23 @@ def count_calls(tower) -> dict[str, int]:
 
 
 def test_detached_experts_are_not_run(tiny_tower):
-    tower = tiny.wake(tiny_tower)
+    tower = tiny_towers.wake(tiny_tower)
     calls = count_calls(tower)
     tower.detach("depth", "cnn")
-    tower(tiny.pixels())
+    tower(tiny_towers.pixels())
     assert calls == {"depth": 0, "normals": 1, "shapes": 1, "cnn": 0}
     tower.attach("cnn")
-    tower(tiny.pixels())
+    tower(tiny_towers.pixels())
     assert calls == {"depth": 0, "normals": 2, "shapes": 2, "cnn": 1}
     tower.attach()
-    tower(tiny.pixels())
+    tower(tiny_towers.pixels())
     assert calls == {"depth": 1, "normals": 3, "shapes": 3, "cnn": 2}
 
 
 def test_every_attached_expert_runs_in_training_even_when_dropout_masks_it(tiny_tower_yaml):
     from tove_lvlm import build_tower
 
-    tower = tiny.wake(build_tower(tiny_tower_yaml, ["fusion.expert_dropout=0.9"])).train()
+    tower = tiny_towers.wake(build_tower(tiny_tower_yaml, ["fusion.expert_dropout=0.9"])).train()
     calls = count_calls(tower)
     torch.manual_seed(0)
     for _ in range(5):
@@ -45,13 +45,13 @@ def test_every_attached_expert_runs_in_training_even_when_dropout_masks_it(tiny_
 
 
 def test_attach_restores_bit_for_bit(tiny_tower):
-    tower = tiny.wake(tiny_tower)
-    before, keys = tower(tiny.pixels()), list(tower.state_dict())
+    tower = tiny_towers.wake(tiny_tower)
+    before, keys = tower(tiny_towers.pixels()), list(tower.state_dict())
     tower.detach("shapes")
     assert tower.attached_names == ["depth", "normals", "cnn"]
-    assert not torch.equal(tower(tiny.pixels()).last_hidden_state, before.last_hidden_state)
+    assert not torch.equal(tower(tiny_towers.pixels()).last_hidden_state, before.last_hidden_state)
     tower.attach("shapes")
-    after = tower(tiny.pixels())
+    after = tower(tiny_towers.pixels())
     assert torch.equal(after.last_hidden_state, before.last_hidden_state)
     assert torch.equal(after.gate_probs, before.gate_probs)
     assert list(tower.state_dict()) == keys
@@ -67,10 +67,10 @@ def test_attach_takes_the_dtype_the_tower_has_now(tiny_tower):
 
 
 def test_detached_experts_are_not_saved_and_come_back_from_their_source(tiny_tower, tmp_path):
-    tower = tiny.wake(tiny_tower)
-    before = tower(tiny.pixels()).last_hidden_state
+    tower = tiny_towers.wake(tiny_tower)
+    before = tower(tiny_towers.pixels()).last_hidden_state
     tower.detach("cnn")
-    without = tower(tiny.pixels()).last_hidden_state
+    without = tower(tiny_towers.pixels()).last_hidden_state
     tower.save_pretrained(tmp_path)
     saved = load_tensors(tmp_path)
     assert not any(key.startswith("experts.cnn.") for key in saved)
@@ -79,9 +79,9 @@ def test_detached_experts_are_not_saved_and_come_back_from_their_source(tiny_tow
     loaded = ToVEVisionModel.from_pretrained(tmp_path)
     assert loaded.expert_names == tower.expert_names
     assert loaded.attached_names == ["depth", "normals", "shapes"]
-    assert torch.equal(loaded(tiny.pixels()).last_hidden_state, without)
+    assert torch.equal(loaded(tiny_towers.pixels()).last_hidden_state, without)
     loaded.attach("cnn")
-    assert torch.equal(loaded(tiny.pixels()).last_hidden_state, before)
+    assert torch.equal(loaded(tiny_towers.pixels()).last_hidden_state, before)
 
 
 def test_attach_without_a_source_says_so(tiny_tower, tmp_path):

@@ -1,11 +1,11 @@
 """More pixels for the experts than CLIP takes: `input_size`, from the YAML to the hosts."""
 
 import pytest
-import tiny
 import torch
 import yaml
 from PIL import Image
 
+from helpers import tiny_towers
 from tove_lvlm import ToVEImageProcessor, ToVEVisionConfig, ToVEVisionModel, build_tower
 from tove_lvlm.config import ConfigError
 from tove_lvlm.experts.preprocess import prepare
@@ -16,7 +16,7 @@ def large(tiny_tower_yaml) -> ToVEVisionModel:
     """The tiny tower, 16 pixels for its CLIP, with 64 given."""
     torch.manual_seed(0)
     tower = build_tower(tiny_tower_yaml, ["clip.input_size=64"])
-    tiny.wake(tower)
+    tiny_towers.wake(tower)
     return tower
 
 
@@ -71,7 +71,7 @@ def test_all_detached_it_is_clip_on_its_own_pixels(large):
 @pytest.mark.parametrize("size", [8, 62, 0, "64"])
 def test_sizes_that_do_not_fit_the_token_grid(size):
     with pytest.raises(ConfigError, match=f"`input_size` is {size!r}; expected a multiple of the 4 tokens of a row"):
-        ToVEVisionConfig(clip_config=tiny.CLIP_ARCHITECTURE, input_size=size)
+        ToVEVisionConfig(clip_config=tiny_towers.CLIP_ARCHITECTURE, input_size=size)
 
 
 def test_the_yaml_names_the_key(tiny_tower_yaml, tmp_path):

@@ -4,7 +4,6 @@ See docs/hosts.md, "transformers".
 """
 
 import pytest
-import tiny
 import torch
 from transformers import (
     CLIPVisionConfig,
@@ -13,6 +12,7 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
+from helpers import tiny_towers
 from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
 from tove_lvlm.tower.recorder import GateRecorder
 
@@ -33,13 +33,13 @@ def llava(tiny_tower):
         vision_feature_select_strategy="full",
     )
     model = LlavaForConditionalGeneration(config)
-    model.model.vision_tower = tiny.wake(tiny_tower)
+    model.model.vision_tower = tiny_towers.wake(tiny_tower)
     return model.eval()
 
 
 def batch() -> dict[str, torch.Tensor]:
     ids = torch.tensor([[1] + [IMAGE] * 16 + [5, 6, 7], [1, 9] + [IMAGE] * 16 + [5, 6]])
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": tiny.pixels()}
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": tiny_towers.pixels()}
 
 
 def test_forward_uses_the_fused_tokens(llava):
@@ -70,7 +70,7 @@ def test_save_and_from_pretrained(llava, tmp_path, dtype):
     trainable = {n for n, p in tower.named_parameters() if p.requires_grad}
     assert trainable == {f"tove_fusion.{n}" for n, _ in tower.tove_fusion.named_parameters()}
     # Not the logits in bf16: from_pretrained keeps the LLM's rotary table in float32, `.to()` does not.
-    left, right = tower.eval()(tiny.pixels()), llava.model.vision_tower(tiny.pixels())
+    left, right = tower.eval()(tiny_towers.pixels()), llava.model.vision_tower(tiny_towers.pixels())
     assert torch.equal(left.last_hidden_state, right.last_hidden_state)
     assert torch.equal(left.gate_probs, right.gate_probs)
     if dtype == torch.float32:
@@ -101,7 +101,7 @@ def test_a_new_model_from_the_config_starts_at_clip(llava):
     fresh = LlavaForConditionalGeneration(llava.config).eval()
     tower = fresh.model.vision_tower
     assert all((layer.fc2.weight == 0).all() for layer in tower.tove_fusion.transfers.values())
-    output = tower(tiny.pixels())
+    output = tower(tiny_towers.pixels())
     assert torch.equal(*output.hidden_states)
 
 
@@ -135,6 +135,6 @@ def test_recorder_finds_the_tower_and_keeps_the_graph(llava):
 def test_recorder_needs_a_tower():
     from transformers import CLIPVisionModel
 
-    clip = CLIPVisionModel(CLIPVisionConfig(**tiny.CLIP_ARCHITECTURE))
+    clip = CLIPVisionModel(CLIPVisionConfig(**tiny_towers.CLIP_ARCHITECTURE))
     with pytest.raises(ValueError, match="no ToVEVisionModel"):
         GateRecorder(clip)

@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-import tiny_lvlm
 import yaml
 
+from helpers.training import environment
 from tove_lvlm.config import ConfigError
 from tove_lvlm.recipes.llava import PRETRAIN
 from tove_lvlm.train.stage import load_run
@@ -89,7 +89,7 @@ def test_script_ends_with_code_2_and_one_line_before_torch(world, launcher_flag)
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=world,
-        env=tiny_lvlm.environment(),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=300,

@@ -4,27 +4,26 @@ Each start costs the imports of two processes, so there are few and each checks 
 """
 
 import contextlib
-import json
 import os
 import random
 import signal
 import time
 
 import pytest
-import tiny
-import tiny_lvlm
 import torch
 from safetensors.torch import load_file
 
+from helpers import llava_runs, tiny_towers
+from helpers.paths import ROOT
+from helpers.training import metrics
 from tove_lvlm.train import checkpoint
 
 STEPS, SAVE = 16, 4
-TIMED = ("images_per_s", "tokens_per_s", "peak_memory_gb")
 
 
 def options(world, zero: str, out: str) -> list[str]:
     return [
-        f"train.deepspeed={tiny_lvlm.ROOT}/projects/deepspeed/{zero}.json",
+        f"train.deepspeed={ROOT}/projects/deepspeed/{zero}.json",
         f"train.output_dir={world}/{out}",
         f"train.max_steps={STEPS}",
         f"train.save_steps={SAVE}",
@@ -36,7 +35,7 @@ def options(world, zero: str, out: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def two_experts(tmp_path_factory):
-    return tiny.make_tower_yaml(tmp_path_factory.mktemp("two"), experts=["depth", "shapes"]).parent
+    return tiny_towers.make_tower_yaml(tmp_path_factory.mktemp("two"), experts=["depth", "shapes"]).parent
 
 
 def wait_for(condition, process, log, seconds: float = 900.0) -> None:
@@ -55,11 +54,11 @@ def kill_all(process) -> None:
 
 @pytest.fixture
 def start(world):
-    """`start(...)` as tiny_lvlm's; whatever still runs at the end of the test is killed."""
+    """`start(...)` as llava_runs'; whatever still runs at the end of the test is killed."""
     started = []
 
     def begin(*args, **kwargs):
-        started.append(tiny_lvlm.start(world, *args, **kwargs))
+        started.append(llava_runs.start(world, *args, **kwargs))
         return started[-1]
 
     yield begin
@@ -67,15 +66,10 @@ def start(world):
         kill_all(process)
 
 
-def metrics(out):
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in TIMED} for line in lines]
-
-
 @pytest.mark.parametrize("zero", ["zero2", pytest.param("zero3", marks=pytest.mark.full)])
 def test_killed_while_writing_a_checkpoint_and_resumed_is_bit_identical(world, two_experts, start, zero):
     (world / "two").symlink_to(two_experts)
-    code, output = tiny_lvlm.run(world, "finetune", options(world, zero, "whole"), ranks=2)
+    code, output = llava_runs.run(world, "finetune", options(world, zero, "whole"), ranks=2)
     assert code == 0, output[-3000:]
     out = world / "parts"
     log = world / "log"
@@ -101,7 +95,7 @@ def test_killed_while_writing_a_checkpoint_and_resumed_is_bit_identical(world, t
     found = checkpoint.checkpoints(out)
     assert found, f"killed {delay:.4f} s into writing checkpoint-{target}"
     assert all((path / checkpoint.MANIFEST).is_file() for path in out.glob("checkpoint-*"))
-    code, output = tiny_lvlm.run(world, "finetune", options(world, zero, "parts"), ranks=2)
+    code, output = llava_runs.run(world, "finetune", options(world, zero, "parts"), ranks=2)
     assert code == 0, output[-3000:]
     assert f"resuming from {found[-1]}" in output
     assert metrics(out) == metrics(world / "whole"), f"killed {delay:.4f} s into writing checkpoint-{target}"
@@ -129,7 +123,7 @@ def wait_for_ranks_to_end(world) -> None:
 
 def test_bad_configuration_under_the_launcher_is_one_line_and_code_2(world, two_experts):
     (world / "two").symlink_to(two_experts)
-    code, output = tiny_lvlm.run(world, "pretrain", [*options(world, "zero2", "x"), "train.sede=1"], ranks=2)
+    code, output = llava_runs.run(world, "pretrain", [*options(world, "zero2", "x"), "train.sede=1"], ranks=2)
     assert code == 2
     errors = [line for line in output.splitlines() if line.startswith("error:")]
     assert errors

@@ -7,43 +7,13 @@ import signal
 
 import numpy as np
 import pytest
-import tiny_lvlm
 import torch
 from safetensors.torch import load_file
 
+from helpers.training import metrics, same, weights
 from tove_lvlm.recipes.llava import FINETUNE, trainer
 from tove_lvlm.train import checkpoint, loop
 from tove_lvlm.train.stage import load_run
-
-
-def weights(folder):
-    path = folder / "model.safetensors"
-    return load_file(path if path.exists() else folder / "projector.safetensors")
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def metrics(folder):
-    timed = ("images_per_s", "tokens_per_s", "peak_memory_gb")
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
-
-
-@pytest.fixture
-def make_trainer(world, train, monkeypatch):
-    """A trainer that is built and not yet run."""
-    from tove_lvlm.train.launch import prepare_environment
-    from tove_lvlm.train.run import build_trainer
-
-    def make(stage, *options):
-        run = load_run(tiny_lvlm.STAGES[stage], world / f"{stage}.yaml", list(options))
-        prepare_environment(run, None)
-        return build_trainer(tiny_lvlm.STAGES[stage], run)[0]
-
-    return make
-
 
 # ---- what is trained ----
 

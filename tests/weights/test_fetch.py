@@ -10,13 +10,14 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 import yaml
-from fake_hub import COMMIT, FakeHub
 from huggingface_hub import HfApi, constants
 from typer.testing import CliRunner
 
+from helpers import tiny_towers
+from helpers.fake_hub import COMMIT, FakeHub
+from helpers.paths import ROOT
 from tove_lvlm import build_tower
 from tove_lvlm.cli import app
 from tove_lvlm.config import UserError
@@ -32,7 +33,7 @@ from tove_lvlm.weights.sources import status
 def parts(tmp_path_factory) -> Path:
     """A tiny tower's folder; its CNN is published as a `.pth`."""
     folder = tmp_path_factory.mktemp("parts")
-    tiny.make_tower_yaml(folder, ["depth", "cnn"])
+    tiny_towers.make_tower_yaml(folder, ["depth", "cnn"])
     torch.save(load_tensors(folder / "cnn"), folder / "cnn" / "resnet.pth")
     (folder / "cnn" / "model.safetensors").unlink()
     return folder
@@ -59,7 +60,9 @@ def tower(parts, tmp_path) -> Path:
     content = yaml.safe_load((parts / "tower.yaml").read_text())
     content["clip"]["pretrained"] = "owner/clip"
     content["experts"][0]["pretrained"] = str(parts / "depth")
-    architecture = {key: tiny.EXPERTS["cnn"][key] for key in ("architecture", "model_args", "image_size", "out_index")}
+    architecture = {
+        key: tiny_towers.EXPERTS["cnn"][key] for key in ("architecture", "model_args", "image_size", "out_index")
+    }
     sha256 = hashlib.sha256((parts / "cnn" / "resnet.pth").read_bytes()).hexdigest()
     content["experts"][1] |= {"pretrained": "owner/cnn", "file": "resnet.pth", "sha256": sha256, "license": "mit"}
     content["experts"][1] |= architecture
@@ -116,7 +119,7 @@ def test_a_tower_goes_to_a_machine_without_network(served, parts, tower, tmp_pat
     assert torch.equal(built.experts["cnn"].backbone.conv1[0].weight, saved["conv1.0.weight"])
     built.save_pretrained(tmp_path / "light", light=True)
     again = build_tower(tmp_path / "light")
-    assert torch.equal(again(tiny.pixels()).last_hidden_state, built(tiny.pixels()).last_hidden_state)
+    assert torch.equal(again(tiny_towers.pixels()).last_hidden_state, built(tiny_towers.pixels()).last_hidden_state)
     assert {part: found.state for part, found in _statuses(tmp_path / "light").items()} == dict.fromkeys(
         ("clip", "depth", "cnn"), "present"
     )
@@ -126,8 +129,8 @@ def test_a_networks_architecture_is_asked_of_the_hub_where_the_yaml_leaves_it_ou
     served.repositories["owner/vision"] = served.repositories["owner/clip"]
     entry = "experts.0={name: other, family: transformers, pretrained: owner/vision, output: features}"
     given = read_tower_yaml(tower, [entry]).experts[0]
-    assert given.fields["architecture"]["hidden_size"] == tiny.WIDTH
-    assert given.fields["mean"] == tiny.HALF
+    assert given.fields["architecture"]["hidden_size"] == tiny_towers.WIDTH
+    assert given.fields["mean"] == tiny_towers.HALF
     assert served.downloads("model.safetensors") == []
     with pytest.raises(UserError, match=r"experts\[0\]: `owner/gone` is no file.*404.*; or state `architecture`"):
         read_tower_yaml(tower, [entry.replace("owner/vision", "owner/gone")])
@@ -193,7 +196,7 @@ def test_of_the_papers_tower_one_format_of_each_repository_is_wanted(served, tmp
         "flax_model.msgpack",
     ]
     names += ["DexiNed_BIPED_10.pth", "scannet.pt", "ControlNetHED.pth", "README.md"]
-    path = Path(__file__).parents[2] / "projects" / "towers" / "clip_l336_five_experts.yaml"
+    path = ROOT / "projects" / "towers" / "clip_l336_five_experts.yaml"
     parts = read_tower_yaml(path).parts
     for source in parts.values():
         served.repositories[source.pretrained] = {name: name.encode() * 100 for name in names}
@@ -225,7 +228,7 @@ def test_a_gated_repository_does_not_keep_the_others_away(served, tower, tmp_pat
     ],
 )
 def test_what_is_not_to_be_had_is_one_line_and_nothing_is_written(served, tower, tmp_path, option, message):
-    sizes = yaml.safe_dump(tiny.CLIP_ARCHITECTURE, default_flow_style=True).strip()
+    sizes = yaml.safe_dump(tiny_towers.CLIP_ARCHITECTURE, default_flow_style=True).strip()
     with pytest.raises(UserError, match=message) as caught:
         run(tower, "--to", tmp_path / "mirror", "--options", option, f"clip.architecture={sizes}")
     assert "\n" not in str(caught.value)

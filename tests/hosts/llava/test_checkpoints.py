@@ -9,11 +9,9 @@ import copy
 import json
 
 import pytest
-import tiny
-import tiny_llava
-import tiny_lvlm
 import torch
 
+from helpers import tiny_llava, tiny_towers
 from tove_lvlm import build_tower
 from tove_lvlm.config import UserError
 from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
@@ -25,11 +23,6 @@ HALF = torch.float16
 @pytest.fixture(scope="module")
 def llava():
     return tiny_llava.load()
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    return tiny_lvlm.make_llm(tmp_path_factory.mktemp("llm"))
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +216,7 @@ def test_a_tower_that_is_gone(llava, saved, tmp_path):
 
 
 def test_a_tower_with_other_experts(llava, saved, tmp_path):
-    other = tiny.make_tower_yaml(tmp_path / "other", experts=["depth"])
+    other = tiny_towers.make_tower_yaml(tmp_path / "other", experts=["depth"])
     folder = change(saved["merged"][0], tmp_path, FILES["merged"], lambda tensors: None)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": f"tove:{other}"}))

@@ -1,12 +1,10 @@
 """Unmodified LLaVA of `llava-torch` with the tower in it: built, run and trained by LLaVA's own classes."""
 
 import pytest
-import tiny
-import tiny_llava
-import tiny_lvlm
 import torch
-from tiny_llava import IMAGE
 
+from helpers import tiny_llava, tiny_towers
+from helpers.tiny_llava import IMAGE
 from tove_lvlm.config import UserError
 from tove_lvlm.hosts.llava import register
 from tove_lvlm.hosts.llava.projector import ToVEProjector
@@ -17,11 +15,6 @@ from tove_lvlm.tower.fusion import ToVEFusion
 @pytest.fixture(scope="module")
 def llava():
     return tiny_llava.load()
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    return tiny_lvlm.make_llm(tmp_path_factory.mktemp("llm"))
 
 
 @pytest.fixture
@@ -78,9 +71,9 @@ def test_the_fusion_is_the_towers_own_code_and_sits_in_the_projector(model):
 def test_tokens_are_those_of_the_tower_alone(model, tiny_tower):
     projector = model.model.mm_projector
     tiny_tower.tove_fusion.load_state_dict(projector.tove_fusion.state_dict())
-    tokens = tiny_tower.eval()(tiny.pixels()).last_hidden_state
+    tokens = tiny_tower.eval()(tiny_towers.pixels()).last_hidden_state
     want = projector.get_submodule("2")(torch.nn.functional.gelu(projector.get_submodule("0")(tokens)))
-    assert torch.equal(model.encode_images(tiny.pixels()), want)
+    assert torch.equal(model.encode_images(tiny_towers.pixels()), want)
 
 
 def test_a_training_step_reaches_gate_transfer_and_projector_and_nothing_frozen(llava, llm, tiny_tower_yaml):
@@ -134,7 +127,7 @@ def test_the_layers_of_the_projector_start_as_llavas_own(llava, tiny_tower_yaml)
 
 
 def test_a_saved_tower_brings_its_trained_fusion(llava, llm, tiny_tower, tmp_path):
-    tiny.wake(tiny_tower, seed=3).save_pretrained(tmp_path / "tower")
+    tiny_towers.wake(tiny_tower, seed=3).save_pretrained(tmp_path / "tower")
     model = tiny_llava.build(llava, llm, f"tove:{tmp_path / 'tower'}", awake=False).eval()
     own = model.model.mm_projector.tove_fusion.state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in tiny_tower.tove_fusion.state_dict().items())
@@ -143,7 +136,7 @@ def test_a_saved_tower_brings_its_trained_fusion(llava, llm, tiny_tower, tmp_pat
 
 @pytest.mark.parametrize("as_list", [True, False])
 def test_lists_and_several_images_at_once(model, as_list):
-    images = tiny.pixels(4)
+    images = tiny_towers.pixels(4)
     ids = torch.tensor([[1, IMAGE, 15, IMAGE, 17], [1, IMAGE, 19, IMAGE, 16]])
     with torch.no_grad():
         want = model(ids, images=images).logits
@@ -157,7 +150,7 @@ def test_anyres(model):
     """LLaVA 1.6: an overview and tiles for each image, put side by side after the projector."""
     model.config.image_aspect_ratio, model.config.mm_patch_merge_type = "anyres", "spatial"
     model.config.image_grid_pinpoints = [[16, 32], [32, 16]]
-    images = [tiny.pixels(3), tiny.pixels(3, seed=1)]
+    images = [tiny_towers.pixels(3), tiny_towers.pixels(3, seed=1)]
     ids = torch.tensor([[1, IMAGE, 15], [1, IMAGE, 16]])
     with torch.no_grad():
         logits = model(ids, images=images, image_sizes=[(16, 32), (32, 16)]).logits
@@ -167,7 +160,7 @@ def test_anyres(model):
 def test_text_only_samples(model):
     """LLaVA gives them one image of zeros, which no token attends to and no balance loss counts."""
     ids = torch.tensor([[1, IMAGE, 15, 16], [1, 17, 18, 19]])
-    images = torch.cat([tiny.pixels(1), torch.zeros(1, 3, 16, 16)])
+    images = torch.cat([tiny_towers.pixels(1), torch.zeros(1, 3, 16, 16)])
     seen = []
     model.model.mm_projector.tove_fusion.register_forward_pre_hook(lambda _, args: seen.append(args[2].tolist()))
     with torch.no_grad():

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+from helpers.paths import SHARED
 
 
 def shared(name: str) -> Path:

@@ -1,6 +1,6 @@
 """Runs `tove eval` on two ranks under torchrun's own agent. The ranks are forks, so that torch is imported once.
 
-python two_ranks.py FOLDER ARGUMENT...      FOLDER gets `pid-RANK` of each rank
+python -m helpers.two_ranks FOLDER ARGUMENT...      FOLDER gets `pid-RANK` of each rank
 """
 
 import os

@@ -3,10 +3,9 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import llava_reference
-import tiny
 import torch
 
+from helpers import llava_reference, tiny_towers
 from tove_lvlm.hosts import llava as plugin
 
 IMAGE = -200  # LLaVA's IMAGE_TOKEN_INDEX
@@ -61,7 +60,7 @@ def build(llava: SimpleNamespace, llm: Path, vision_tower: str, lora: bool = Fal
     model.config.mm_use_im_start_end = model.config.mm_use_im_patch_token = False
     projector = model.get_model().mm_projector
     if awake and hasattr(projector, "tove_fusion"):
-        tiny.wake(projector)
+        tiny_towers.wake(projector)
     return model
 
 
@@ -109,7 +108,7 @@ def halve(model):
 def batch(dtype: torch.dtype = torch.float32) -> dict:
     """Two questions with an image each."""
     ids = torch.tensor([[1, IMAGE, 15, 16, 17], [1, 19, IMAGE, 15, 16]])
-    return {"input_ids": ids, "images": tiny.pixels().to(dtype)}
+    return {"input_ids": ids, "images": tiny_towers.pixels().to(dtype)}
 
 
 def logits(model, dtype: torch.dtype = torch.float32) -> torch.Tensor:
