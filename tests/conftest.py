@@ -1,6 +1,7 @@
 """Fixtures of every test: the tiny tower, language model and LVLM, its checkpoints, the command."""
 
 import copy
+import logging
 import os
 import sys
 from pathlib import Path
@@ -72,6 +73,27 @@ def clip_only(tmp_path_factory, llm, tiny_tower_yaml) -> Path:
 
     made = build(llm, vision_tower="clip", clip=tiny_tower_yaml.parent / "clip")
     return save(tmp_path_factory.mktemp("clip_only") / "merged", *made)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """Folder of `pretrain.json`, `finetune.json` and the 24 pictures in `images/`. Not to be changed."""
+    from helpers.tiny_lvlm import make_data
+
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def one_rank(monkeypatch):
+    """For training inside this process: one rank, one thread, no GPU; what a run sets here is put back."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:], logging.root.level = handlers, level
+    os.environ.pop("TOKENIZERS_PARALLELISM", None)
 
 
 @pytest.fixture

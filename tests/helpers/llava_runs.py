@@ -84,7 +84,7 @@ def world(shared_world, tmp_path) -> Path:
 
 
 @pytest.fixture
-def train(world, monkeypatch):
+def train(world, one_rank, monkeypatch):
     """`train(stage, *options)`: run it here on one rank with plain torch; returns the exit code."""
     from tove_lvlm.train.launch import main
 
@@ -94,8 +94,7 @@ def train(world, monkeypatch):
         arguments = ["--cfg-path", str(world / f"{stage}.yaml")]
         return main(STAGES[stage], [*arguments, "--options", *options] if options else arguments)
 
-    with training.alone(monkeypatch):
-        yield run
+    return run
 
 
 @pytest.fixture

@@ -38,6 +38,13 @@ def run(cfg_path: Path, *options: str) -> int:
     return main(MERGE, [*arguments, "--options", *options] if options else arguments)
 
 
+def load_clip(folder: Path):
+    """The plain CLIP that a run wrote."""
+    from transformers import CLIPVisionModel
+
+    return CLIPVisionModel.from_pretrained(folder).eval()
+
+
 def launch(cfg_path: Path, options: list[str], ranks: int) -> tuple[int, str]:
     """(exit code, output) of scripts/merge_experts.py under the DeepSpeed launcher."""
     return training.finish(training.start("merge_experts.py", cfg_path, options, ranks))

@@ -1,6 +1,6 @@
 """LVLMs with random weights, built from a language model and a tower, and saved in every form that the scripts write.
 
-Shapes: V vocabulary, D width.
+Shapes: B batch, T tokens, V vocabulary, D width.
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from helpers.paths import ROOT
-from helpers.tiny_towers import wake
+from helpers.tiny_towers import pixels, wake
 from tove_lvlm.checkpoints.adapter import save_adapter
 from tove_lvlm.checkpoints.from_config import build_lvlm
 from tove_lvlm.checkpoints.merged import save_merged
@@ -54,13 +54,25 @@ def save(folder: Path, model, processor, aspect_ratio: str = "square", max_shard
     return folder
 
 
-def add_awake_lora(model, std: float = 0.1, seed: int | None = None):
+def image_inputs(model, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A question of two words about one picture of noise."""
+    ids_BT = torch.tensor([[1, *[model.config.image_token_id] * model.config.image_seq_length, 300, 310]])
+    return {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "pixel_values": pixels(1, seed)}
+
+
+def logits(model, inputs: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
+    """(B, T, V) of a question; that of `image_inputs` when left out."""
+    with torch.no_grad():
+        return model(**(image_inputs(model) if inputs is None else inputs)).logits
+
+
+def add_awake_lora(model, std: float = 0.2, seed: int | None = 5):
     """peft's model with random B matrices, so that LoRA does something; projector and fusion trainable.
 
     Args:
         model: From `build`.
         std: Of the B matrices.
-        seed: Where they are drawn from; torch's generator goes on when left out.
+        seed: Where they are drawn from; torch's generator goes on when None.
     """
     wrapped = add_lora(model, LoraConfig(lora_enable=True, lora_r=4, lora_alpha=8, lora_dropout=0.0))
     for part in adapter_parts(wrapped).values():
@@ -85,7 +97,7 @@ def make_checkpoints(folder: Path, llm: Path, tower_yaml: Path) -> dict[str, Pat
     about = make_model_info({"llm": str(llm), "tower": str(tower_yaml)}, model, "square")
     model.model.vision_tower.save_pretrained(folders["tower"])
     save_stage1(folders["stage1"], collect_projector(model), model, processor)
-    model = add_awake_lora(model)
+    model = add_awake_lora(model, std=0.1, seed=None)
     save_adapter(folders["adapter"], model, collect_trainable(model), about)
     processor.save_pretrained(folders["adapter"])
     save(folders["merged"], model, processor)

@@ -1,32 +1,16 @@
 """Training runs in a test: inside its own process or started, and what they leave."""
 
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 from helpers.paths import ROOT
-
-
-@contextmanager
-def alone(monkeypatch) -> Iterator[None]:
-    """One rank, one thread, no GPU; what a run sets in this process is put back."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    handlers, level = logging.root.handlers[:], logging.root.level
-    yield
-    logging.root.handlers[:], logging.root.level = handlers, level
-    os.environ.pop("TOKENIZERS_PARALLELISM", None)
 
 
 def environment(threads: int = 1) -> dict[str, str]:

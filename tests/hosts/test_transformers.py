@@ -20,7 +20,7 @@ from transformers import (
 
 import tove_lvlm
 from helpers import tiny_towers
-from helpers.tiny_checkpoints import build, save
+from helpers.tiny_checkpoints import build, image_inputs, logits, save
 from tove_lvlm.checkpoints.whole import load_whole
 from tove_lvlm.config import UserError
 from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
@@ -47,16 +47,6 @@ def broken(saved, tmp_path):
 
 def picture() -> Image.Image:
     return Image.effect_noise((20, 16), 90).convert("RGB")
-
-
-def inputs(model, seed: int = 0) -> dict[str, torch.Tensor]:
-    ids = torch.tensor([[1, *[model.config.image_token_id] * tiny_towers.SIDE**2, 300, 310]])
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": tiny_towers.pixels(1, seed)}
-
-
-def logits(model) -> torch.Tensor:
-    with torch.no_grad():
-        return model(**inputs(model)).logits
 
 
 # ---- it works as any other model ----
@@ -231,7 +221,7 @@ def test_a_host_that_selects_another_layer_is_told(saved, layer):
     """transformers would take CLIP's tokens, and neither gate nor experts would have a say or a gradient."""
     loaded = LlavaForConditionalGeneration.from_pretrained(saved[0], vision_feature_layer=layer)
     with pytest.raises(ValueError, match=r"selects layer (-2|0) of the tower.*`vision_feature_layer` to -1"):
-        loaded(**inputs(loaded))
+        loaded(**image_inputs(loaded))
 
 
 @pytest.mark.parametrize("change", [{"vision_feature_layer": -2}, {"vision_feature_select_strategy": "default"}])

@@ -1,7 +1,6 @@
-"""Surface normals: of known surfaces by hand, and NormalBae against the library's own network."""
+"""Surface normals: of known surfaces by hand, and out of a depth expert."""
 
 import math
-import types
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from skimage import data
 
-from helpers.random_weights import lively
 from tove_lvlm.config import ConfigError
-from tove_lvlm.experts import build_expert, describe
-from tove_lvlm.experts.families.normal_bae import model as normal_bae
+from tove_lvlm.experts import build_expert
 from tove_lvlm.experts.families.normals_from_depth.model import depth_of, normals_of
 from tove_lvlm.experts.pictures import normals_picture
 from tove_lvlm.storage import WeightsError
 
 DENSE = {"family": "dense_vit", "width": 24, "depth": 1, "heads": 2, "patch_size": 4, "channels": 1}
+
+
 COMPUTED = {"name": "normals", "family": "normals_from_depth", "image_size": 16, "depth": DENSE}
 
 
@@ -91,46 +90,3 @@ def test_computed_from_a_depth_expert_with_its_weights(tmp_path):
 def test_refusals(change, message):
     with pytest.raises(ConfigError, match=message):
         build_expert({**COMPUTED, **change})
-
-
-@pytest.fixture(scope="module")
-def bae():
-    """(the library's network, built as its own detector does, and ours)."""
-    expert = build_expert({"name": "normals", "family": "normal_bae", "image_size": 64})
-    nnet = type(expert.network)
-    settings = types.SimpleNamespace(mode="client", sampling_ratio=0.4, importance_ratio=0.7, architecture="BN")
-    return lively(nnet(settings), scale=0.03), expert
-
-
-@torch.no_grad()
-def test_normal_bae_is_the_librarys_network(bae, tmp_path):
-    network, expert = bae
-    file = tmp_path / "scannet.pt"
-    torch.save({"model": {f"module.{key}": tensor for key, tensor in network.state_dict().items()}}, file)
-    expert.load_pretrained(file)
-    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    expected = network(pixels)[0][-1][:, :3]
-    normals = expert(pixels)
-    assert torch.equal(normals, expected)
-    torch.testing.assert_close(normals.norm(dim=1), torch.ones(1, 64, 64))
-    assert normals.std() > 0.05
-    features = build_expert({"name": "normals", "family": "normal_bae", "image_size": 64, "output": "features"})
-    features.network = expert.network
-    grid = features(pixels)
-    assert tuple(grid.shape[1:]) == (features.spec.channels, *features.spec.grid) == (512, 8, 8)
-    first = torch.nn.functional.normalize(network.decoder.out_conv_res8(grid)[:, :3], dim=1)
-    torch.testing.assert_close(first, network(pixels)[0][0][:, :3])
-    state = network.state_dict()
-    state.pop("decoder.conv2.bias")
-    torch.save({"model": state}, file)
-    with pytest.raises(WeightsError, match=r"1 missing \(network\.decoder\.conv2\.bias"):
-        expert.load_pretrained(file)
-
-
-def test_normal_bae_without_its_package_and_odd_sizes(monkeypatch):
-    fields = {"name": "normals", "family": "normal_bae", "image_size": 64}
-    with pytest.raises(ConfigError, match="`image_size` 100 is not a multiple of the patch size 32"):
-        describe({**fields, "image_size": 100})
-    monkeypatch.setattr(normal_bae.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"tove-lvlm\[normals\]"):
-        build_expert(fields)

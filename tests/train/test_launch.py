@@ -4,6 +4,7 @@ Each start costs the imports of two processes, so there are few and each checks 
 """
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -129,3 +130,13 @@ def test_bad_configuration_under_the_launcher_is_one_line_and_code_2(world, two_
     assert errors
     assert all("train.sede" in line for line in errors)
     assert "Traceback" not in output
+
+
+def test_broken_sample_ends_with_code_2_and_its_name(world, train, capfd):
+    bad = json.loads((world / "data" / "pretrain.json").read_text())
+    bad[5]["conversations"][0]["from"] = "robot"
+    (world / "bad.json").write_text(json.dumps(bad))
+    assert train("pretrain", f"data.train=[{world}/bad.json]") == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "bad.json" in last
+    assert "c5" in last
