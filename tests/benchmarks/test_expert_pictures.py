@@ -2,17 +2,13 @@
 
 import sys
 
+import expert_pictures
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from helpers.paths import ROOT
 from tove_lvlm.experts import build_expert
-
-sys.path.append(str(ROOT / "benchmarks"))
-
-import expert_pictures  # noqa: E402
 
 
 def test_every_photograph_and_expert_has_its_place(tmp_path, monkeypatch, capsys):
