@@ -1,14 +1,14 @@
-"""Fixtures of every test. `tests/tiny.py` is importable as the plain module `tiny`."""
+"""Fixtures of every test: the tiny tower, language model and LVLM, its checkpoints, the command."""
 
 import copy
+import logging
 import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+import pytest
 
-import pytest  # noqa: E402
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +21,9 @@ def _every_test_is_warned_anew(monkeypatch):
 @pytest.fixture(scope="session")
 def tiny_tower_yaml(tmp_path_factory) -> Path:
     """YAML of a tower with four tiny random experts, weights beside it."""
-    import tiny
+    from helpers.tiny_towers import make_tower_yaml
 
-    return tiny.make_tower_yaml(tmp_path_factory.mktemp("tiny_tower"))
+    return make_tower_yaml(tmp_path_factory.mktemp("tiny_tower"))
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +40,60 @@ def _built_tiny_tower(tiny_tower_yaml):
 def tiny_tower(_built_tiny_tower):
     """That tower, built, at its start; each test has its own copy."""
     return copy.deepcopy(_built_tiny_tower)
+
+
+@pytest.fixture(scope="session")
+def llm(tmp_path_factory) -> Path:
+    """Folder of the tiny language model."""
+    from helpers.tiny_lvlm import make_llm
+
+    return make_llm(tmp_path_factory.mktemp("llm"))
+
+
+@pytest.fixture
+def built(llm, tiny_tower_yaml):
+    """(model, processor) of the tiny LVLM with the tiny tower, `tove_fusion` awake."""
+    from helpers.tiny_checkpoints import build
+
+    return build(llm, tower=tiny_tower_yaml)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory, llm, tiny_tower_yaml) -> dict[str, Path]:
+    """Kind (`tower`, `stage1`, `adapter`, `merged`) -> folder of one and the same tiny LVLM. Not to be changed."""
+    from helpers.tiny_checkpoints import make_checkpoints
+
+    return make_checkpoints(tmp_path_factory.mktemp("checkpoints"), llm, tiny_tower_yaml)
+
+
+@pytest.fixture(scope="session")
+def clip_only(tmp_path_factory, llm, tiny_tower_yaml) -> Path:
+    """A merged folder with a plain CLIP in the tower's place. Not to be changed."""
+    from helpers.tiny_checkpoints import build, save
+
+    made = build(llm, vision_tower="clip", clip=tiny_tower_yaml.parent / "clip")
+    return save(tmp_path_factory.mktemp("clip_only") / "merged", *made)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """Folder of `pretrain.json`, `finetune.json` and the 24 pictures in `images/`. Not to be changed."""
+    from helpers.tiny_lvlm import make_data
+
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def one_rank(monkeypatch):
+    """For training inside this process: one rank, one thread, no GPU; what a run sets here is put back."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:], logging.root.level = handlers, level
+    os.environ.pop("TOKENIZERS_PARALLELISM", None)
 
 
 @pytest.fixture

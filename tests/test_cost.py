@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.config import UserError
 from tove_lvlm.cost import measure_cost, ms_per_image, size_of, totals_by_module, tower_sizes
 
@@ -132,3 +133,11 @@ def test_attention_is_counted_on_the_cpu_whatever_torchs_own_table_has(monkeypat
     with cost.flop_counter() as again, torch.no_grad():
         torch.nn.functional.scaled_dot_product_attention(query, query, query)
     assert again.get_total_flops() == counter.get_total_flops()
+
+
+def test_plain_clip_and_the_mode_stays(clip_only):
+    clip = open_checkpoint(clip_only).model.model.vision_tower.train()
+    costs = measure_cost(clip, batch_size=1, repeats=1)
+    assert list(costs) == ["clip", "tower"]
+    assert costs["clip"].gflops == costs["tower"].gflops > 0
+    assert clip.training

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.paths import ROOT
 from tove_lvlm import ToVEVisionModel, build_tower, config
 from tove_lvlm.config.deepspeed import read_deepspeed
 from tove_lvlm.config.llava import RunConfig
@@ -12,7 +13,7 @@ from tove_lvlm.config.merge import MergeRunConfig
 from tove_lvlm.tower.build import tower_config_from_yaml
 from tove_lvlm.tower.from_yaml import read_tower_yaml
 
-PROJECTS = Path(__file__).parent.parent / "projects"
+PROJECTS = ROOT / "projects"
 RUNS = sorted([*PROJECTS.glob("*/pretrain.yaml"), *PROJECTS.glob("*/finetune.yaml")])
 MERGES = sorted(PROJECTS.glob("*/merge.yaml"))
 TOWERS = sorted([*PROJECTS.glob("towers/*.yaml"), *PROJECTS.glob("*/tower.yaml")])

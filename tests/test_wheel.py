@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from venvs import ROOT, UV, make_venv, run
 
+from helpers.paths import ROOT
+from helpers.venvs import UV, make_venv, run
 from tove_lvlm.project_files import SCRIPTS
 
 STEPS = 20

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tove_lvlm.data.constants import IGNORE_INDEX
+from tove_lvlm.data.conversations import IGNORE_INDEX
 from tove_lvlm.world import language, maplang, scene
 
 from . import tokenizer as tokenizers

@@ -2,11 +2,10 @@
 
 import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from helpers.paths import ROOT
 
 
 def load(name: str):
@@ -36,14 +35,15 @@ def test_overhead_is_whole_over_sum(arguments, tiny_tower_yaml, tmp_path):
 
 def test_backbones_alone_do_what_they_do_in_the_tower(tiny_tower):
     """Same pixels and same outputs, so that their times may be summed."""
-    import tiny
     import torch
+
+    from helpers import tiny_towers
 
     seen = {}
     for name, expert in tiny_tower.experts.items():
         expert.register_forward_hook(lambda m, args, out, name=name: seen.setdefault(name, []).append(out))
-    tiny_tower(tiny.pixels())
-    calls = load("tower_overhead").backbone_calls(tiny_tower, tiny.pixels())
+    tiny_tower(tiny_towers.pixels())
+    calls = load("tower_overhead").backbone_calls(tiny_tower, tiny_towers.pixels())
     assert list(calls) == ["clip", *tiny_tower.expert_names]
     for call in calls.values():
         call()

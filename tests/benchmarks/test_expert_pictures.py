@@ -1,18 +1,14 @@
 """The picture of what experts see: a column for each, the photographs in colour, edges without."""
 
 import sys
-from pathlib import Path
 
+import expert_pictures
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tove_lvlm.experts import build_expert
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-import expert_pictures  # noqa: E402
 
 
 def test_every_photograph_and_expert_has_its_place(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from helpers.paths import ROOT
+
 pytestmark = pytest.mark.full
 ROWS = {"clip", "tove", "gate_constant", "half", "lite", "lite_tuned", "clip_tuned"}
 

@@ -1,18 +1,13 @@
 """The miniature study's parts: what its rows are, how its jobs run, and how its figures are put together."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
-
-from study import plan, pool, rows, summary, training  # noqa: E402
-from study.half_blind import mirror  # noqa: E402
+from study import plan, pool, rows, summary, training
+from study.half_blind import mirror
 
 FULL = {row.id: row for row in rows.FULL}
 

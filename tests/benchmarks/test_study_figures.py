@@ -1,18 +1,11 @@
 """The study's figures show the study's numbers."""
 
-import sys
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from tove_lvlm.viz import palette
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-from study.figures import (  # noqa: E402
+from study.figures import (
     data_curve_figure,
     detach_figure,
     families_figure,
@@ -20,6 +13,8 @@ from study.figures import (  # noqa: E402
     overall_scores,
     study_figures,
 )
+
+from tove_lvlm.viz import palette
 
 FAMILIES = ["exist", "color", "nearfar", "rel_left", "rel_nearer", "count"]
 GROUPS = {"clip": "main", "tove": "main", "lite": "main", "only_depth": "single", "concat": "control"}

@@ -3,12 +3,11 @@
 import json
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+from helpers.paths import ROOT
 
 
 def bench(monkeypatch, output, *arguments):

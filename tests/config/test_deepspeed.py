@@ -3,14 +3,14 @@
 import json
 
 import pytest
-import tiny_lvlm
 
+from helpers.paths import ROOT
 from tove_lvlm.config import ConfigError
 from tove_lvlm.config.deepspeed import read_deepspeed
 from tove_lvlm.config.llava import TrainConfig
 
 TRAIN = TrainConfig(output_dir="x", per_device_train_batch_size=4, gradient_accumulation_steps=2, max_grad_norm=1.0)
-SHIPPED = sorted((tiny_lvlm.ROOT / "projects" / "deepspeed").glob("*.json"))
+SHIPPED = sorted((ROOT / "projects" / "deepspeed").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

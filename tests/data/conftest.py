@@ -1,14 +1,12 @@
-"""Fixtures of the data tests: the real LLaVA, Llama-2's real tokenizer, and small LLaVA-format data sets.
-
-`tests/llava_reference.py` is importable as a plain module: tests/conftest.py.
-"""
+"""Fixtures of the data tests: the real LLaVA, Llama-2's real tokenizer, and small LLaVA-format data sets."""
 
 import json
 
-import llava_reference
 import numpy as np
 import pytest
 from PIL import Image
+
+from helpers import llava_reference
 
 
 @pytest.fixture(scope="session")

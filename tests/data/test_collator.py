@@ -69,7 +69,7 @@ def test_context(collator):
 
 
 def test_tokenizer_without_image_token():
-    import llava_reference
+    from helpers import llava_reference
 
     with pytest.raises(ValueError, match="the tokenizer has no token <image>; add it"):
         ToVECollator(

@@ -3,10 +3,10 @@
 import random
 from types import SimpleNamespace
 
-import llava_reference
 import pytest
 import torch
 
+from helpers import llava_reference
 from tove_lvlm.data.conversations import build_prompt, encode, encode_prompt, encode_v1
 from tove_lvlm.data.dataset import ToVEDataset
 

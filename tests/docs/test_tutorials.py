@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from helpers.paths import ROOT
+
 TUTORIALS = sorted(ROOT.glob("docs/tutorials/*.md"))
 BLOCK = re.compile(r"^```(?P<language>bash|python|text)\n(?P<text>.*?)^```$", re.M | re.S)
 # What a clone has at its root and a tutorial uses; outputs/ is the test's own.

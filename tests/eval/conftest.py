@@ -1,31 +1,18 @@
 """A tiny model that answers something, and the miniature's benchmarks."""
 
-import json
 from pathlib import Path
 
 import pytest
-import tiny
-import tiny_lvlm
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory) -> Path:
+def checkpoint(tmp_path_factory, llm) -> Path:
     """A merged folder with a ToVE tower whose experts do something."""
-    import torch
-
-    from tove_lvlm.checkpoints.from_config import build_lvlm
-    from tove_lvlm.checkpoints.merged import save_merged
-    from tove_lvlm.config.model import ModelConfig
-    from tove_lvlm.lvlm.lora import collect_merged
+    from helpers.tiny_checkpoints import build, save
+    from helpers.tiny_towers import make_tower_yaml
 
     folder = tmp_path_factory.mktemp("eval")
-    llm, tower = tiny_lvlm.make_llm(folder / "llm"), tiny.make_tower_yaml(folder / "tower", ["depth", "shapes"])
-    torch.manual_seed(0)
-    model, processor = build_lvlm(ModelConfig(llm=str(llm), tower=str(tower)))
-    tiny.wake(model.model.vision_tower)
-    save_merged(folder / "tiny", collect_merged(model), model, processor)
-    (folder / "tiny" / "tove_model.json").write_text(json.dumps({"image_aspect_ratio": "square"}))
-    return folder / "tiny"
+    return save(folder / "tiny", *build(llm, tower=make_tower_yaml(folder / "tower", ["depth", "shapes"])))
 
 
 @pytest.fixture(scope="session")

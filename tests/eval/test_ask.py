@@ -4,16 +4,13 @@ import json
 import shutil
 
 import pytest
-import tiny
-import tiny_lvlm
 import torch
-from eval_files import write_lines
-from java import needs_java
 
+from helpers.eval_files import write_lines
+from helpers.requirements import needs_java
+from helpers.tiny_checkpoints import build
 from tove_lvlm.checkpoints import LoadedCheckpoint
-from tove_lvlm.checkpoints.from_config import build_lvlm
 from tove_lvlm.checkpoints.merged import MergedCheckpoint
-from tove_lvlm.config.model import ModelConfig
 from tove_lvlm.eval import generate
 from tove_lvlm.eval.ask import RANKED, describe_model
 from tove_lvlm.eval.metrics import caption_java
@@ -133,12 +130,11 @@ def test_too_little_memory_says_what_to_do(ask, monkeypatch):
     assert "too little memory for --batch-size 64; with a smaller one the same command goes on" in err
 
 
-def test_fingerprints_tell_models_and_towers_apart(loaded, tmp_path):
+def test_fingerprints_tell_models_and_towers_apart(loaded, llm, tiny_tower_yaml, tmp_path):
     tove = describe_model(loaded, "tiny")
     assert tove["tower"]["kind"] == "tove"
     assert tove["tower"]["attached"] == ["depth", "shapes"]
-    llm, clip = tiny_lvlm.make_llm(tmp_path / "llm"), tiny.make_clip(tmp_path / "clip")
-    model, processor = build_lvlm(ModelConfig(llm=str(llm), vision_tower="clip", clip=str(clip)))
+    model, processor = build(llm, vision_tower="clip", clip=tiny_tower_yaml.parent / "clip")
     plain = LoadedCheckpoint(
         checkpoint=MergedCheckpoint(tmp_path), model=model, processor=processor, image_aspect_ratio="pad"
     )

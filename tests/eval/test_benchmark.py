@@ -1,7 +1,6 @@
 """What is found of every benchmark below a folder."""
 
-from eval_files import write_lines
-
+from helpers.eval_files import write_lines
 from tove_lvlm.eval.benchmark import survey
 from tove_lvlm.eval.tasks.base import TASKS
 

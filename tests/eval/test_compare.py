@@ -1,8 +1,8 @@
 """Two records side by side; what answers other questions, or is scored otherwise, is refused."""
 
 import pytest
-from eval_files import write_lines
 
+from helpers.eval_files import write_lines
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.benchmark import read_benchmark
 from tove_lvlm.eval.compare import compare, incomparable

@@ -4,8 +4,8 @@ import hashlib
 import json
 
 import pytest
-from eval_files import shared, write_json, write_lines
 
+from helpers.eval_files import shared, write_json, write_lines
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.benchmark import read_benchmark
 from tove_lvlm.eval.run import score_answers, score_record

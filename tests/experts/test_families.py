@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 import yaml
 
+from helpers import tiny_towers
 from tove_lvlm import ToVEVisionModel, build_tower
 from tove_lvlm.config.sources import WEIGHT_KEYS
 from tove_lvlm.experts import EXPERTS, describe, families, schema
@@ -177,20 +177,20 @@ def test_a_new_folder_is_in_a_tower_saved_and_loaded(dropped, tmp_path):
     state = torch.nn.Conv2d(3, 7, kernel_size=(1, 4), stride=4).state_dict()
     torch.save(state, weights / "pytorch_model.bin")
     (weights / "width.txt").write_text("7")
-    path = tiny.make_tower_yaml(tmp_path / "tiny", ["depth"])
+    path = tiny_towers.make_tower_yaml(tmp_path / "tiny", ["depth"])
     content = yaml.safe_load(path.read_text())
     content["experts"].append({"name": "mine", "family": "stripes", "image_size": 16, "pretrained": str(weights)})
     path.write_text(yaml.safe_dump(content))
-    tower = tiny.wake(build_tower(path))
+    tower = tiny_towers.wake(build_tower(path))
     entry = tower.config.experts[1]
     assert (entry["family"], entry["width"], entry["channels"], entry["grid"]) == ("stripes", 7, 7, [4, 4])
     assert torch.equal(tower.experts["mine"].network.weight, state["weight"])
-    out = tower(tiny.pixels())
+    out = tower(tiny_towers.pixels())
     tower.save_pretrained(tmp_path / "saved")
     again = ToVEVisionModel.from_pretrained(tmp_path / "saved")
-    assert torch.equal(again(tiny.pixels()).last_hidden_state, out.last_hidden_state)
+    assert torch.equal(again(tiny_towers.pixels()).last_hidden_state, out.last_hidden_state)
     tower.detach("mine")
-    assert not torch.equal(tower(tiny.pixels()).last_hidden_state, out.last_hidden_state)
+    assert not torch.equal(tower(tiny_towers.pixels()).last_hidden_state, out.last_hidden_state)
 
 
 def test_a_new_folder_needs_no_other_edit(dropped):

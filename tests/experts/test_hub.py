@@ -1,9 +1,9 @@
 """The hub: one preparation per distinct setting, frozen, the caller's dtype."""
 
 import pytest
-import tiny
 import torch
 
+from helpers import tiny_towers
 from tove_lvlm.experts import EXPERTS, Expert, ExpertHub, build_expert, hub
 from tove_lvlm.experts.preprocess import Preprocessing, prepare
 from tove_lvlm.experts.schema import EXPERT_CONFIGS, parse_expert
@@ -14,13 +14,15 @@ GIVEN = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
 @pytest.fixture
 def experts() -> ExpertHub:
     torch.manual_seed(0)
-    return ExpertHub({name: build_expert({"name": name, **tiny.EXPERTS[name]}) for name in tiny.EXPERT_NAMES})
+    return ExpertHub(
+        {name: build_expert({"name": name, **tiny_towers.EXPERTS[name]}) for name in tiny_towers.EXPERT_NAMES}
+    )
 
 
 def test_one_resize_per_size_and_the_same_pixels_as_each_alone(experts, monkeypatch):
     """Depth and normals share everything; shapes has their size and another mean; two CNNs share a resize."""
     torch.manual_seed(1)
-    other = {"name": "other", **tiny.EXPERTS["cnn"], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
+    other = {"name": "other", **tiny_towers.EXPERTS["cnn"], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
     experts["other"] = build_expert(other)
     done, seen = [], {}
     for step in ("picture", "resized", "normalised"):
@@ -28,7 +30,7 @@ def test_one_resize_per_size_and_the_same_pixels_as_each_alone(experts, monkeypa
         monkeypatch.setattr(hub, step, lambda *given, step=step, real=real: done.append(step) or real(*given))
     for name, expert in experts.items():
         expert.register_forward_pre_hook(lambda m, args, name=name: seen.update({name: args[0]}))
-    pixels = tiny.pixels().to(torch.bfloat16)
+    pixels = tiny_towers.pixels().to(torch.bfloat16)
     experts(pixels, GIVEN)
     assert (done.count("picture"), done.count("resized"), done.count("normalised")) == (1, 1, 3)
     for name, expert in experts.items():
@@ -36,7 +38,7 @@ def test_one_resize_per_size_and_the_same_pixels_as_each_alone(experts, monkeypa
 
 
 def test_grids(experts):
-    grids = experts(tiny.pixels(), GIVEN)
+    grids = experts(tiny_towers.pixels(), GIVEN)
     assert {name: tuple(grid.shape) for name, grid in grids.items()} == {
         "depth": (2, 1, 16, 16),
         "normals": (2, 3, 16, 16),
@@ -60,16 +62,16 @@ def test_each_expert_sees_its_own_normalisation(experts):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_grids_have_the_dtype_asked_for_whatever_the_weights_have(experts, dtype):
-    assert {grid.dtype for grid in experts(tiny.pixels(), GIVEN, dtype=dtype).values()} == {dtype}
+    assert {grid.dtype for grid in experts(tiny_towers.pixels(), GIVEN, dtype=dtype).values()} == {dtype}
     experts.to(torch.bfloat16)
-    assert {grid.dtype for grid in experts(tiny.pixels(), GIVEN, dtype=dtype).values()} == {dtype}
-    assert {grid.dtype for grid in experts(tiny.pixels().to(dtype), GIVEN).values()} == {dtype}
+    assert {grid.dtype for grid in experts(tiny_towers.pixels(), GIVEN, dtype=dtype).values()} == {dtype}
+    assert {grid.dtype for grid in experts(tiny_towers.pixels().to(dtype), GIVEN).values()} == {dtype}
 
 
 def test_a_grid_that_is_not_as_the_spec_says(experts):
     experts["depth"].encode = lambda pixels: torch.zeros(2, 16, 24)
     with pytest.raises(ValueError, match=r"expert `depth` gave a grid of shape \(2, 16, 24\).*\(B, 1, h, w\)"):
-        experts(tiny.pixels(), GIVEN)
+        experts(tiny_towers.pixels(), GIVEN)
 
 
 def test_eval_mode_is_pinned(experts):
@@ -77,7 +79,7 @@ def test_eval_mode_is_pinned(experts):
     experts["cnn"].train(True)
     assert not any(module.training for module in experts.modules())
     before = experts["cnn"].backbone.bn1.running_mean.clone()
-    experts(tiny.pixels(), GIVEN)
+    experts(tiny_towers.pixels(), GIVEN)
     assert torch.equal(experts["cnn"].backbone.bn1.running_mean, before)
 
 
@@ -89,7 +91,7 @@ def test_families_have_a_schema_and_a_class_each():
 @pytest.mark.parametrize("name", ["depth", "normals"])
 def test_picture(experts, name):
     expert = experts[name]
-    picture = expert.picture(expert(tiny.pixels()))
+    picture = expert.picture(expert(tiny_towers.pixels()))
     assert picture.shape == (2, 16, 16, 3)
     assert picture.dtype == torch.uint8
     assert picture.min() == 0
@@ -103,7 +105,7 @@ def test_features_are_no_picture(experts):
 
 def test_no_gradient_even_where_a_host_makes_everything_trainable(experts):
     experts.requires_grad_(True)
-    grids = experts(tiny.pixels().requires_grad_(True), GIVEN)
+    grids = experts(tiny_towers.pixels().requires_grad_(True), GIVEN)
     assert not any(grid.requires_grad for grid in grids.values())
 
 
@@ -131,9 +133,9 @@ def test_compiled_experts_give_the_same_grids_and_keep_their_names():
         "grid": [16, 16],
     }
     bent = ExpertHub({"bent": Bent(parse_expert(entry, "here"))})
-    before, names = bent(tiny.pixels(), GIVEN), list(bent.state_dict())
+    before, names = bent(tiny_towers.pixels(), GIVEN), list(bent.state_dict())
     bent.compile_experts()
-    after = bent(tiny.pixels(), GIVEN)
+    after = bent(tiny_towers.pixels(), GIVEN)
     torch.testing.assert_close(after["bent"], before["bent"])
     assert list(bent.state_dict()) == names
 
@@ -156,9 +158,9 @@ def test_what_compile_is_asked_for_reaches_every_expert(experts):
         seen.append(graph)
         return graph.forward
 
-    before = experts(tiny.pixels(), GIVEN)
+    before = experts(tiny_towers.pixels(), GIVEN)
     experts.compile_experts(backend=backend)
-    after = experts(tiny.pixels(), GIVEN)
+    after = experts(tiny_towers.pixels(), GIVEN)
     assert len(seen) >= len(experts)
     for name, grid in before.items():
         torch.testing.assert_close(after[name], grid)
@@ -168,7 +170,7 @@ def test_what_compile_is_asked_for_reaches_every_expert(experts):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_streams_change_nothing(experts):
     experts = experts.to("cuda")
-    pixels = tiny.pixels(8).cuda()
+    pixels = tiny_towers.pixels(8).cuda()
     before = experts(pixels, GIVEN)
     experts.streams = True
     for _ in range(20):

@@ -154,9 +154,9 @@ def test_what_has_no_weights_needs_none_anywhere(tower_yaml, tmp_path, caplog):
     random = [record.getMessage() for record in caplog.records if "random weights" in record.getMessage()]
     assert len(random) == 1
     assert "`clip`" in random[0]
-    import tiny
+    from helpers import tiny_towers
 
-    tiny.wake(tower)
+    tiny_towers.wake(tower)
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     out = tower(pixels)
     assert out.last_hidden_state.isfinite().all()
@@ -172,11 +172,11 @@ def test_what_has_no_weights_needs_none_anywhere(tower_yaml, tmp_path, caplog):
 
 
 def test_a_light_tower_asks_for_no_weights_of_a_filter(tower_yaml, tmp_path):
-    import tiny
+    from helpers import tiny_towers
 
-    clip = tiny.make_clip(tmp_path / "clip")
+    clip = tiny_towers.make_clip(tmp_path / "clip")
     options = [f"clip.pretrained={clip}", "clip.architecture=null"]
-    tower = tiny.wake(build_tower(tower_yaml, options))
+    tower = tiny_towers.wake(build_tower(tower_yaml, options))
     tower.save_pretrained(tmp_path / "light", light=True)
     again = ToVEVisionModel.from_pretrained(tmp_path / "light")
     pixels = torch.randn(1, 3, 16, 16)

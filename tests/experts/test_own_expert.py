@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 import yaml
 from torch import nn
 
+from helpers import tiny_towers
 from tove_lvlm import ToVEVisionModel, build_tower
 from tove_lvlm.experts import EXPERTS, Expert, describe, register_expert, schema
 
@@ -34,19 +34,19 @@ def own():
 
 
 def test_in_a_tower_saved_and_loaded(own, tmp_path):
-    path = tiny.make_tower_yaml(tmp_path / "tiny", ["depth"])
+    path = tiny_towers.make_tower_yaml(tmp_path / "tiny", ["depth"])
     content = yaml.safe_load(path.read_text())
     content["experts"].append({"name": "mine", "family": "brightness", "image_size": 16, "pretrained": None})
     path.write_text(yaml.safe_dump(content))
-    tower = tiny.wake(build_tower(path))
+    tower = tiny_towers.wake(build_tower(path))
     assert tower.config.experts[1]["channels"] == 5
     assert tower.config.experts[1]["grid"] == [4, 4]
-    out = tower(tiny.pixels())
+    out = tower(tiny_towers.pixels())
     tower.save_pretrained(tmp_path / "saved")
     again = ToVEVisionModel.from_pretrained(tmp_path / "saved")
-    assert torch.equal(again(tiny.pixels()).last_hidden_state, out.last_hidden_state)
+    assert torch.equal(again(tiny_towers.pixels()).last_hidden_state, out.last_hidden_state)
     tower.detach("mine")
-    assert not torch.equal(tower(tiny.pixels()).last_hidden_state, out.last_hidden_state)
+    assert not torch.equal(tower(tiny_towers.pixels()).last_hidden_state, out.last_hidden_state)
 
 
 @pytest.mark.parametrize("wrong", [object, nn.Identity, type("NoEncode", (Expert,), {})])

@@ -16,13 +16,13 @@ import yaml
 from PIL import Image
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
+from helpers.paths import ROOT
 from tove_lvlm import ToVEVisionModel, build_tower
 from tove_lvlm.data.images import to_pixels
 from tove_lvlm.experts import EXPERTS, schema
 from tove_lvlm.experts.preprocess import Preprocessing, prepare
 from tove_lvlm.tower.image_processing import ToVEImageProcessor
 
-ROOT = Path(__file__).parents[2]
 OWN = ROOT / "projects" / "own_expert"
 WEIGHTS = Path(sys.prefix) / "weights"
 MOBILENET = WEIGHTS / "mobilenet_v2-b0353104.pth"
@@ -127,9 +127,9 @@ def test_hed_draws_the_photographs_edges(tower, photographs):
 
 @torch.no_grad()
 def test_trained_saved_and_loaded_like_any_tower(tower, photographs, tmp_path):
-    import tiny
+    from helpers import tiny_towers
 
-    tiny.wake(tower)
+    tiny_towers.wake(tower)
     out = tower(pixels_of(tower, photographs))
     assert out.last_hidden_state.isfinite().all()
     torch.testing.assert_close(out.gate_probs.sum(-1), torch.ones(2, 196))

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-import tiny
 
+from helpers import tiny_towers
 from tove_lvlm.config import ConfigError
 from tove_lvlm.experts.schema import complete_fields, parse_expert
 
@@ -18,7 +18,7 @@ def test_defaults():
 
 
 def test_the_weights_own_config_fills_what_the_yaml_leaves_out(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({**tiny.DENSE, "channels": 3, "note": "ignored"}))
+    (tmp_path / "config.json").write_text(json.dumps({**tiny_towers.DENSE, "channels": 3, "note": "ignored"}))
     fields = complete_fields({"name": "e", "family": "dense_vit", "image_size": 32}, str(tmp_path), "here")
     assert (fields["channels"], fields["width"]) == (3, 24)
     assert fields["image_size"] == 32, "the YAML wins"
@@ -49,4 +49,4 @@ def test_a_timm_folder_from_the_hub(tmp_path):
 )
 def test_refusals(change, message):
     with pytest.raises(ConfigError, match=message):
-        parse_expert({"name": "depth", **tiny.EXPERTS["depth"], **change}, "here")
+        parse_expert({"name": "depth", **tiny_towers.EXPERTS["depth"], **change}, "here")

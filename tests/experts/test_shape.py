@@ -1,14 +1,14 @@
 """What an expert gives, found without weights; sizes that do not fit are refused before anything is built."""
 
 import pytest
-import tiny
 import torch
 
+from helpers import tiny_towers
 from tove_lvlm.config import ConfigError
 from tove_lvlm.experts import build_expert, describe
 from tove_lvlm.experts.shape import _measured
 
-ENTRIES = [{"name": name, **fields} for name, fields in tiny.EXPERTS.items()]
+ENTRIES = [{"name": name, **fields} for name, fields in tiny_towers.EXPERTS.items()]
 SHAPES = {"depth": (1, 16, 16), "normals": (3, 16, 16), "shapes": (24, 4, 4), "cnn": (16, 2, 2)}
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_lvlm
 from PIL import Image
 
+from helpers.tiny_lvlm import WORDS
 from tove_lvlm.config import ConfigError, UserError
 from tove_lvlm.harnesses import vlmevalkit
 from tove_lvlm.harnesses.vlmevalkit import ToVEVLM
@@ -85,9 +85,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(folder, tiny_tower_yaml) -> Path:
-    llm = tiny_lvlm.make_llm(folder / "llm")
-    return tiny_lvlm.make_checkpoints(folder / "models", llm, tiny_tower_yaml)["merged"]
+def checkpoint(checkpoints) -> Path:
+    return checkpoints["merged"]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +105,7 @@ def rows(folder) -> list[dict]:
     for index in range(4):
         path = folder / f"{index}.png"
         Image.fromarray(rng.integers(0, 256, (20 + index, 30, 3), dtype=np.uint8)).save(path)
-        question = f"is the {tiny_lvlm.WORDS[2 + index]} box left ?"
+        question = f"is the {WORDS[2 + index]} box left ?"
         found.append({"index": index, "image_path": str(path), "question": question})
     return found
 

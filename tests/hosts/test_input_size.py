@@ -1,14 +1,13 @@
 """A tower that takes more pixels than its CLIP, in the hosts: they give it those pixels and count its tokens right."""
 
 import pytest
-import tiny
-import tiny_llava
-import tiny_lvlm
 import torch
 import yaml
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from helpers import tiny_llava, tiny_towers
+from helpers.tiny_checkpoints import build, save
 from tove_lvlm.hosts.llava.packing import unpack
 from tove_lvlm.hosts.llava.tower import ToVELlavaTower
 
@@ -18,28 +17,26 @@ SIZE = 64
 @pytest.fixture(scope="module")
 def tower_yaml(tmp_path_factory):
     """The tiny tower's YAML with 64 pixels given, 16 of them for its CLIP."""
-    path = tiny.make_tower_yaml(tmp_path_factory.mktemp("large"))
+    path = tiny_towers.make_tower_yaml(tmp_path_factory.mktemp("large"))
     tower = yaml.safe_load(path.read_text())
     tower["clip"]["input_size"] = SIZE
     path.write_text(yaml.safe_dump(tower))
     return path
 
 
-def test_transformers_llava_from_the_photograph_to_the_logits(tower_yaml, tmp_path):
-    from tove_lvlm.checkpoints.from_config import build_lvlm
-    from tove_lvlm.config.model import ModelConfig
-
-    torch.manual_seed(0)
-    made, processor = build_lvlm(ModelConfig(llm=str(tiny_lvlm.make_llm(tmp_path / "llm")), tower=str(tower_yaml)))
-    tiny.wake(made.model.vision_tower)
-    made.eval().save_pretrained(tmp_path / "saved")
-    processor.save_pretrained(tmp_path / "saved")
+def test_transformers_llava_from_the_photograph_to_the_logits(llm, tower_yaml, tmp_path):
+    made, processor = build(llm, tower=tower_yaml)
+    save(tmp_path / "saved", made, processor)
     loaded = LlavaForConditionalGeneration.from_pretrained(tmp_path / "saved").eval()
     processor = AutoProcessor.from_pretrained(tmp_path / "saved")
     image = Image.effect_noise((100, 70), 90).convert("RGB")
     inputs = processor(text="<image>\na b", images=image, return_tensors="pt")
     assert inputs["pixel_values"].shape == (1, 3, SIZE, SIZE)
-    assert (inputs["input_ids"] == loaded.config.image_token_id).sum() == tiny.SIDE**2 == loaded.config.image_seq_length
+    assert (
+        (inputs["input_ids"] == loaded.config.image_token_id).sum()
+        == tiny_towers.SIDE**2
+        == loaded.config.image_seq_length
+    )
     with torch.no_grad():
         logits = loaded(**inputs).logits
         assert torch.equal(logits, made(**inputs).logits)
@@ -58,6 +55,6 @@ def test_llavas_own_code_gets_the_size_and_the_tokens_of_the_tower(tower_yaml):
     packed = tower(pixels_B3HW)
     assert packed.shape == (2, 16, tower.hidden_size)
     channels = {name: expert.spec.channels for name, expert in tower.vision_tower.experts.items()}
-    found, want = unpack(packed, channels, width=tiny.WIDTH), tower.vision_tower.encode_frozen(pixels_B3HW)
+    found, want = unpack(packed, channels, width=tiny_towers.WIDTH), tower.vision_tower.encode_frozen(pixels_B3HW)
     assert torch.equal(found.t_clip_BND, want.t_clip_BND)
-    assert all(torch.equal(found.grids[name], want.grids[name]) for name in tiny.EXPERT_NAMES)
+    assert all(torch.equal(found.grids[name], want.grids[name]) for name in tiny_towers.EXPERT_NAMES)

@@ -6,8 +6,6 @@ import json
 import shutil
 
 import pytest
-import tiny
-import tiny_lvlm
 import torch
 from PIL import Image
 from transformers import (
@@ -21,25 +19,18 @@ from transformers import (
 )
 
 import tove_lvlm
+from helpers import tiny_towers
+from helpers.tiny_checkpoints import build, image_inputs, logits, save
 from tove_lvlm.checkpoints.whole import load_whole
 from tove_lvlm.config import UserError
 from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved(llm, tiny_tower_yaml, tmp_path_factory):
     """(folder, the model that was saved there): ToVE_Vicuna in small, fusion and projector awake."""
-    from tove_lvlm.checkpoints.from_config import build_lvlm
-    from tove_lvlm.config.model import ModelConfig
-
-    folder = tmp_path_factory.mktemp("transformers")
-    llm = tiny_lvlm.make_llm(folder / "llm")
-    torch.manual_seed(0)
-    model, processor = build_lvlm(ModelConfig(llm=str(llm), tower=str(tiny.make_tower_yaml(folder / "tower"))))
-    tiny.wake(model.model.vision_tower)
-    model.eval().save_pretrained(folder / "saved")
-    processor.save_pretrained(folder / "saved")
-    return folder / "saved", model
+    model, processor = build(llm, tower=tiny_tower_yaml)
+    return save(tmp_path_factory.mktemp("transformers") / "saved", model, processor), model
 
 
 @pytest.fixture
@@ -56,16 +47,6 @@ def broken(saved, tmp_path):
 
 def picture() -> Image.Image:
     return Image.effect_noise((20, 16), 90).convert("RGB")
-
-
-def inputs(model, seed: int = 0) -> dict[str, torch.Tensor]:
-    ids = torch.tensor([[1, *[model.config.image_token_id] * tiny.SIDE**2, 300, 310]])
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": tiny.pixels(1, seed)}
-
-
-def logits(model) -> torch.Tensor:
-    with torch.no_grad():
-        return model(**inputs(model)).logits
 
 
 # ---- it works as any other model ----
@@ -240,7 +221,7 @@ def test_a_host_that_selects_another_layer_is_told(saved, layer):
     """transformers would take CLIP's tokens, and neither gate nor experts would have a say or a gradient."""
     loaded = LlavaForConditionalGeneration.from_pretrained(saved[0], vision_feature_layer=layer)
     with pytest.raises(ValueError, match=r"selects layer (-2|0) of the tower.*`vision_feature_layer` to -1"):
-        loaded(**inputs(loaded))
+        loaded(**image_inputs(loaded))
 
 
 @pytest.mark.parametrize("change", [{"vision_feature_layer": -2}, {"vision_feature_select_strategy": "default"}])
@@ -265,4 +246,4 @@ def test_missing_and_foreign_towers(saved, tmp_path):
     with pytest.raises(WeightsError, match="is no saved tower.*`model_type: llava`"):
         tove_lvlm.build_tower(folder)
     with pytest.raises(WeightsError, match="is no saved tower.*`model_type: clip_vision_model`"):
-        tove_lvlm.ToVEVisionModel.from_pretrained(tiny.make_clip(tmp_path / "clip"))
+        tove_lvlm.ToVEVisionModel.from_pretrained(tiny_towers.make_clip(tmp_path / "clip"))

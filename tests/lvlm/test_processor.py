@@ -3,10 +3,10 @@
 import json
 
 import pytest
-import tiny_lvlm
 from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer
 
+from helpers.tiny_lvlm import make_llm
 from tove_lvlm.data.conversations import build_prompt, encode_prompt, expand_image_tokens
 from tove_lvlm.inference.chat import encode_question
 from tove_lvlm.lvlm.processor import v1_chat_template
@@ -62,7 +62,7 @@ def test_every_image_keeps_its_line(saved):
 @pytest.mark.parametrize("everywhere", [True, False], ids=["word mark on every piece", "word mark at the start only"])
 def test_either_kind_of_llama_tokenizer(tmp_path, everywhere):
     """Vicuna's own tokenizer.json starts each piece with its word mark; newer ones only the text."""
-    folder = tiny_lvlm.make_llm(tmp_path)
+    folder = make_llm(tmp_path)
     content = json.loads((folder / "tokenizer.json").read_text())
     content["normalizer"] = content["pre_tokenizer"] = None
     if everywhere:

@@ -1,18 +1,17 @@
 """The encoders' training stages and what they left in the package."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from helpers.paths import ROOT
 from tove_lvlm.experts import EXPERTS
 from tove_lvlm.storage import ASSETS, load_json
 from tove_lvlm.world import scene
 
-ROOT = Path(__file__).resolve().parents[2]
 MINIATURE = ASSETS / "miniature"
 ENCODERS = ("clip", "depth", "normals", "edges", "shapes")
 
@@ -20,12 +19,10 @@ ENCODERS = ("clip", "depth", "normals", "edges", "shapes")
 @pytest.fixture(scope="module")
 def stages():
     """The modules under scripts/, imported as the script imports them."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
         import build_miniature
         from miniature import clip, common, dense, shapes
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
     return {"build": build_miniature, "clip": clip, "common": common, "dense": dense, "shapes": shapes}
 
 

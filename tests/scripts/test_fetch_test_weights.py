@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from tove_lvlm.config import UserError
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "fetch_test_weights.py"
+SCRIPT = ROOT / "scripts" / "fetch_test_weights.py"
 CONTENT = b"weights" * 100
 
 

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 import yaml
-from tiny import hashes
 
+from helpers import tiny_towers
+from helpers.tiny_towers import hashes
 from tove_lvlm.checkpoints import detect, open_checkpoint
 from tove_lvlm.checkpoints.rewrite import new_folder
 from tove_lvlm.config import UserError
@@ -44,7 +44,7 @@ def test_attach_gives_back_the_original(checkpoints, without, tmp_path, kind):
         assert block == json.loads((checkpoints[kind] / MODEL_FILE).read_text())["model"]
     assert back == original
     assert (hashes(without[kind]), hashes(checkpoints[kind])) == untouched
-    pixels = tiny.pixels()
+    pixels = tiny_towers.pixels()
     ours, theirs = (open_checkpoint(folder).tower(pixels) for folder in (tmp_path / "back", checkpoints[kind]))
     assert torch.equal(ours.last_hidden_state, theirs.last_hidden_state)
 
@@ -56,7 +56,7 @@ def test_attach_some(checkpoints, without, tmp_path, kind):
     tower, expected = open_checkpoint(tmp_path / "back").tower, open_checkpoint(checkpoints[kind]).tower
     expected.detach("normals")
     assert tower.attached_names == expected.attached_names == ["depth", "shapes", "cnn"]
-    assert torch.equal(tower(tiny.pixels()).last_hidden_state, expected(tiny.pixels()).last_hidden_state)
+    assert torch.equal(tower(tiny_towers.pixels()).last_hidden_state, expected(tiny_towers.pixels()).last_hidden_state)
 
 
 def test_shards_come_back_as_they_were(checkpoints, tmp_path):
@@ -126,7 +126,7 @@ def test_what_cannot_be_attached_is_said(checkpoints, without, clip_only, tmp_pa
 
 def test_an_adapter_does_not_need_the_original(without, tmp_path):
     attach(without["adapter"], tmp_path / "back")
-    assert open_checkpoint(tmp_path / "back").tower.attached_names == tiny.EXPERT_NAMES
+    assert open_checkpoint(tmp_path / "back").tower.attached_names == tiny_towers.EXPERT_NAMES
 
 
 def test_an_expert_that_the_tower_itself_lacks_was_never_trained(checkpoints, tmp_path):

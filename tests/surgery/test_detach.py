@@ -5,10 +5,10 @@ import math
 import re
 
 import pytest
-import tiny
 import torch
-from tiny import hashes
 
+from helpers import tiny_towers
+from helpers.tiny_towers import hashes
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.config import UserError
 from tove_lvlm.surgery import detach as operation
@@ -29,7 +29,7 @@ def test_keep_chooses_as_brute_force_would_and_reports_what_is_there(trained, da
     report = detach(trained, tmp_path / "out", rule=Rule(name=KEEP, limit=2), data=data, device="cpu", seconds=0.1)
     loaded = open_checkpoint(trained)
     probe = Probe(loaded, data)
-    now = list(tiny.EXPERT_NAMES)
+    now = list(tiny_towers.EXPERT_NAMES)
     for removed, step in zip(report["removed"], report["history"], strict=False):
         sets = [[name for name in now if name != gone] for gone in now]
         losses = [quality.loss for quality in probe.quality(sets)]
@@ -40,7 +40,7 @@ def test_keep_chooses_as_brute_force_would_and_reports_what_is_there(trained, da
     assert report["attached"] == now
     saved = open_checkpoint(tmp_path / "out")
     assert saved.tower.attached_names == now
-    whole, left = probe.quality([tiny.EXPERT_NAMES, now])
+    whole, left = probe.quality([tiny_towers.EXPERT_NAMES, now])
     for side, quality in (("before", whole), ("after", left)):
         assert report[side]["loss"] == pytest.approx(quality.loss, abs=1e-6)
         assert report[side]["score"] == quality.score
@@ -63,7 +63,7 @@ def test_every_kind_by_name(checkpoints, data, tmp_path, kind):
     expected.tower.detach("cnn", "depth")
     saved = open_checkpoint(tmp_path / "out")
     assert report["kind"] == saved.kind == kind
-    pixels = tiny.pixels()
+    pixels = tiny_towers.pixels()
     assert torch.equal(saved.tower(pixels).last_hidden_state, expected.tower(pixels).last_hidden_state)
     if kind == "tower":
         assert report["before"]["loss"] is None
@@ -90,11 +90,11 @@ def test_a_budget_is_kept_by_the_towers_own_time(trained, data, tmp_path, monkey
 def test_all_may_go_and_the_report_says_it_is_clip(trained, data, tmp_path):
     rule = Rule(name=MIN_GAIN, limit=100.0)
     report = detach(trained, tmp_path / "out", rule=rule, data=data, device="cpu", seconds=0)
-    assert sorted(report["removed"]) == sorted(tiny.EXPERT_NAMES)
+    assert sorted(report["removed"]) == sorted(tiny_towers.EXPERT_NAMES)
     assert report["attached"] == []
     assert "the tower is CLIP, bit for bit" in report["notes"][0]
     tower = open_checkpoint(tmp_path / "out").tower
-    assert torch.equal(tower(tiny.pixels()).last_hidden_state, tower._clip_tokens(tiny.pixels()))
+    assert torch.equal(tower(tiny_towers.pixels()).last_hidden_state, tower._clip_tokens(tiny_towers.pixels()))
     with pytest.raises(UserError, match="no expert attached .* nothing to detach"):
         detach(tmp_path / "out", tmp_path / "again", ["cnn"], device="cpu", seconds=0)
 
@@ -129,7 +129,7 @@ def test_command_line_there_and_back(tove, trained, world, tmp_path):
     assert len(report["removed"]) == 4
     code, out, _ = tove("attach", tmp_path / "out", "--from", trained, "--output", tmp_path / "back", "--json")
     assert code == 0
-    assert json.loads(out)["attached"] == tiny.EXPERT_NAMES
+    assert json.loads(out)["attached"] == tiny_towers.EXPERT_NAMES
     assert hashes(tmp_path / "back") == hashes(trained)
 
 
@@ -178,12 +178,12 @@ def test_timing_a_set_leaves_the_tower_as_it_was(checkpoints):
     calls = []
     for name, expert in tower.experts.items():
         expert.register_forward_pre_hook(lambda module, args, name=name: calls.append(name))
-    before = tower(tiny.pixels()).last_hidden_state
+    before = tower(tiny_towers.pixels()).last_hidden_state
     calls.clear()
     assert tower_ms(tower, ["shapes"]) > 0
     assert set(calls) == {"shapes"}
-    assert tower.attached_names == tiny.EXPERT_NAMES
-    assert torch.equal(tower(tiny.pixels()).last_hidden_state, before)
+    assert tower.attached_names == tiny_towers.EXPERT_NAMES
+    assert torch.equal(tower(tiny_towers.pixels()).last_hidden_state, before)
 
 
 def test_sides_take_turns():
@@ -219,5 +219,5 @@ def test_in_process_inside_llava_and_inside_peft(checkpoints):
     find_tower(wrapped).detach("cnn")
     assert find_tower(wrapped) is find_tower(model)
     assert model.config.vision_config.detached == ["cnn"]
-    features = wrapped.get_base_model().model.vision_tower(tiny.pixels()).last_hidden_state
-    assert torch.equal(features, expected(tiny.pixels()).last_hidden_state)
+    features = wrapped.get_base_model().model.vision_tower(tiny_towers.pixels()).last_hidden_state
+    assert torch.equal(features, expected(tiny_towers.pixels()).last_hidden_state)

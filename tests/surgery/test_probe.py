@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from brute_force import questions_as_llava, stock_quality
 
+from helpers.brute_force import questions_as_llava, stock_quality
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.config import UserError
 from tove_lvlm.data.errors import DataError

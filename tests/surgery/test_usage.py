@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_lvlm
 import torch
-from brute_force import encode_rows, questions_as_llava, stock_quality
 from typer.testing import CliRunner
 
+from helpers.brute_force import encode_rows, questions_as_llava, stock_quality
+from helpers.training import environment
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.config import UserError
 from tove_lvlm.data.errors import DataError
@@ -141,7 +141,7 @@ data = read_probe_data(data=Path({str(world / "questions.jsonl")!r}))
 measure_usage(open_checkpoint({str(trained)!r}), data, batch_size=3, state_file=Path({str(state)!r}), save_every=1,
               progress=progress)
 """
-    killed = subprocess.run([sys.executable, "-c", script], env=tiny_lvlm.environment(), capture_output=True, text=True)
+    killed = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
     assert json.loads(state.read_text())["done"] == 2
     told = []
@@ -206,7 +206,7 @@ def test_two_ranks_give_the_figures_of_one_and_only_json(report, trained, world,
         *("-m", "tove_lvlm.cli", "usage", str(trained), "--data", str(world / "questions.jsonl")),
         *("--batch-size", "3", "--output", str(tmp_path / "out"), "--json"),
     ]
-    done = subprocess.run(command, env=tiny_lvlm.environment(), capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)  # once, from rank 0, and nothing else
     assert found == json.loads((tmp_path / "out" / "usage.json").read_text())

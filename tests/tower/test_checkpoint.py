@@ -4,10 +4,10 @@ import json
 import shutil
 
 import pytest
-import tiny
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
+from helpers import tiny_towers
 from tove_lvlm import ToVEImageProcessor, ToVEVisionModel, build_tower, storage
 from tove_lvlm.storage import MissingWeightsError, WeightsError
 from tove_lvlm.weights.sources import ChecksumError
@@ -15,12 +15,12 @@ from tove_lvlm.weights.sources import ChecksumError
 
 @pytest.fixture
 def tower(tiny_tower):
-    return tiny.wake(tiny_tower)
+    return tiny_towers.wake(tiny_tower)
 
 
 def same(left, right) -> bool:
     with torch.no_grad():
-        a, b = left(tiny.pixels()), right(tiny.pixels())
+        a, b = left(tiny_towers.pixels()), right(tiny_towers.pixels())
     return torch.equal(a.last_hidden_state, b.last_hidden_state) and torch.equal(a.gate_probs, b.gate_probs)
 
 
@@ -76,7 +76,7 @@ def copy_tower_folder(tiny_tower_yaml, folder):
 def test_light_refuses_other_weights(tiny_tower_yaml, tmp_path):
     yaml = copy_tower_folder(tiny_tower_yaml, tmp_path / "parts")
     build_tower(yaml).save_pretrained(tmp_path / "light", light=True)
-    tiny.make_expert(yaml.parent / "depth", "depth", seed=99)
+    tiny_towers.make_expert(yaml.parent / "depth", "depth", seed=99)
     with pytest.raises(WeightsError, match="weights of `depth` .* are not those that the tower was trained with"):
         ToVEVisionModel.from_pretrained(tmp_path / "light")
 
@@ -93,7 +93,7 @@ def test_light_refuses_weights_whose_place_is_not_known_yet(tower, tmp_path, mon
 
 def test_light_names_missing_parts_and_takes_another_place(tiny_tower_yaml, tmp_path):
     yaml = copy_tower_folder(tiny_tower_yaml, tmp_path / "parts")
-    tower = tiny.wake(build_tower(yaml))
+    tower = tiny_towers.wake(build_tower(yaml))
     tower.save_pretrained(tmp_path / "light", light=True)
     (yaml.parent / "clip").rename(tmp_path / "moved")
     with pytest.raises(MissingWeightsError, match="weights of `clip`.*sources={'clip': PATH}"):
@@ -155,8 +155,8 @@ def test_loose_buffers_of_a_backbone_survive_the_meta_device(tmp_path):
     }.items():
         fields = {"name": "e", "family": "timm", "architecture": name, "model_args": args, "image_size": 28}
         torch.manual_seed(0)
-        config = {"clip_config": tiny.CLIP_ARCHITECTURE, "experts": [fields], "fusion": {"zero_init": False}}
-        tower = tiny.wake(ToVEVisionModel(AutoConfig.for_model("tove_vision", **config)).eval())
+        config = {"clip_config": tiny_towers.CLIP_ARCHITECTURE, "experts": [fields], "fusion": {"zero_init": False}}
+        tower = tiny_towers.wake(ToVEVisionModel(AutoConfig.for_model("tove_vision", **config)).eval())
         assert len(tower.experts["e"].non_persistent_buffers()) > 0
         tower.save_pretrained(tmp_path / name)
         for _ in range(3):  # garbage is not the same every time

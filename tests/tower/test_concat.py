@@ -1,15 +1,15 @@
 """The baseline that concatenates channels: its output by hand, its width in the config, its place in the tower."""
 
 import pytest
-import tiny
 import torch
 
+from helpers import tiny_towers
 from tove_lvlm import ToVEVisionModel, build_tower
 from tove_lvlm.config import ConfigError
 from tove_lvlm.experts.preprocess import Preprocessing
 from tove_lvlm.tower.transfer import resample
 
-WIDTH = tiny.WIDTH + 16 + 16 + 24 + 16  # CLIP, two stems, the ViT's and the CNN's channels
+WIDTH = tiny_towers.WIDTH + 16 + 16 + 24 + 16  # CLIP, two stems, the ViT's and the CNN's channels
 
 
 @pytest.fixture
@@ -19,14 +19,14 @@ def tower(tiny_tower_yaml):
 
 
 def test_parts_lie_beside_clip_in_order(tower):
-    pixels = tiny.pixels()
+    pixels = tiny_towers.pixels()
     output = tower(pixels)
     assert tower.config.hidden_size == WIDTH
     assert output.last_hidden_state.shape == (2, 16, WIDTH)
-    assert torch.equal(output.last_hidden_state[..., : tiny.WIDTH], output.hidden_states[0])
-    given = Preprocessing(tiny.SIZE, tuple(tower.config.image_mean), tuple(tower.config.image_std))
+    assert torch.equal(output.last_hidden_state[..., : tiny_towers.WIDTH], output.hidden_states[0])
+    given = Preprocessing(tiny_towers.SIZE, tuple(tower.config.image_mean), tuple(tower.config.image_std))
     grid = tower.experts(pixels, given)["cnn"]
-    tokens = resample(grid, tiny.SIDE).flatten(2).transpose(1, 2)
+    tokens = resample(grid, tiny_towers.SIDE).flatten(2).transpose(1, 2)
     expected = (tokens - tokens.mean(-1, keepdim=True)) / (tokens.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(output.last_hidden_state[..., -16:], expected, atol=1e-5, rtol=1e-4)
     assert output.balance_loss.item() == 0
@@ -34,10 +34,10 @@ def test_parts_lie_beside_clip_in_order(tower):
 
 
 def test_detached_part_is_zero_and_the_others_stay(tower):
-    whole = tower(tiny.pixels()).last_hidden_state
+    whole = tower(tiny_towers.pixels()).last_hidden_state
     tower.detach("normals")
-    found = tower(tiny.pixels()).last_hidden_state
-    gone = slice(tiny.WIDTH + 16, tiny.WIDTH + 32)
+    found = tower(tiny_towers.pixels()).last_hidden_state
+    gone = slice(tiny_towers.WIDTH + 16, tiny_towers.WIDTH + 32)
     assert not found[..., gone].any()
     found[..., gone] = whole[..., gone]
     assert torch.equal(found, whole)
@@ -45,18 +45,18 @@ def test_detached_part_is_zero_and_the_others_stay(tower):
 
 def test_gradient_reaches_stems_and_norms_and_nothing_frozen(tower):
     tower.requires_grad_(True)
-    tower.train()(tiny.pixels()).last_hidden_state.square().sum().backward()
+    tower.train()(tiny_towers.pixels()).last_hidden_state.square().sum().backward()
     with_gradient = {name for name, p in tower.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert with_gradient
     assert all(name.startswith("tove_fusion.") for name in with_gradient)
-    assert {name.split(".")[2] for name in with_gradient} == set(tiny.EXPERT_NAMES)
+    assert {name.split(".")[2] for name in with_gradient} == set(tiny_towers.EXPERT_NAMES)
 
 
 def test_saved_and_loaded(tower, tmp_path):
     tower.save_pretrained(tmp_path)
     loaded = ToVEVisionModel.from_pretrained(tmp_path)
     assert loaded.config.hidden_size == WIDTH
-    assert torch.equal(loaded(tiny.pixels()).last_hidden_state, tower(tiny.pixels()).last_hidden_state)
+    assert torch.equal(loaded(tiny_towers.pixels()).last_hidden_state, tower(tiny_towers.pixels()).last_hidden_state)
 
 
 def test_unknown_kind_lists_the_kinds(tiny_tower_yaml):

@@ -1,16 +1,16 @@
 """The tower's config: what hosts read, JSON round trip, refusals."""
 
 import pytest
-import tiny
 
+from helpers import tiny_towers
 from tove_lvlm import ToVEVisionConfig
 from tove_lvlm.config import ConfigError
 
-DEPTH = {"name": "depth", **tiny.EXPERTS["depth"]}
+DEPTH = {"name": "depth", **tiny_towers.EXPERTS["depth"]}
 
 
 def config(**kwargs) -> ToVEVisionConfig:
-    return ToVEVisionConfig(clip_config=tiny.CLIP_ARCHITECTURE, **kwargs)
+    return ToVEVisionConfig(clip_config=tiny_towers.CLIP_ARCHITECTURE, **kwargs)
 
 
 def test_what_hosts_read():
@@ -38,9 +38,9 @@ def test_the_default_is_a_plain_clip():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"clip_config": {**tiny.CLIP_ARCHITECTURE, "image_size": [16, 32]}}, "square token grid"),
-        ({"clip_config": {**tiny.CLIP_ARCHITECTURE, "patch_size": [4, 8]}}, "square token grid"),
-        ({"clip_config": {**tiny.CLIP_ARCHITECTURE, "patch_size": 32}}, "smaller than `patch_size`"),
+        ({"clip_config": {**tiny_towers.CLIP_ARCHITECTURE, "image_size": [16, 32]}}, "square token grid"),
+        ({"clip_config": {**tiny_towers.CLIP_ARCHITECTURE, "patch_size": [4, 8]}}, "square token grid"),
+        ({"clip_config": {**tiny_towers.CLIP_ARCHITECTURE, "patch_size": 32}}, "smaller than `patch_size`"),
         ({"select_layer": 9}, "hidden states -4 to 3"),
         ({"experts": [{**DEPTH, "name": "train"}]}, "cannot be called `train`"),
         ({"experts": [DEPTH, DEPTH]}, "named twice"),
@@ -50,7 +50,7 @@ def test_the_default_is_a_plain_clip():
 )
 def test_refusals(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        ToVEVisionConfig(**{"clip_config": tiny.CLIP_ARCHITECTURE, **kwargs})
+        ToVEVisionConfig(**{"clip_config": tiny_towers.CLIP_ARCHITECTURE, **kwargs})
 
 
 def test_unknown_fusion_setting():

@@ -4,9 +4,9 @@ import json
 import shutil
 
 import pytest
-import tiny
 import yaml
 
+from helpers import tiny_towers
 from tove_lvlm.cost import tower_sizes
 from tove_lvlm.tower.inventory import TimingConfig, tower_inventory
 
@@ -30,14 +30,14 @@ def test_parts_are_those_of_the_tower_and_add_up(tiny_tower_yaml, tiny_tower):
     report = json.loads(json.dumps(tower_inventory(tiny_tower_yaml)))
     sizes = tower_sizes(tiny_tower)
     parts = {row["name"]: row for row in report["parts"]}
-    assert list(parts) == ["clip", *tiny.EXPERT_NAMES, "tove_fusion"]
+    assert list(parts) == ["clip", *tiny_towers.EXPERT_NAMES, "tove_fusion"]
     for name, row in parts.items():
         assert (row["parameters"], row["gflops"]) == (sizes[name].parameters, sizes[name].gflops)
     total = report["total"]
     assert total["parameters"] == sizes["tower"].parameters
     assert total["gflops"] == pytest.approx(sizes["tower"].gflops)
     assert report["relative_to_clip"]["parameters"] == sizes["tower"].parameters / sizes["clip"].parameters
-    assert (report["visual_tokens"], report["width"]) == (tiny.SIDE**2, tiny.WIDTH)
+    assert (report["visual_tokens"], report["width"]) == (tiny_towers.SIDE**2, tiny_towers.WIDTH)
     assert (parts["cnn"]["channels"], parts["cnn"]["grid"]) == (16, [2, 2])
     file = tiny_tower_yaml.parent / "cnn" / "model.safetensors"
     assert (parts["cnn"]["weights"]["state"], parts["cnn"]["disk_bytes"]) == ("present", file.stat().st_size)
@@ -52,8 +52,8 @@ def test_weights_that_are_missing_random_or_cut_short(folder, monkeypatch, tmp_p
 
     def change(tower):
         by_name = {entry["name"]: entry for entry in tower["experts"]}
-        by_name["shapes"].update(tiny.EXPERTS["shapes"], pretrained="nobody/has-this", license="cc-by-nc-4.0")
-        by_name["cnn"].update(tiny.EXPERTS["cnn"], pretrained="none")
+        by_name["shapes"].update(tiny_towers.EXPERTS["shapes"], pretrained="nobody/has-this", license="cc-by-nc-4.0")
+        by_name["cnn"].update(tiny_towers.EXPERTS["cnn"], pretrained="none")
         tower["experts"].append("sobel")
 
     report = tower_inventory(rewrite(folder, change))
@@ -103,16 +103,16 @@ def test_the_command_prints_what_is_missing_and_how_to_get_it(folder, tove):
 
 
 def architecture():
-    return dict(tiny.CLIP_ARCHITECTURE)
+    return dict(tiny_towers.CLIP_ARCHITECTURE)
 
 
-SHAPES = {"name": "more", **tiny.EXPERTS["shapes"], "pretrained": "none"}
+SHAPES = {"name": "more", **tiny_towers.EXPERTS["shapes"], "pretrained": "none"}
 
 
 @pytest.mark.parametrize(
     ("expert", "message"),
     [
-        ({"name": "cnn", **tiny.EXPERTS["cnn"], "pretrained": "none"}, "experts named twice: cnn"),
+        ({"name": "cnn", **tiny_towers.EXPERTS["cnn"], "pretrained": "none"}, "experts named twice: cnn"),
         ("dinov2_l14_rg", "did you mean `dinov2_l14_reg`"),
         ({**SHAPES, "family": "tim"}, "unknown expert family `tim`; did you mean `timm`"),
         ({**SHAPES, "architecture": "resnet1"}, "timm has no architecture `resnet1`; did you mean"),
@@ -124,7 +124,14 @@ SHAPES = {"name": "more", **tiny.EXPERTS["shapes"], "pretrained": "none"}
         ({**SHAPES, "channels": 0, "grid": [4, 4]}, "`channels` is 0; expected at least 1"),
         ({**SHAPES, "std": [0, 1, 1]}, "std above 0"),
         (
-            {"name": "d", "family": "dense_vit", **tiny.DENSE, "channels": 1, "image_size": 18, "pretrained": "none"},
+            {
+                "name": "d",
+                "family": "dense_vit",
+                **tiny_towers.DENSE,
+                "channels": 1,
+                "image_size": 18,
+                "pretrained": "none",
+            },
             "18",
         ),
     ],

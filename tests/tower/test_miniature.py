@@ -1,18 +1,17 @@
 """The shipped tower: `projects/miniature/tower.yaml` with the trained parts that come with the package."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import CLIPVisionModel
 
+from helpers.paths import ROOT
 from tove_lvlm import ToVEImageProcessor, build_tower
 from tove_lvlm.config.sources import resolve_source
 from tove_lvlm.tower.from_yaml import read_tower_yaml
 from tove_lvlm.world.render import render
 from tove_lvlm.world.scene import sample, split_seeds
 
-YAML = Path(__file__).resolve().parents[2] / "projects" / "miniature" / "tower.yaml"
+YAML = ROOT / "projects" / "miniature" / "tower.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 import copy
 
 import pytest
-import tiny
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, CLIPVisionModel
 
 import tove_lvlm
+from helpers import tiny_towers
 from tove_lvlm import ToVEVisionConfig, ToVEVisionModel
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -18,7 +18,7 @@ def clip_tokens(yaml, dtype, layer: int = -2) -> torch.Tensor:
     """Patch tokens of the stock CLIP that lies beside the YAML."""
     clip = CLIPVisionModel.from_pretrained(yaml.parent / "clip", dtype=dtype).eval()
     with torch.no_grad():
-        states = clip(tiny.pixels().to(dtype), output_hidden_states=True).hidden_states
+        states = clip(tiny_towers.pixels().to(dtype), output_hidden_states=True).hidden_states
     return states[layer][:, 1:]
 
 
@@ -31,7 +31,7 @@ def frozen(tower) -> dict[str, nn.Parameter]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_step_0_is_clip_bit_for_bit(tiny_tower_yaml, tiny_tower, dtype):
-    output = tiny_tower.to(dtype)(tiny.pixels())
+    output = tiny_tower.to(dtype)(tiny_towers.pixels())
     expected = clip_tokens(tiny_tower_yaml, dtype)
     assert expected.std() > 0.1
     assert torch.equal(output.last_hidden_state, expected)
@@ -41,11 +41,11 @@ def test_step_0_is_clip_bit_for_bit(tiny_tower_yaml, tiny_tower, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("training", [False, True])
 def test_all_detached_is_clip_bit_for_bit(tiny_tower_yaml, tiny_tower, dtype, training):
-    tower = tiny.wake(tiny_tower).to(dtype).train(training)
+    tower = tiny_towers.wake(tiny_tower).to(dtype).train(training)
     expected = clip_tokens(tiny_tower_yaml, dtype)
-    assert not torch.equal(tower(tiny.pixels()).last_hidden_state, expected)
+    assert not torch.equal(tower(tiny_towers.pixels()).last_hidden_state, expected)
     tower.detach(*tower.expert_names)
-    output = tower(tiny.pixels())
+    output = tower(tiny_towers.pixels())
     assert torch.equal(output.last_hidden_state, expected)
     assert torch.equal(output.gate_probs, torch.zeros(2, 16, 4))
     assert output.balance_loss.item() == 0
@@ -54,13 +54,13 @@ def test_all_detached_is_clip_bit_for_bit(tiny_tower_yaml, tiny_tower, dtype, tr
 @pytest.mark.parametrize("layer", [-1, -2, 0, 1, 3])
 def test_select_layer(tiny_tower_yaml, layer):
     tower = tove_lvlm.build_tower(tiny_tower_yaml, [f"clip.select_layer={layer}"])
-    found = tower(tiny.pixels()).hidden_states[0]
+    found = tower(tiny_towers.pixels()).hidden_states[0]
     assert torch.equal(found, clip_tokens(tiny_tower_yaml, torch.float32, layer))
 
 
 def test_zero_init_off_changes_tokens_at_step_0(tiny_tower_yaml):
     tower = tove_lvlm.build_tower(tiny_tower_yaml, ["fusion.zero_init=false"])
-    output = tower(tiny.pixels())
+    output = tower(tiny_towers.pixels())
     assert (output.last_hidden_state - output.hidden_states[0]).abs().mean() > 1e-3
 
 
@@ -69,20 +69,20 @@ def test_zero_init_off_changes_tokens_at_step_0(tiny_tower_yaml):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gate_probabilities(tiny_tower, dtype):
-    tower = tiny.wake(tiny_tower).to(dtype)
-    probs = tower(tiny.pixels()).gate_probs
+    tower = tiny_towers.wake(tiny_tower).to(dtype)
+    probs = tower(tiny_towers.pixels()).gate_probs
     assert probs.shape == (2, 16, 4)
     torch.testing.assert_close(probs.sum(-1), torch.ones(2, 16), atol=1e-6, rtol=0)
     assert probs.std(dim=(0, 1)).min() > 1e-3, "a token-aware gate tells tokens apart"
     tower.detach("normals")
-    probs = tower(tiny.pixels()).gate_probs
+    probs = tower(tiny_towers.pixels()).gate_probs
     assert torch.equal(probs[..., 1], torch.zeros(2, 16))
     torch.testing.assert_close(probs.sum(-1), torch.ones(2, 16), atol=1e-6, rtol=0)
 
 
 def test_a_zero_image_has_no_weight_in_the_balance_loss(tiny_tower):
-    tower = tiny.wake(tiny_tower)
-    pixels = tiny.pixels(3)
+    tower = tiny_towers.wake(tiny_tower)
+    pixels = tiny_towers.pixels(3)
     alone = tower(pixels[:2]).balance_loss
     pixels[2] = 0
     assert tower(pixels).balance_loss.item() == pytest.approx(alone.item(), abs=1e-7)
@@ -91,7 +91,7 @@ def test_a_zero_image_has_no_weight_in_the_balance_loss(tiny_tower):
 
 
 def test_balance_loss_is_the_cv_of_the_gate_mass(tiny_tower):
-    output = tiny.wake(tiny_tower)(tiny.pixels())
+    output = tiny_towers.wake(tiny_tower)(tiny_towers.pixels())
     mass = output.gate_probs.mean((0, 1))
     expected = mass.var(unbiased=False) / mass.mean() ** 2
     assert expected > 0.01
@@ -100,13 +100,13 @@ def test_balance_loss_is_the_cv_of_the_gate_mass(tiny_tower):
 
 def test_noise_and_dropout_in_training_only(tiny_tower_yaml):
     tower = tove_lvlm.build_tower(tiny_tower_yaml, ["fusion.gate_noise=1.0", "fusion.expert_dropout=0.5"])
-    tiny.wake(tower)
-    first, second = (tower(tiny.pixels()) for _ in range(2))
+    tiny_towers.wake(tower)
+    first, second = (tower(tiny_towers.pixels()) for _ in range(2))
     assert torch.equal(first.last_hidden_state, second.last_hidden_state)
     assert (first.gate_probs > 0).all()
     tower.train()
     torch.manual_seed(0)
-    probs = [tower(tiny.pixels(8)).gate_probs for _ in range(2)]
+    probs = [tower(tiny_towers.pixels(8)).gate_probs for _ in range(2)]
     assert not torch.equal(*probs)
     assert (probs[0] == 0).any()
     assert (probs[0] == 0).all(1).any(), "a masked expert is masked for all tokens of its image"
@@ -118,7 +118,7 @@ def test_noise_and_dropout_in_training_only(tiny_tower_yaml):
 def training_step(tower, lr: float = 0.1) -> torch.Tensor:
     """One step of an optimizer that is given every parameter, with weight decay."""
     optimizer = torch.optim.AdamW(tower.parameters(), lr=lr, weight_decay=0.5)
-    output = tower(tiny.pixels())
+    output = tower(tiny_towers.pixels())
     loss = output.last_hidden_state.square().mean() + output.balance_loss
     loss.backward()
     optimizer.step()
@@ -144,7 +144,7 @@ def test_every_trainable_parameter_gets_a_gradient_after_step_0(tiny_tower_yaml)
     tiny_tower = tove_lvlm.build_tower(tiny_tower_yaml, ["fusion.expert_dropout=0"]).train()
     training_step(tiny_tower, lr=0.01)
     tiny_tower.zero_grad()
-    tiny_tower(tiny.pixels()).last_hidden_state.square().mean().backward()  # without the balance loss's help
+    tiny_tower(tiny_towers.pixels()).last_hidden_state.square().mean().backward()  # without the balance loss's help
     for name, parameter in tiny_tower.tove_fusion.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
@@ -179,7 +179,7 @@ def test_a_batch_norm_deep_inside_does_not_wake_either(tiny_tower):
     before = copy.deepcopy(tiny_tower.experts["cnn"].state_dict())
     assert any(name.endswith("running_mean") for name in before)
     call_train_everywhere(tiny_tower)
-    tiny_tower(tiny.pixels())
+    tiny_tower(tiny_towers.pixels())
     for name, tensor in tiny_tower.experts["cnn"].state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
@@ -196,7 +196,7 @@ def test_a_host_that_makes_everything_trainable_moves_nothing_frozen(tiny_tower)
     host = nn.ModuleList([tiny_tower])
     host.requires_grad_(True)
     before = copy.deepcopy({name: p.detach() for name, p in frozen(tiny_tower).items()})
-    training_step(tiny.wake(tiny_tower))
+    training_step(tiny_towers.wake(tiny_tower))
     for name, parameter in frozen(tiny_tower).items():
         assert parameter.grad is None, name
         assert torch.equal(parameter, before[name]), name
@@ -217,13 +217,13 @@ class Leaky(nn.Module):
 
 
 def test_no_float32_leaks_out_of_an_expert(tiny_tower):
-    tower = tiny.wake(tiny_tower).to(torch.bfloat16)
+    tower = tiny_towers.wake(tiny_tower).to(torch.bfloat16)
     seen = {}
     for name in tower.expert_names:
         tower.experts[name] = Leaky(tower.experts[name])
         layer = tower.tove_fusion.transfers[name]
         layer.register_forward_hook(lambda m, args, out, name=name: seen.update({name: (args[0].dtype, out.dtype)}))
-    output = tower(tiny.pixels().to(torch.bfloat16))
+    output = tower(tiny_towers.pixels().to(torch.bfloat16))
     assert output.last_hidden_state.dtype == torch.bfloat16
     assert seen == dict.fromkeys(tower.expert_names, (torch.bfloat16, torch.bfloat16))
 
@@ -231,17 +231,17 @@ def test_no_float32_leaks_out_of_an_expert(tiny_tower):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_output_dtype_is_the_towers_whatever_the_pixels_are(tiny_tower, dtype):
     tower = tiny_tower.to(dtype)
-    for pixels in (tiny.pixels(), tiny.pixels().to(torch.bfloat16)):
+    for pixels in (tiny_towers.pixels(), tiny_towers.pixels().to(torch.bfloat16)):
         output = tower(pixels)
         assert {state.dtype for state in output.hidden_states} == {dtype}
         assert output.last_hidden_state.dtype == dtype
 
 
 def test_runs_under_autocast(tiny_tower):
-    tower = tiny.wake(tiny_tower)
-    exact = tower(tiny.pixels()).last_hidden_state
+    tower = tiny_towers.wake(tiny_tower)
+    exact = tower(tiny_towers.pixels()).last_hidden_state
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = tower(tiny.pixels()).last_hidden_state
+        rough = tower(tiny_towers.pixels()).last_hidden_state
     assert (rough.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
 
 
@@ -260,9 +260,9 @@ def test_meta_device_end_to_end(tiny_tower_yaml):
 
 
 def test_forward_is_pure(tiny_tower, capsys):
-    tower = tiny.wake(tiny_tower)
+    tower = tiny_towers.wake(tiny_tower)
     state = copy.deepcopy(tower.state_dict())
-    pixels = tiny.pixels()
+    pixels = tiny_towers.pixels()
     kept = pixels.clone()
     attributes = {name: set(vars(module)) for name, module in tower.named_modules()}
     first = tower(pixels)
@@ -303,26 +303,26 @@ def test_a_clip_with_another_number_of_tokens_is_refused(tiny_tower):
     layers = tiny_tower.clip.encoder.layers
     layers[0].register_forward_hook(lambda m, a, out: out[:, :-1])
     with pytest.raises(ValueError, match="gave 15 patch tokens; expected 4 x 4"):
-        tiny_tower(tiny.pixels())
+        tiny_tower(tiny_towers.pixels())
 
 
 @pytest.mark.parametrize("asked", [None, True, False, -1, 1, [-1]])
 def test_hidden_states_are_always_both(tiny_tower, asked):
-    output = tiny.wake(tiny_tower)(tiny.pixels(), output_hidden_states=asked, return_dict=True)
+    output = tiny_towers.wake(tiny_tower)(tiny_towers.pixels(), output_hidden_states=asked, return_dict=True)
     assert len(output.hidden_states) == 2 == tiny_tower.config.num_hidden_layers + 1
     assert output.hidden_states[-1] is output.last_hidden_state
 
 
 def test_return_dict_false_gives_a_tuple(tiny_tower):
-    output = tiny_tower(tiny.pixels(), return_dict=False)
+    output = tiny_tower(tiny_towers.pixels(), return_dict=False)
     assert isinstance(output, tuple)
     assert output[0].shape == (2, 16, 32)
 
 
 def test_deepcopy_computes_the_same(tiny_tower):
-    tower = tiny.wake(tiny_tower)
+    tower = tiny_towers.wake(tiny_tower)
     twin = copy.deepcopy(tower)
-    assert torch.equal(twin(tiny.pixels()).last_hidden_state, tower(tiny.pixels()).last_hidden_state)
+    assert torch.equal(twin(tiny_towers.pixels()).last_hidden_state, tower(tiny_towers.pixels()).last_hidden_state)
 
 
 # ---- transformers ----

@@ -1,8 +1,16 @@
-"""The watchdog ends a hung process with its own exit code and says where it hung."""
+"""What ends a run: a hang, a loss or weights that are no numbers, a signal; and that the same command goes on."""
 
+import os
+import signal
 import subprocess
 import sys
 
+import pytest
+import torch
+
+from helpers.training import metrics, same, weights
+from tove_lvlm.recipes.llava import trainer
+from tove_lvlm.train import checkpoint
 from tove_lvlm.train.guards import Watchdog
 
 HANG = """
@@ -26,3 +34,60 @@ def test_a_stall_ends_the_run_and_names_step_and_samples():
 def test_zero_watches_nothing():
     with Watchdog(timeout=0).watching() as watchdog:
         watchdog.alive(1)
+
+
+def test_nan_stops_with_step_and_samples(world, train, monkeypatch, capfd):
+    inner = trainer.ToVETrainer._agree
+
+    def poisoned(self, loss):
+        inner(self, loss * float("nan") if self.state.global_step == 4 else loss)
+
+    monkeypatch.setattr(trainer.ToVETrainer, "_agree", poisoned)
+    assert train("pretrain", "train.save_steps=2") == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "nan at step 5" in last
+    assert "samples on this rank: c" in last
+    assert [path.name for path in checkpoint.checkpoints(world / "out-pretrain")] == ["checkpoint-2", "checkpoint-4"]
+    assert not (world / "out-pretrain" / "projector.safetensors").exists()
+
+
+def test_weights_that_are_no_numbers_are_not_saved(world, train, monkeypatch, capfd):
+    step = torch.optim.AdamW.step
+
+    def ruin(self, *args, **kwargs):
+        out = step(self, *args, **kwargs)
+        ruin.calls += 1
+        if ruin.calls == 4:
+            self.param_groups[0]["params"][0].data.fill_(float("inf"))
+        return out
+
+    ruin.calls = 0
+    monkeypatch.setattr(torch.optim.AdamW, "step", ruin)
+    assert train("pretrain") == 1
+    assert "a weight is not a finite number" in capfd.readouterr().err.splitlines()[-1]
+    assert [path.name for path in checkpoint.checkpoints(world / "out-pretrain")] == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_and_the_same_command_goes_on(world, train, monkeypatch, signum):
+    inner = trainer.ToVETrainer.compute_loss
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == 2 and not interrupted.sent:
+            interrupted.sent = True
+            os.kill(os.getpid(), signum)
+            os.kill(os.getpid(), signal.SIGTERM)  # the launcher's, on top of the terminal's
+        return inner(self, *args, **kwargs)
+
+    interrupted.sent = False
+    monkeypatch.setattr(trainer.ToVETrainer, "compute_loss", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    assert train("pretrain", "train.save_steps=50") == 128 + signum
+    assert signal.getsignal(signal.SIGINT) is before
+    out = world / "out-pretrain"
+    assert [path.name for path in checkpoint.checkpoints(out)] == ["checkpoint-3"]
+    assert not (out / "projector.safetensors").exists()
+    assert train("pretrain", "train.save_steps=50") == 0
+    assert train("pretrain", f"train.output_dir={world}/whole", "train.save_steps=50") == 0
+    assert metrics(out) == metrics(world / "whole")
+    assert same(weights(out), weights(world / "whole"))

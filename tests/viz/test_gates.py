@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from PIL import Image
 
+from helpers import tiny_towers
 from tove_lvlm.checkpoints import LoadedCheckpoint
 from tove_lvlm.checkpoints.tower import TowerCheckpoint
 from tove_lvlm.config import UserError
@@ -41,7 +41,7 @@ def by_hand(tower, pixels):
 
 def make_local(tower):
     """CLIP without attention, MLP and places: a token tells of its own patch and of nothing else."""
-    tiny.wake(tower)
+    tiny_towers.wake(tower)
     with torch.no_grad():
         for name, parameter in tower.clip.named_parameters():
             if any(part in name for part in ("out_proj", "mlp.fc2", "position_embedding")):
@@ -52,25 +52,30 @@ def make_local(tower):
 @pytest.mark.parametrize(("row", "column"), [(0, 3), (1, 2), (3, 0)])
 def test_the_one_cell_where_the_picture_differs_is_the_one_where_the_gate_does(tiny_tower, row, column):
     tower = make_local(tiny_tower).eval()
-    pixels = torch.full((1, 3, tiny.SIZE, tiny.SIZE), -0.8)
-    pixels[:, :, tiny.PATCH * row : tiny.PATCH * (row + 1), tiny.PATCH * column : tiny.PATCH * (column + 1)] = 0.9
+    pixels = torch.full((1, 3, tiny_towers.SIZE, tiny_towers.SIZE), -0.8)
+    pixels[
+        :,
+        :,
+        tiny_towers.PATCH * row : tiny_towers.PATCH * (row + 1),
+        tiny_towers.PATCH * column : tiny_towers.PATCH * (column + 1),
+    ] = 0.9
     (gates,) = read_gates(tower, pixels)
     fires = np.abs(gates.gate_KYX - np.median(gates.gate_KYX, axis=(1, 2), keepdims=True)).max(0) > 1e-3
     assert np.argwhere(fires).tolist() == [[row, column]]
-    bright = gates.picture_HW3[tiny.PATCH * row + 1, tiny.PATCH * column + 1]
+    bright = gates.picture_HW3[tiny_towers.PATCH * row + 1, tiny_towers.PATCH * column + 1]
     assert (bright > 200).all()
 
 
 def test_figures_equal_the_parts_of_the_tower(tiny_tower):
-    tower = tiny.wake(tiny_tower).eval()
-    pixels = tiny.pixels(3)
+    tower = tiny_towers.wake(tiny_tower).eval()
+    pixels = tiny_towers.pixels(3)
     gate_BNK, strength_BNK = by_hand(tower, pixels)
     assert torch.equal(gate_BNK, tower(pixels).gate_probs)
     for image, gates in enumerate(read_gates(tower, pixels)):
         for k in range(len(tower.expert_names)):
-            for y in range(tiny.SIDE):
-                for x in range(tiny.SIDE):
-                    token = y * tiny.SIDE + x
+            for y in range(tiny_towers.SIDE):
+                for x in range(tiny_towers.SIDE):
+                    token = y * tiny_towers.SIDE + x
                     assert gates.gate_KYX[k, y, x] == gate_BNK[image, token, k]
                     assert gates.strength_KYX[k, y, x] == pytest.approx(strength_BNK[image, token, k].item(), rel=1e-4)
         assert gates.first_YX.ravel().tolist() == gate_BNK[image].argmax(-1).tolist()
@@ -83,8 +88,8 @@ def test_figures_equal_the_parts_of_the_tower(tiny_tower):
 def test_maps_are_the_experts_own_pictures_or_principal_components(tiny_tower):
     from tove_lvlm.experts.preprocess import Preprocessing
 
-    tower = tiny.wake(tiny_tower).eval()
-    pixels, config = tiny.pixels(1), tower.config
+    tower = tiny_towers.wake(tiny_tower).eval()
+    pixels, config = tiny_towers.pixels(1), tower.config
     given = Preprocessing(config.image_size, tuple(config.image_mean), tuple(config.image_std))
     grids = tower.experts(pixels, given)
     (gates,) = read_gates(tower, pixels)
@@ -108,22 +113,22 @@ def test_principal_components_find_the_axes_of_greatest_spread():
 
 
 def test_detached_experts_have_no_map_and_no_mass(tiny_tower):
-    tower = tiny.wake(tiny_tower).eval()
+    tower = tiny_towers.wake(tiny_tower).eval()
     tower.detach("normals", "cnn")
-    (gates,) = read_gates(tower, tiny.pixels(1))
+    (gates,) = read_gates(tower, tiny_towers.pixels(1))
     assert (gates.detached, sorted(gates.maps)) == (["normals", "cnn"], ["depth", "shapes"])
-    gate_BNK, _ = by_hand(tower, tiny.pixels(1))
+    gate_BNK, _ = by_hand(tower, tiny_towers.pixels(1))
     assert np.array_equal(gates.gate_KYX.reshape(4, -1).T, gate_BNK[0].numpy())
     assert not gates.gate_KYX[[1, 3]].any()
     assert not gates.strength_KYX[[1, 3]].any()
     tower.detach("depth", "shapes")
-    (gates,) = read_gates(tower, tiny.pixels(1))
+    (gates,) = read_gates(tower, tiny_towers.pixels(1))
     assert (gates.first_YX == -1).all()
     assert set(gates.first_share().values()) == {0.0}
 
 
 def test_json_is_the_direct_call_rounded(tiny_tower, tmp_path):
-    tower, files = tiny.wake(tiny_tower).eval(), []
+    tower, files = tiny_towers.wake(tiny_tower).eval(), []
     for index, (width, height) in enumerate([(16, 16), (40, 20), (16, 16)]):
         files.append(tmp_path / f"{index}.png")
         Image.effect_noise((width, height), 40 + 30 * index).convert("RGB").save(files[-1])
@@ -137,7 +142,7 @@ def test_json_is_the_direct_call_rounded(tiny_tower, tmp_path):
     gate_BNK, strength_BNK = by_hand(tower, pixels)
     for row, gate_NK, strength_NK in zip(report["images"], gate_BNK, strength_BNK, strict=True):
         for k, name in enumerate(tower.expert_names):
-            expected = gate_NK[:, k].reshape(tiny.SIDE, tiny.SIDE)
+            expected = gate_NK[:, k].reshape(tiny_towers.SIDE, tiny_towers.SIDE)
             np.testing.assert_allclose(row["tokens"]["gate"][name], expected, atol=6e-5)
             np.testing.assert_allclose(row["tokens"]["strength"][name], strength_NK[:, k].reshape(4, 4), atol=1e-4)
             assert row["gate_mass"][name] == pytest.approx(float(expected.mean()), abs=6e-5)

@@ -4,22 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import tiny
-import tiny_lvlm
 from PIL import Image
 
+from helpers import tiny_towers
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.viz import palette
 from tove_lvlm.viz.gates import gates_of_images
 from tove_lvlm.viz.gates_plot import common_scale, gate_page, gate_panel
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Kind -> folder of the same tiny model."""
-    folder = tmp_path_factory.mktemp("gates")
-    tower_yaml = tiny.make_tower_yaml(folder / "world")
-    return tiny_lvlm.make_checkpoints(folder, tiny_lvlm.make_llm(folder / "llm"), tower_yaml)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +28,8 @@ def drawn(axes):
     return np.asarray(axes.images[-1].get_array())
 
 
-def test_panels_and_pages_show_the_figures(folders, images):
-    loaded = open_checkpoint(folders["tower"])
+def test_panels_and_pages_show_the_figures(checkpoints, images):
+    loaded = open_checkpoint(checkpoints["tower"])
     loaded.tower.detach("cnn")
     gates = list(gates_of_images(loaded, images))
     scale = common_scale(gates)
@@ -66,8 +57,8 @@ def test_panels_and_pages_show_the_figures(folders, images):
         assert all(np.array_equal(drawn(line[k + 3]), one.gate_KYX[k]) for k in range(3))
 
 
-def test_every_expert_detached_still_draws(folders, images):
-    loaded = open_checkpoint(folders["tower"])
+def test_every_expert_detached_still_draws(checkpoints, images):
+    loaded = open_checkpoint(checkpoints["tower"])
     loaded.tower.detach(*loaded.tower.expert_names)
     (gates,) = gates_of_images(loaded, images[:1])
     gate_panel(gates, "", common_scale([gates])).canvas.draw()
@@ -75,22 +66,22 @@ def test_every_expert_detached_still_draws(folders, images):
 
 
 @pytest.mark.parametrize("kind", ["tower", "stage1", "adapter", "merged"])
-def test_json_of_every_kind_is_the_direct_call(tove, folders, images, kind, tmp_path, monkeypatch):
+def test_json_of_every_kind_is_the_direct_call(tove, checkpoints, images, kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, _ = tove("gates", folders[kind], *images, "--json")
+    code, out, _ = tove("gates", checkpoints[kind], *images, "--json")
     report = json.loads(out)
-    assert (code, report["kind"], report["side"]) == (0, kind, tiny.SIDE)
+    assert (code, report["kind"], report["side"]) == (0, kind, tiny_towers.SIDE)
     assert not list(tmp_path.iterdir()), "without --output, --json writes nothing"
-    expected = list(gates_of_images(open_checkpoint(folders[kind]), images))
+    expected = list(gates_of_images(open_checkpoint(checkpoints[kind]), images))
     for row, one in zip(report["images"], expected, strict=True):
         for k, name in enumerate(one.names):
             np.testing.assert_allclose(row["tokens"]["gate"][name], one.gate_KYX[k], atol=6e-5)
             np.testing.assert_allclose(row["tokens"]["strength"][name], one.strength_KYX[k], atol=6e-5)
 
 
-def test_what_is_written(tove, folders, images, tmp_path):
+def test_what_is_written(tove, checkpoints, images, tmp_path):
     output = tmp_path / "out"
-    code, out, err = tove("gates", folders["tower"], *images, "--output", output)
+    code, out, err = tove("gates", checkpoints["tower"], *images, "--output", output)
     assert code == 0, err
     assert "depth" in out
     names = sorted(file.name for file in output.iterdir())
@@ -105,20 +96,20 @@ def test_what_is_written(tove, folders, images, tmp_path):
     assert "a$b$_{&lt;x&gt;.png" in page
     assert not any(word in page for word in ("http", 'src="0', "<x>"))
     assert len(json.loads((output / "gates.json").read_text())["images"]) == 2
-    tove("gates", folders["tower"], images[1], "--output", output)
+    tove("gates", checkpoints["tower"], images[1], "--output", output)
     assert sorted(file.name for file in output.iterdir()) == ["000-second.png", "gates.json", "index.html"]
 
 
-def test_bad_input_is_one_line_and_nothing_is_written(tove, folders, images, tmp_path):
+def test_bad_input_is_one_line_and_nothing_is_written(tove, checkpoints, images, tmp_path):
     broken, taken, output = tmp_path / "broken.png", tmp_path / "taken", tmp_path / "out"
     broken.write_bytes(b"no picture")
     taken.mkdir()
     (taken / "thesis.tex").write_text("mine")
     for arguments, message in [
-        ((folders["tower"], images[0], broken, "--output", output), "broken.png cannot be read"),
+        ((checkpoints["tower"], images[0], broken, "--output", output), "broken.png cannot be read"),
         ((tmp_path / "none", images[0], "--output", output), "does not exist"),
-        ((folders["tower"], images[0], "--output", taken), "holds other things"),
-        ((folders["tower"], images[0], "--output", broken), "is a file"),
+        ((checkpoints["tower"], images[0], "--output", taken), "holds other things"),
+        ((checkpoints["tower"], images[0], "--output", broken), "is a file"),
     ]:
         code, out, err = tove("gates", *arguments)
         assert (code, out) == (2, "")

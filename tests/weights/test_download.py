@@ -4,9 +4,9 @@ import errno
 import hashlib
 
 import pytest
-from fake_hub import COMMIT, FakeHub
 from huggingface_hub import constants
 
+from helpers.fake_hub import COMMIT, FakeHub
 from tove_lvlm.config import UserError
 from tove_lvlm.storage import WeightsError
 from tove_lvlm.weights import download as module

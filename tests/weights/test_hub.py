@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from fake_hub import COMMIT, FakeHub
 from huggingface_hub import constants
 
+from helpers.fake_hub import COMMIT, FakeHub
 from tove_lvlm import storage
 from tove_lvlm.config import UserError
 from tove_lvlm.config.sources import WeightSource

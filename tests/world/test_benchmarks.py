@@ -2,13 +2,13 @@
 
 import json
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from sentencepiece import SentencePieceProcessor
 
+from helpers.paths import SHARED
 from tove_lvlm.eval import tasks  # noqa: F401  fills TASKS
 from tove_lvlm.eval.io.problems import Problems
 from tove_lvlm.eval.tasks.base import TASKS
@@ -20,7 +20,6 @@ from tove_lvlm.world.render import render
 from tove_lvlm.world.scene import sample
 
 NUM, SEED = 40, 3
-SHARED = Path(__file__).resolve().parents[3] / "shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the official files are not on this machine")
 
 

@@ -1,13 +1,13 @@
 """The shipped mini Vicuna: a stock tokenizer and a stock Llama that read the map language. Text only."""
 
 import importlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from helpers.paths import ROOT
 from tove_lvlm.data.conversations import IGNORE_INDEX, IMAGE_TOKEN_INDEX, encode, encode_prompt, encode_v1
 from tove_lvlm.storage import ASSETS
 from tove_lvlm.world import language, maplang, scene
@@ -150,7 +150,7 @@ def test_it_has_learnt_captions(tokenizer, model):
 
 def test_it_was_trained_on_the_prompts_that_it_meets_later(tokenizer, monkeypatch):
     """The training stage writes its prompts by itself, for speed: they are those of `data.conversations`."""
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     prompts = importlib.import_module("miniature.vicuna").Prompts(tokenizer)
     scenes = scene.sample(scene.split_seeds("train", 5))
     for i in range(len(scenes)):

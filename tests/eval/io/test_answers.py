@@ -1,8 +1,8 @@
 import logging
 
 import pytest
-from eval_files import write_json, write_lines
 
+from helpers.eval_files import write_json, write_lines
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.io.answers import Answer, match, question_key, read_answers, texts_of
 from tove_lvlm.eval.io.items import Item

@@ -1,8 +1,8 @@
 """Benchmarks are found in LLaVA's folders and as their sites pack them; what is missing is named with its source."""
 
 import pytest
-from eval_files import write_lines
 
+from helpers.eval_files import write_lines
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.io.find import data_locations, find, nearest_location
 from tove_lvlm.eval.tasks.pope import Pope

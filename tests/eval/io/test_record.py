@@ -1,8 +1,8 @@
 """Records on disk, and the hash of what was asked."""
 
 import pytest
-from eval_files import write_json, write_lines
 
+from helpers.eval_files import write_json, write_lines
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.benchmark import read_benchmark
 from tove_lvlm.eval.io import record

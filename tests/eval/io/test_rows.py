@@ -1,6 +1,6 @@
 import pytest
-from eval_files import write_json, write_lines
 
+from helpers.eval_files import write_json, write_lines
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.io.problems import Problems
 from tove_lvlm.eval.io.rows import Row, read_json, read_rows

@@ -4,9 +4,9 @@ import json
 import math
 
 import pytest
-from eval_files import SHARED
-from java import needs_java
 
+from helpers.eval_files import SHARED
+from helpers.requirements import needs_java
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.metrics import caption, caption_java
 from tove_lvlm.eval.metrics.caption import score_captions

@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 
 import pytest
-from java import needs_java
 
+from helpers.requirements import needs_java
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.metrics import caption_java
 

@@ -2,8 +2,8 @@ import random
 import re
 
 import pytest
-from eval_files import reference, write_lines
 
+from helpers.eval_files import reference, write_lines
 from tove_lvlm.eval.metrics import pope
 
 

@@ -2,8 +2,8 @@ import json
 import random
 
 import pytest
-from eval_files import reference, shared
 
+from helpers.eval_files import reference, shared
 from tove_lvlm.eval.metrics.vqa import Gold, answerability, soft_accuracies, soft_accuracy
 
 

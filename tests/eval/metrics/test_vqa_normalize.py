@@ -1,8 +1,8 @@
 import random
 
 import pytest
-from eval_files import reference
 
+from helpers.eval_files import reference
 from tove_lvlm.eval.metrics.vqa import normalize
 from tove_lvlm.eval.metrics.vqa_normalize import CONTRACTIONS, strip_punctuation
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from java import needs_java
 
+from helpers.requirements import needs_java
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.io.answers import match, read_answers
 from tove_lvlm.eval.io.problems import Problems

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from eval_files import shared, write_json, write_lines
 
+from helpers.eval_files import shared, write_json, write_lines
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.io.answers import Answer, match, read_answers
 from tove_lvlm.eval.io.problems import Problems

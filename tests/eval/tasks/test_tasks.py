@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from eval_files import write_json
 
 import tove_lvlm.eval.tasks  # noqa: F401
+from helpers.eval_files import write_json
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.io.problems import Problems
 from tove_lvlm.eval.tasks.base import LIKELIHOOD, TASKS

@@ -1,6 +1,6 @@
 import pytest
-from eval_files import write_json, write_lines
 
+from helpers.eval_files import write_json, write_lines
 from tove_lvlm.eval.io.answers import Answer, match
 from tove_lvlm.eval.io.problems import Problems
 from tove_lvlm.eval.tasks.vizwiz import VizWiz

@@ -1,8 +1,8 @@
 import json
 
 import pytest
-from eval_files import shared, write_lines
 
+from helpers.eval_files import shared, write_lines
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.io.answers import Answer, match
 from tove_lvlm.eval.io.problems import Problems

@@ -5,7 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import tiny
+
+from helpers import tiny_towers
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,7 @@ def world(tmp_path_factory) -> SimpleNamespace:
 
     out = tmp_path_factory.mktemp("lavis")
     write_miniature(out, scenes=13, heldout=4, opt_steps=2)
-    return SimpleNamespace(out=out, tower=tiny.make_tower_yaml(out / "tower", ["depth", "cnn"]))
+    return SimpleNamespace(out=out, tower=tiny_towers.make_tower_yaml(out / "tower", ["depth", "cnn"]))
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """`register()` and what a BLIP-2 model makes of `vit_model`."""
 
 import pytest
-import tiny
 import torch
 from torch import nn
 
+from helpers import tiny_towers
 from tove_lvlm.config import UserError
 from tove_lvlm.hosts.lavis import register
 from tove_lvlm.hosts.lavis.register import _blip2_base, _hook_vision_encoder
@@ -17,7 +17,7 @@ def base(lavis):
     return lavis.models.Blip2Base
 
 
-def build(base, name, img_size=tiny.SIZE, drop=0):
+def build(base, name, img_size=tiny_towers.SIZE, drop=0):
     return base.init_vision_encoder(name, img_size, drop, False, "fp16")
 
 
@@ -33,15 +33,15 @@ def test_every_way_to_name_a_tower(base, world, how, tmp_path, monkeypatch):
     if how == "folder":
         from tove_lvlm import build_tower
 
-        tiny.wake(build_tower(world.tower)).save_pretrained(tmp_path / "tower")
+        tiny_towers.wake(build_tower(world.tower)).save_pretrained(tmp_path / "tower")
         name = f"tove:{tmp_path / 'tower'}"
     elif how == "environment":
         monkeypatch.setenv(TOWER_VARIABLE, str(world.tower))
         name = "tove"
     encoder, ln_vision = build(base, name)
     assert isinstance(encoder, ToVEVisualEncoder)
-    assert ln_vision.normalized_shape == (tiny.WIDTH,)
-    moved = (encoder(tiny.pixels()) != encoder.tower(tiny.pixels()).hidden_states[0]).any()
+    assert ln_vision.normalized_shape == (tiny_towers.WIDTH,)
+    moved = (encoder(tiny_towers.pixels()) != encoder.tower(tiny_towers.pixels()).hidden_states[0]).any()
     assert moved == (how == "folder"), "a YAML starts at CLIP, a saved tower where it was saved"
 
 
@@ -96,7 +96,7 @@ def test_the_form_of_the_main_branch(lavis, world):
     model = Child()
     encoder, ln_vision = build(model, f"tove:{world.tower}")
     assert isinstance(encoder, ToVEVisualEncoder)
-    assert ln_vision.normalized_shape == (tiny.WIDTH,)
+    assert ln_vision.normalized_shape == (tiny_towers.WIDTH,)
     assert model.vit_name == f"tove:{world.tower}"
     assert build(model, "eva2_clip_L")[0] == "LAVIS's own"
 
@@ -158,9 +158,12 @@ def test_processors(lavis, world):
         cfg = OmegaConf.create({"tower": str(world.tower), **settings})
         return registry.get_processor_class(f"tove_image_{kind}").from_config(cfg)
 
-    out = make("eval", image_size=tiny.SIZE)(image)
-    assert out.shape == (3, tiny.SIZE, tiny.SIZE)
-    small = torch.tensor(np.asarray(image.resize((tiny.SIZE, tiny.SIZE), Image.BICUBIC))).permute(2, 0, 1) / 255
+    out = make("eval", image_size=tiny_towers.SIZE)(image)
+    assert out.shape == (3, tiny_towers.SIZE, tiny_towers.SIZE)
+    small = (
+        torch.tensor(np.asarray(image.resize((tiny_towers.SIZE, tiny_towers.SIZE), Image.BICUBIC))).permute(2, 0, 1)
+        / 255
+    )
     torch.testing.assert_close(out, (small - 0.5) / 0.5)  # the tower's mean and std
     torch.testing.assert_close(make("train", min_scale=1.0)(image).shape, out.shape)
     tall = [make("train", flip=flip) for flip in (True, False)]

@@ -5,14 +5,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
 
+from helpers import tiny_towers
+from helpers.paths import ROOT
 from tove_lvlm.config import UserError
 from tove_lvlm.hosts.lavis.__main__ import main
 from tove_lvlm.hosts.lavis.run import run
 
-PROJECT = Path(__file__).parents[3] / "projects" / "lavis"
+PROJECT = ROOT / "projects" / "lavis"
 GATE = "visual_encoder.tower.tove_fusion.gate.fc2.weight"
 FUSION = "visual_encoder.tower.tove_fusion."
 
@@ -23,7 +24,7 @@ def options(world, output: Path, split: str, **others: object) -> list[str]:
     part = "datasets.llava_caption.build_info"
     chosen = {
         "model.vit_model": f"tove:{world.tower}",
-        "model.image_size": tiny.SIZE,
+        "model.image_size": tiny_towers.SIZE,
         "model.bert": world.out / "bert",
         f"{part}.annotations.{split}.storage": world.out / data,
         f"{part}.images.{split}": world.out / Path(data).parent / "images",
@@ -115,12 +116,14 @@ def fresh(lavis, world, **settings):
 
     torch.manual_seed(9)
     return Blip2Qformer(
-        vit_model=f"tove:{world.tower}", img_size=tiny.SIZE, num_query_token=8, max_txt_len=40, **settings
+        vit_model=f"tove:{world.tower}", img_size=tiny_towers.SIZE, num_query_token=8, max_txt_len=40, **settings
     ).eval()
 
 
 def features(model) -> torch.Tensor:
-    return model.extract_features({"image": tiny.pixels(), "text_input": ["a red box", "a cone"]}).multimodal_embeds
+    return model.extract_features(
+        {"image": tiny_towers.pixels(), "text_input": ["a red box", "a cone"]}
+    ).multimodal_embeds
 
 
 def test_the_checkpoint_loads_back(lavis, world, bert, stage1):
@@ -194,11 +197,12 @@ def test_lavis_writes_captions_of_held_out_pictures(lavis, world, stage2, tmp_pa
 def test_stage1_captions(stage1):
     """The Q-Former's own decoder: query tokens and images go once for each picture, whatever the number of beams."""
     model = stage1.runner.unwrap_dist_model(stage1.runner.model).eval()
-    samples = {"image": tiny.pixels()}
+    samples = {"image": tiny_towers.pixels()}
     both = model.generate(samples, num_beams=3, max_length=12, min_length=4)
     assert len(both) == 2
     alone = [
-        model.generate({"image": image[None]}, num_beams=3, max_length=12, min_length=4)[0] for image in tiny.pixels()
+        model.generate({"image": image[None]}, num_beams=3, max_length=12, min_length=4)[0]
+        for image in tiny_towers.pixels()
     ]
     assert both == alone
 

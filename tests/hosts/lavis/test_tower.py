@@ -1,10 +1,10 @@
 """The tower as `visual_encoder`: what it computes, what LAVIS may freeze, and which checkpoints it takes."""
 
 import pytest
-import tiny
 import torch
 from torch import nn
 
+from helpers import tiny_towers
 from tove_lvlm.config import UserError
 from tove_lvlm.hosts.lavis.tower import ToVEVisualEncoder
 from tove_lvlm.storage import WeightsError
@@ -12,7 +12,7 @@ from tove_lvlm.storage import WeightsError
 
 @pytest.fixture
 def encoder(tiny_tower) -> ToVEVisualEncoder:
-    return ToVEVisualEncoder(tiny.wake(tiny_tower), source="tower.yaml").eval()
+    return ToVEVisualEncoder(tiny_towers.wake(tiny_tower), source="tower.yaml").eval()
 
 
 def trainable(module: nn.Module) -> set[str]:
@@ -28,29 +28,29 @@ def freeze_as_lavis_does(module: nn.Module) -> None:
 
 
 def test_tokens_are_the_towers(encoder):
-    assert encoder.num_features == tiny.WIDTH
-    tokens = encoder(tiny.pixels())
-    assert torch.equal(tokens, encoder.tower(tiny.pixels()).last_hidden_state)
-    assert tokens.shape == (2, 16, tiny.WIDTH)  # no class token
+    assert encoder.num_features == tiny_towers.WIDTH
+    tokens = encoder(tiny_towers.pixels())
+    assert torch.equal(tokens, encoder.tower(tiny_towers.pixels()).last_hidden_state)
+    assert tokens.shape == (2, 16, tiny_towers.WIDTH)  # no class token
 
 
 def test_tokens_come_in_the_images_dtype(encoder):
     encoder.tower.clip.to(torch.bfloat16)
     encoder.tower.experts.to(torch.bfloat16)
-    assert encoder(tiny.pixels()).dtype == torch.float32
+    assert encoder(tiny_towers.pixels()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
 def test_precision_is_of_the_frozen_parts_where_there_is_cuda(tiny_tower, monkeypatch, precision, dtype):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    full = ToVEVisualEncoder(tiny.wake(tiny_tower), precision).eval()(tiny.pixels())
+    full = ToVEVisualEncoder(tiny_towers.wake(tiny_tower), precision).eval()(tiny_towers.pixels())
     assert {parameter.dtype for parameter in tiny_tower.parameters()} == {torch.float32}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     encoder = ToVEVisualEncoder(tiny_tower, precision).eval()
     assert {parameter.dtype for parameter in encoder.tower.clip.parameters()} == {dtype}
     assert {parameter.dtype for parameter in encoder.tower.experts.parameters()} == {dtype}
     assert {parameter.dtype for parameter in encoder.tower.tove_fusion.parameters()} == {torch.float32}
-    half = encoder(tiny.pixels())
+    half = encoder(tiny_towers.pixels())
     assert half.dtype == torch.float32
     assert 0 < (half - full).abs().max() < 0.1 * full.abs().max()
 
@@ -62,7 +62,7 @@ def test_freeze_vit_leaves_the_fusion_trainable(encoder):
     }
     encoder.train()
     assert encoder.tower.tove_fusion.training
-    encoder(tiny.pixels()).square().mean().backward()
+    encoder(tiny_towers.pixels()).square().mean().backward()
     assert encoder.tower.tove_fusion.gate.fc2.weight.grad.abs().sum() > 0
     assert not encoder.tower.clip.training
 
@@ -71,7 +71,7 @@ def test_every_trainable_parameter_gets_a_gradient(encoder):
     """Else DistributedDataParallel, as LAVIS uses it, stops; here also with detached experts."""
     encoder.tower.detach("cnn", "depth")
     encoder = ToVEVisualEncoder(encoder.tower, source="x")
-    encoder(tiny.pixels()).square().mean().backward()
+    encoder(tiny_towers.pixels()).square().mean().backward()
     without = {name for name, p in encoder.named_parameters() if p.requires_grad and p.grad is None}
     assert not without
     assert not any(".cnn." in name or ".depth." in name for name in trainable(encoder))
@@ -111,13 +111,13 @@ def saved(encoder):
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_a_checkpoint_without_the_frozen_parts_loads(encoder, saved, strict):
-    before = encoder(tiny.pixels())
+    before = encoder(tiny_towers.pixels())
     frozen = encoder.tower.clip.state_dict()
-    tiny.wake(encoder.tower, seed=1)
-    assert not torch.equal(encoder(tiny.pixels()), before)
+    tiny_towers.wake(encoder.tower, seed=1)
+    assert not torch.equal(encoder(tiny_towers.pixels()), before)
     report = Model(encoder).load_state_dict(saved, strict=strict)
     assert not report.missing_keys
-    assert torch.equal(encoder(tiny.pixels()), before)
+    assert torch.equal(encoder(tiny_towers.pixels()), before)
     assert all(torch.equal(tensor, frozen[name]) for name, tensor in encoder.tower.clip.state_dict().items())
 
 

@@ -9,9 +9,9 @@ import textwrap
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
 
+from helpers import tiny_towers
 from tove_lvlm.config import UserError
 from tove_lvlm.hosts.llava import register
 from tove_lvlm.hosts.llava.family import FAMILY, find_host
@@ -199,12 +199,12 @@ def test_llava_next(install, tiny_tower_yaml, tiny_tower):
 
     model = llava_arch.LlavaMetaModel(SimpleNamespace(hidden_size=8))
     model.initialize_vision_modules(settings(tiny_tower_yaml))
-    tiny.wake(model.eval().mm_projector)
+    tiny_towers.wake(model.eval().mm_projector)
     assert model.config.mm_vision_tower == f"tove:{tiny_tower_yaml.resolve()}"
     tiny_tower.tove_fusion.load_state_dict(model.mm_projector.tove_fusion.state_dict())
-    want = projected(model.mm_projector, tiny_tower(tiny.pixels(3)).last_hidden_state)
-    assert torch.equal(model.encode_images(tiny.pixels(3)), want)
-    parts = model.encode_multimodals(tiny.pixels(3), [1, 2])
+    want = projected(model.mm_projector, tiny_tower(tiny_towers.pixels(3)).last_hidden_state)
+    assert torch.equal(model.encode_images(tiny_towers.pixels(3)), want)
+    parts = model.encode_multimodals(tiny_towers.pixels(3), [1, 2])
     torch.testing.assert_close(torch.cat(parts), want)  # other batch sizes round differently
     with pytest.raises(UserError, match="unknown vision tower `tov:x`; did you mean `tove`"):
         llava_arch.build_vision_tower(SimpleNamespace(vision_tower="tov:x"))
@@ -254,7 +254,7 @@ def tinyllava(install, tiny_tower, tmp_path):
     from transformers import AutoConfig
 
     folder = tmp_path / "tower"
-    tiny.wake(tiny_tower).save_pretrained(folder)
+    tiny_towers.wake(tiny_tower).save_pretrained(folder)
     name = f"tove:{folder}"
     vision_config = AutoConfig.from_pretrained(name.split(":")[-1])
     vision_config.model_name_or_path = name.split(":")[-1]
@@ -273,10 +273,10 @@ def tinyllava(install, tiny_tower, tmp_path):
 
 def test_tinyllava(tinyllava, tiny_tower):
     tower, connector, _ = tinyllava
-    tiny.wake(connector.eval()._connector)
+    tiny_towers.wake(connector.eval()._connector)
     asked = {"vision_feature_layer": -2, "vision_feature_select_strategy": "patch"}
-    want = projected(connector._connector, tiny_tower.eval()(tiny.pixels()).last_hidden_state)
-    got = connector(tower(tiny.pixels(), **asked))
+    want = projected(connector._connector, tiny_tower.eval()(tiny_towers.pixels()).last_hidden_state)
+    got = connector(tower(tiny_towers.pixels(), **asked))
     assert torch.equal(got, want)
     got.sum().backward()
     assert not any(parameter.requires_grad for parameter in tower.parameters())
@@ -287,10 +287,10 @@ def test_tinyllava(tinyllava, tiny_tower):
 
 def test_tinyllavas_connector_is_saved_and_loaded(tinyllava, tmp_path):
     _, connector, _ = tinyllava
-    tiny.wake(connector._connector)
+    tiny_towers.wake(connector._connector)
     torch.save(dict(connector.named_parameters()), tmp_path / "pytorch_model.bin")
     before = {name: tensor.clone() for name, tensor in connector.state_dict().items()}
-    tiny.wake(connector._connector, seed=1)
+    tiny_towers.wake(connector._connector, seed=1)
     connector.load_model(pretrained_connector_path=str(tmp_path))
     assert all(torch.equal(before[name], tensor) for name, tensor in connector.state_dict().items())
 
@@ -298,7 +298,7 @@ def test_tinyllavas_connector_is_saved_and_loaded(tinyllava, tmp_path):
 def test_tinyllava_asks_for_something_else(tinyllava):
     tower, _, _ = tinyllava
     with pytest.raises(UserError, match="layer -1, `patch`; this tower gives layer -2"):
-        tower(tiny.pixels(), vision_feature_layer=-1)
+        tower(tiny_towers.pixels(), vision_feature_layer=-1)
     with pytest.raises(UserError, match="--tune_type_vision_tower frozen"):
         tower.requires_grad_(True)
     from tinyllava.model.connector import ConnectorFactory

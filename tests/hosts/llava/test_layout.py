@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
-import tiny_llava
-import tiny_lvlm
 import torch
-from tiny_llava import IMAGE
 
+from helpers import llava_runs, tiny_llava, tiny_towers
+from helpers.tiny_checkpoints import build, save
+from helpers.tiny_llava import IMAGE
+from helpers.tiny_lvlm import make_llm
+from helpers.training import environment
 from tove_lvlm.checkpoints import load_model, open_checkpoint
 from tove_lvlm.cli import app
 from tove_lvlm.config import UserError
@@ -29,13 +30,6 @@ def llava():
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    root = tmp_path_factory.mktemp("checkpoints")
-    llm, tower = tiny_lvlm.make_llm(root / "llm"), tiny.make_tower_yaml(root / "tower")
-    return tiny_lvlm.make_checkpoints(root, llm, tower)
-
-
-@pytest.fixture(scope="module")
 def exported(checkpoints, tmp_path_factory):
     return to_llava(checkpoints["merged"], tmp_path_factory.mktemp("exported") / "llava-tove")
 
@@ -45,13 +39,13 @@ def transformers_logits(model) -> torch.Tensor:
     image = model.config.image_token_id
     ids = torch.tensor([[1] + [image] * NUM_TOKENS + [15, 16, 17, 18]])
     with torch.no_grad():
-        return model(input_ids=ids, pixel_values=tiny.pixels(1), attention_mask=torch.ones_like(ids)).logits[0]
+        return model(input_ids=ids, pixel_values=tiny_towers.pixels(1), attention_mask=torch.ones_like(ids)).logits[0]
 
 
 def llava_logits(model) -> torch.Tensor:
     ids = torch.tensor([[1, IMAGE, 15, 16, 17, 18]])
     with torch.no_grad():
-        return model(input_ids=ids, images=tiny.pixels(1), attention_mask=torch.ones_like(ids)).logits[0]
+        return model(input_ids=ids, images=tiny_towers.pixels(1), attention_mask=torch.ones_like(ids)).logits[0]
 
 
 def load_llava(llava, folder):
@@ -92,7 +86,7 @@ def test_the_folder_can_be_moved(llava, exported, tmp_path, monkeypatch):
 
 def test_what_llava_trained_comes_to_transformers(llava, tmp_path, tiny_tower_yaml):
     """A checkpoint of LLaVA's own: `<image>` has no row yet, the tower is a YAML elsewhere."""
-    llm = tiny_lvlm.make_llm(tmp_path / "llm")
+    llm = make_llm(tmp_path / "llm")
     model = tiny_llava.build(llava, llm, f"tove:{tiny_tower_yaml}").eval()
     folder = tiny_llava.save(llava, model, tmp_path / "llava-tove", "merged")
     back = load_model(to_transformers(folder, tmp_path / "back")).model
@@ -101,19 +95,12 @@ def test_what_llava_trained_comes_to_transformers(llava, tmp_path, tiny_tower_ya
     assert torch.equal(transformers_logits(back)[:, :rows], llava_logits(model))
 
 
-def test_a_plain_clip_model(llava, tmp_path):
-    from tove_lvlm.checkpoints.from_config import build_lvlm
-    from tove_lvlm.config.model import ModelConfig
-
-    llm, tower = tiny_lvlm.make_llm(tmp_path / "llm"), tiny.make_tower_yaml(tmp_path / "tower")
-    torch.manual_seed(0)
-    model, processor = build_lvlm(ModelConfig(llm=str(llm), vision_tower="clip", tower=str(tower)))
-    model.save_pretrained(tmp_path / "clip")
-    processor.save_pretrained(tmp_path / "clip")
-    folder = to_llava(tmp_path / "clip", tmp_path / "llava-clip")
+def test_a_plain_clip_model(llava, llm, tiny_tower_yaml, tmp_path):
+    model, processor = build(llm, vision_tower="clip", tower=tiny_tower_yaml)
+    folder = to_llava(save(tmp_path / "clip", model, processor), tmp_path / "llava-clip")
     there = load_llava(llava, folder)
     assert type(there.get_vision_tower()).__name__ == "CLIPVisionTower"
-    assert torch.equal(llava_logits(there), transformers_logits(model.eval()))
+    assert torch.equal(llava_logits(there), transformers_logits(model))
     back = load_model(to_transformers(folder, tmp_path / "back")).model
     assert torch.equal(transformers_logits(back), transformers_logits(model))
 
@@ -183,16 +170,16 @@ def test_a_checkpoint_with_missing_or_foreign_keys(exported, tmp_path):
 
 
 def run_module(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    environment = tiny_lvlm.environment() | {"TOKENIZERS_PARALLELISM": "false"}
+    kept = environment() | {"TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-m", "tove_lvlm.hosts.llava", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=1200)
+    return subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=1200)
 
 
 def test_llavas_evaluation_answers_about_images_as_we_do(tmp_path):
     """From scripts/finetune_vicuna.py through `tove export` to `llava.eval.model_vqa_loader`."""
-    world = tiny_lvlm.make_world(tmp_path / "world")
+    world = llava_runs.make_world(tmp_path / "world")
     # Until its answers are clear: between tokens that are nearly as likely, half precision decides by the processor.
-    code, output = tiny_lvlm.run(world, "finetune", ["train.max_steps=60", "train.save_steps=60"])
+    code, output = llava_runs.run(world, "finetune", ["train.max_steps=60", "train.save_steps=60"])
     assert code == 0, output
     folder = to_llava(world / "out-finetune", tmp_path / "llava-tove")
     questions = [{"question_id": i, "image": f"{i}.png", "text": f"what is on image {i} ?"} for i in range(3)]

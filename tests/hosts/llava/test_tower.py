@@ -4,10 +4,9 @@ import json
 from types import SimpleNamespace
 
 import pytest
-import tiny
-import tiny_llava
 import torch
 
+from helpers import tiny_llava, tiny_towers
 from tove_lvlm.config import UserError
 from tove_lvlm.hosts.llava.packing import unpack
 from tove_lvlm.hosts.llava.tower import ToVELlavaTower
@@ -37,7 +36,7 @@ def test_surface(tower):
     assert (tower.num_patches, tower.num_patches_per_side, tower.image_size) == (16, 4, 16)
     assert (tower.select_layer, tower.select_feature) == (-2, "patch")
     assert tower.config.image_size == 16
-    assert tower.hidden_size == tower(tiny.pixels()).shape[-1]
+    assert tower.hidden_size == tower(tiny_towers.pixels()).shape[-1]
     assert tower.dummy_feature.shape == (1, tower.hidden_size)
     assert tower.image_processor.crop_size == {"height": 16, "width": 16}
     assert tower.image_processor.size["shortest_edge"] == 16
@@ -45,15 +44,15 @@ def test_surface(tower):
 
 
 def test_features_are_those_of_the_tower(tower, tiny_tower):
-    got = unpack(tower(tiny.pixels()), channels(tower), width=32)
-    want = tiny_tower.encode_frozen(tiny.pixels())
+    got = unpack(tower(tiny_towers.pixels()), channels(tower), width=32)
+    want = tiny_tower.encode_frozen(tiny_towers.pixels())
     assert torch.equal(got.t_clip_BND, want.t_clip_BND)
-    assert torch.equal(want.t_clip_BND, tiny_tower(tiny.pixels()).hidden_states[0])
-    assert all(torch.equal(got.grids[name], want.grids[name]) for name in tiny.EXPERT_NAMES)
+    assert torch.equal(want.t_clip_BND, tiny_tower(tiny_towers.pixels()).hidden_states[0])
+    assert all(torch.equal(got.grids[name], want.grids[name]) for name in tiny_towers.EXPERT_NAMES)
 
 
 def test_a_list_of_images_and_a_dummy(tower):
-    images = tiny.pixels()
+    images = tiny_towers.pixels()
     both = tower(images)
     single = tower([images[0], images[1]])
     assert [one.shape for one in single] == [both[:1].shape, both[1:].shape]
@@ -64,11 +63,11 @@ def test_a_list_of_images_and_a_dummy(tower):
 
 def test_nothing_is_trainable_and_nothing_wakes(tower):
     tower.train()
-    output = tower(tiny.pixels())
+    output = tower(tiny_towers.pixels())
     assert not output.requires_grad
     assert not any(parameter.requires_grad for parameter in tower.parameters())
     assert not any("tove_fusion" in key for key in tower.state_dict())
-    assert torch.equal(output, tower.eval()(tiny.pixels()))
+    assert torch.equal(output, tower.eval()(tiny_towers.pixels()))
     assert tower.requires_grad_(False) is tower
     with pytest.raises(UserError, match="are frozen: leave `unfreeze_mm_vision_tower`"):
         tower.requires_grad_(True)
@@ -78,8 +77,8 @@ def test_nothing_is_trainable_and_nothing_wakes(tower):
 def test_to_dtype_keeps_the_images_dtype(tower, dtype):
     tower.to(dtype=dtype)
     assert {parameter.dtype for parameter in tower.parameters()} == {dtype}
-    assert tower(tiny.pixels()).dtype == torch.float32  # as LLaVA's CLIP: the features take the images' dtype
-    features = tower(tiny.pixels().to(dtype))
+    assert tower(tiny_towers.pixels()).dtype == torch.float32  # as LLaVA's CLIP: the features take the images' dtype
+    features = tower(tiny_towers.pixels().to(dtype))
     assert features.dtype == dtype
     assert features.isfinite().all()
 
@@ -96,7 +95,7 @@ def test_delay_load(name, tower):
     held = late.vision_tower
     late.load_model()
     assert late.vision_tower is held
-    assert torch.equal(late(tiny.pixels()), tower(tiny.pixels()))
+    assert torch.equal(late(tiny_towers.pixels()), tower(tiny_towers.pixels()))
 
 
 def test_on_the_meta_device_the_weights_wait(name, tower):
@@ -105,18 +104,22 @@ def test_on_the_meta_device_the_weights_wait(name, tower):
     assert not late.is_loaded
     late.load_model()
     assert not any(tensor.is_meta for tensor in [*late.parameters(), *late.buffers()])
-    assert torch.equal(late(tiny.pixels()), tower(tiny.pixels()))
+    assert torch.equal(late(tiny_towers.pixels()), tower(tiny_towers.pixels()))
 
 
 def test_detached_experts_take_no_room(tower):
     full = tower.hidden_size
-    before = tower(tiny.pixels())
+    before = tower(tiny_towers.pixels())
     tower.vision_tower.detach("normals")
     assert tower.hidden_size < full
-    got = unpack(tower(tiny.pixels()), {n: c for n, c in zip(tiny.EXPERT_NAMES, (1, 3, 24, 16), strict=True)}, width=32)
+    got = unpack(
+        tower(tiny_towers.pixels()),
+        {n: c for n, c in zip(tiny_towers.EXPERT_NAMES, (1, 3, 24, 16), strict=True)},
+        width=32,
+    )
     assert list(got.grids) == ["depth", "shapes", "cnn"]
     tower.vision_tower.attach()
-    assert torch.equal(tower(tiny.pixels()), before)
+    assert torch.equal(tower(tiny_towers.pixels()), before)
 
 
 # ---- finding the tower ----
@@ -179,10 +182,10 @@ def test_projector_fuses_as_the_towers_own_config_says(tiny_tower_yaml, kind):
     from tove_lvlm.hosts.llava.projector import ToVEProjector
 
     whole = build_tower(tiny_tower_yaml, [f"fusion.kind={kind}"])
-    tiny.wake(whole)
+    tiny_towers.wake(whole)
     layer = torch.nn.Linear(whole.config.hidden_size, 8)
     projector = ToVEProjector(whole.config, layer).eval()
     projector.tove_fusion.load_state_dict(whole.tove_fusion.state_dict())
     with torch.no_grad():
-        packed = pack(whole.encode_frozen(tiny.pixels()), whole.expert_names)
-        assert torch.equal(projector(packed), layer(whole(tiny.pixels()).last_hidden_state))
+        packed = pack(whole.encode_frozen(tiny_towers.pixels()), whole.expert_names)
+        assert torch.equal(projector(packed), layer(whole(tiny_towers.pixels()).last_hidden_state))

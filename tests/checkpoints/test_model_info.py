@@ -1,0 +1,21 @@
+"""What is written down about a model's tower, and checked when it is opened."""
+
+import pytest
+
+from tove_lvlm.config import ConfigError
+
+
+def test_a_tower_that_computes_otherwise_than_in_training_is_refused(built):
+    """What was written down by an earlier version too, under the names of then."""
+    from tove_lvlm.checkpoints.model_info import check_tower, make_model_info
+
+    model, _ = built
+    tower = make_model_info({}, model, "square")["tower"]
+    assert tower.keys() == {"kind", "gate", "transfer_scale", "temperature", "select_layer", "experts"}
+    check_tower(model, {"tower": tower}, "here")
+    then = {key: value for key, value in tower.items() if key != "gate"}
+    check_tower(model, {"tower": then | {"gate_input": "tokens"}}, "here")
+    with pytest.raises(ConfigError, match="here: the tower was trained with `gate` constant, .* now says token"):
+        check_tower(model, {"tower": then | {"gate_input": "constant"}}, "here")
+    with pytest.raises(ConfigError, match=r"trained with `temperature` 0\.5"):
+        check_tower(model, {"tower": tower | {"temperature": 0.5}}, "here")

@@ -1,0 +1,5 @@
+"""The tiny world, and running LLaVA's stages on it."""
+
+from helpers.llava_runs import make_trainer, shared_world, train, world
+
+__all__ = ["make_trainer", "shared_world", "train", "world"]

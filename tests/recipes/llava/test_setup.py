@@ -1,0 +1,75 @@
+"""What LLaVA's two stages train, with a ToVE tower and with a plain CLIP, and which run may go on."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers.training import metrics, same, weights
+from tove_lvlm.recipes.llava import FINETUNE
+from tove_lvlm.train.stage import load_run
+
+
+def test_stage_one_trains_projector_and_fusion_only(make_trainer):
+    names = {name for name, p in make_trainer("pretrain").model.named_parameters() if p.requires_grad}
+    assert names
+    assert all(n.startswith(("model.multi_modal_projector.", "model.vision_tower.tove_fusion.")) for n in names)
+
+
+def test_full_run_moves_what_is_trained_and_nothing_else(world, train):
+    assert train("finetune") == 0
+    out = world / "out-finetune"
+    after = weights(out)
+    llm = load_file(world / "llm" / "model.safetensors")
+    clip = load_file(world / "tower" / "clip" / "model.safetensors")
+    moved = [k for k in llm if not torch.equal(llm[k], after[f"language_model.{k}"][: len(llm[k])])]
+    assert moved
+    assert all(k.endswith("_proj.weight") for k in moved)  # LoRA's targets only
+    held = {k.removeprefix("vision_tower.clip."): v for k, v in after.items() if k.startswith("vision_tower.clip.")}
+    assert held
+    ours = {k.removeprefix("vision_model."): v for k, v in held.items()}
+    theirs = {k.removeprefix("vision_model."): v for k, v in clip.items() if "position_ids" not in k}
+    assert same(ours, theirs)
+    assert sum(tensor.abs().sum() for key, tensor in after.items() if "transfers" in key) > 0
+    lines = metrics(out)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    for line in lines:
+        masses = [value for key, value in line.items() if key.startswith("gate_mass/")]
+        assert len(masses) == 4
+        assert sum(masses) == pytest.approx(1, abs=1e-4)
+        assert 0 < line["gate_entropy"] <= np.log(4) + 1e-4
+        assert {"loss", "learning_rate/projector", "learning_rate/language_model", "balance_loss"} <= line.keys()
+    # The rates are those that the steps were made with: warm-up from 0, then down; the projector at half.
+    assert lines[0]["learning_rate/language_model"] == 0
+    assert all(
+        line["learning_rate/projector"] == pytest.approx(line["learning_rate/language_model"] / 2) for line in lines
+    )
+    assert load_run(FINETUNE, out / "run.yaml").train.learning_rate == 0.01
+
+
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [
+        ("train.seed=7", "train.seed"),
+        ("train.per_device_train_batch_size=4", "train.per_device_train_batch_size"),
+        ("model.vision_tower=clip", "model.vision_tower"),
+    ],
+)
+def test_another_run_in_the_same_folder_is_refused(world, train, capfd, option, key):
+    assert train("pretrain", "train.max_steps=2") == 0
+    assert train("pretrain", "train.max_steps=2", option) == 2
+    assert f"`{key}`" in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_baseline_runs_through_the_same_code(world, train):
+    assert train("pretrain", "model.vision_tower=clip", "train.max_steps=2") == 0
+    out = world / "out-pretrain"
+    assert all(name.startswith("multi_modal_projector.") for name in weights(out))
+    assert not any(key.startswith("gate") for line in metrics(out) for key in line)
+    options = ["model.vision_tower=clip", f"model.pretrain_mm_mlp_adapter={out}", "train.max_steps=2"]
+    assert train("finetune", *options) == 0
+    from transformers import LlavaForConditionalGeneration
+
+    model = LlavaForConditionalGeneration.from_pretrained(world / "out-finetune")
+    assert type(model.model.vision_tower).__name__ == "CLIPVisionModel"
+    assert (model.config.vision_feature_layer, model.config.vision_feature_select_strategy) == (-2, "default")

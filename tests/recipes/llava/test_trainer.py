@@ -1,0 +1,80 @@
+"""The trainer of LLaVA's stages: rates of its groups, the loss over micro-batches, the balance loss."""
+
+import pytest
+import torch
+
+
+def test_rates_and_decay_go_to_their_groups(make_trainer):
+    ours = make_trainer("finetune")
+    optimizer = ours.create_optimizer()
+    names = {id(p): name for name, p in ours.model.named_parameters()}
+    seen = set()
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            seen.add(name)
+            adapter = "multi_modal_projector" in name or "tove_fusion" in name
+            assert group["lr"] == (0.005 if adapter else 0.01)
+            assert adapter != (".lora_" in name)
+            if name.endswith("bias"):
+                assert group["weight_decay"] == 0
+    assert seen == {name for name, p in ours.model.named_parameters() if p.requires_grad}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.01}
+
+
+def first_gradients(make_trainer, *options):
+    ours = make_trainer("finetune", "lora.lora_dropout=0.0", "train.max_grad_norm=1e9", *options)
+    ours.run_gradients = {}
+    step = type(ours.create_optimizer()).step
+
+    def keep(self, *args, **kwargs):
+        named = ours.model.named_parameters()
+        ours.run_gradients = {name: p.grad.clone() for name, p in named if p.grad is not None}
+        ours.control.should_training_stop = True
+        return step(self, *args, **kwargs)
+
+    ours.optimizer.step = keep.__get__(ours.optimizer)
+    tower = ours.model.get_base_model().model.vision_tower
+    tower.tove_fusion.gate.expert_dropout = 0.0
+    ours.train()
+    return ours
+
+
+def test_accumulation_gives_the_gradient_of_one_large_batch(make_trainer):
+    """Samples of unequal length in unequal micro-batches: the mean is over tokens, not over micro-batches."""
+    options = ["train.balance_loss_weight=0.0"]
+    whole = first_gradients(
+        make_trainer, *options, "train.per_device_train_batch_size=8", "train.gradient_accumulation_steps=1"
+    )
+    parts = first_gradients(
+        make_trainer, *options, "train.per_device_train_batch_size=2", "train.gradient_accumulation_steps=4"
+    )
+    assert whole.run_gradients.keys() == parts.run_gradients.keys()
+    largest = max(gradient.abs().max() for gradient in whole.run_gradients.values())
+    assert largest > 1e-3
+    for name, gradient in whole.run_gradients.items():
+        torch.testing.assert_close(parts.run_gradients[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_balance_loss_is_added_once_whatever_the_accumulation(make_trainer):
+    """The share of a micro-batch is its balance loss x weight / accumulation steps."""
+    with_balance, without = [], []
+    for weight, kept in ((100.0, with_balance), (0.0, without)):
+        ours = make_trainer(
+            "pretrain", f"train.balance_loss_weight={weight}", "train.max_steps=1", "train.save_steps=99"
+        )
+        recorder_last = []
+        inner = ours._agree
+
+        def spy(loss, kept=kept, inner=inner):
+            kept.append(loss.item())
+            inner(loss)
+
+        ours._agree = spy
+        ours.meter.add = lambda inputs, output, r=recorder_last: r.append(output.balance_loss.item())
+        ours.train()
+        kept.append(recorder_last)
+    assert len(with_balance[-1]) == 2  # accumulation steps
+    for index, balance in enumerate(with_balance[-1]):
+        assert balance > 0
+        assert with_balance[index] - without[index] == pytest.approx(100.0 * balance / 2, rel=1e-3)

@@ -1,0 +1,101 @@
+"""Checkpoints of a run: complete, few, resumed bit for bit, and never half written."""
+
+import errno
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers.training import metrics, same, weights
+from tove_lvlm.train import checkpoint
+
+
+def test_resumed_run_is_bit_identical(world, train, monkeypatch):
+    """Stopped after step 3 of 6, between two log lines and inside an epoch, with LoRA and expert dropout drawing."""
+    options = ["train.logging_steps=2", "train.save_steps=3", "train.per_device_train_batch_size=3"]
+    assert train("finetune", *options, f"train.output_dir={world}/whole") == 0
+    inner = checkpoint.save
+
+    def save_and_die(state, record, *args):
+        path = inner(state, record, *args)
+        if record.trainer_state.global_step == 3:
+            raise KeyboardInterrupt
+        return path
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train("finetune", *options, f"train.output_dir={world}/parts")
+    monkeypatch.setattr(checkpoint, "save", inner)
+    assert not (world / "parts" / "model.safetensors").exists()
+    assert train("finetune", *options, f"train.output_dir={world}/parts") == 0
+    assert metrics(world / "parts") == metrics(world / "whole")
+    assert same(weights(world / "parts"), weights(world / "whole"))
+    # Once more when all is done: no step is added, the same files come out.
+    assert train("finetune", *options, f"train.output_dir={world}/parts") == 0
+    assert metrics(world / "parts") == metrics(world / "whole")
+    assert same(weights(world / "parts"), weights(world / "whole"))
+
+
+def test_checkpoints_are_complete_and_few(world, train):
+    assert train("finetune") == 0
+    out = world / "out-finetune"
+    found = checkpoint.checkpoints(out)
+    assert [path.name for path in found] == ["checkpoint-4", "checkpoint-6"]  # save_total_limit 2
+    assert not [p.name for p in out.iterdir() if p.name.startswith(".")]
+    held = load_file(found[-1] / "trainable.safetensors")
+    kinds = {"lora_A", "lora_B", "multi_modal_projector", "tove_fusion"}
+    assert all(any(kind in name for name in held) for kind in kinds)
+    assert not any("clip" in name or "embed_tokens" in name for name in held)
+    state = torch.load(found[-1] / "optimizer.pt", weights_only=True)["state"]
+    assert len(state) == len(held)
+
+
+def test_checkpoint_cut_short_is_passed_over(world, train, caplog):
+    assert train("pretrain") == 0
+    before = weights(world / "out-pretrain")
+    newest = checkpoint.checkpoints(world / "out-pretrain")[-1]
+    with open(newest / "optimizer.pt", "r+b") as file:
+        file.truncate(100)
+    assert checkpoint.checkpoints(world / "out-pretrain")[-1].name == "checkpoint-4"
+    assert train("pretrain") == 0  # goes on from step 4
+    assert same(weights(world / "out-pretrain"), before)
+
+
+def test_leftovers_of_a_kill_are_cleared(world, train):
+    out = world / "out-pretrain"
+    (out / ".writing-checkpoint-2").mkdir(parents=True)
+    (out / ".writing-checkpoint-2" / "optimizer.pt").write_bytes(b"half")
+    assert train("pretrain", "train.max_steps=2") == 0
+    assert not [p.name for p in out.iterdir() if p.name.startswith(".")]
+
+
+def test_resume_false_starts_over_and_keeps_the_old_ones(world, train):
+    assert train("pretrain", "train.max_steps=2") == 0
+    assert train("pretrain", "train.max_steps=2", "train.seed=9", "train.resume=false") == 0
+    out = world / "out-pretrain"
+    assert (out / "superseded-1" / "checkpoint-2" / checkpoint.MANIFEST).is_file()
+    assert [line["step"] for line in metrics(out)] == [1, 2]
+    assert checkpoint.read_meta(out / "checkpoint-2")["identity"]["train.seed"] == 9
+
+
+def test_full_disk_leaves_the_previous_checkpoint(world, train, monkeypatch, capfd):
+    inner = torch.save
+
+    def full(value, path, *args, **kwargs):
+        if "checkpoint-4" in str(path) and "optimizer" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return inner(value, path, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", full)
+    assert train("pretrain") == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    out = world / "out-pretrain"
+    assert "step 4" in last
+    assert "No space left" in last
+    assert f"{out / 'checkpoint-2'}" in last
+    assert [path.name for path in checkpoint.checkpoints(out)] == ["checkpoint-2"]
+    assert not (out / ".writing-checkpoint-4").exists()
+    monkeypatch.setattr(torch, "save", inner)
+    assert train("pretrain") == 0
+    assert train("pretrain", f"train.output_dir={world}/clean") == 0
+    assert same(weights(out), weights(world / "clean"))
