@@ -194,7 +194,8 @@ def test_a_new_folder_is_in_a_tower_saved_and_loaded(dropped, tmp_path):
 
 
 def test_a_new_folder_needs_no_other_edit(dropped):
-    assert EXPERT_CONFIGS.names() == EXPERTS.names() == sorted([*NAMES, "stripes"])
+    assert EXPERT_CONFIGS.folders() == EXPERTS.folders() == sorted([*NAMES, "stripes"])
+    assert "stripes" in EXPERT_CONFIGS.names()
     assert describe({"name": "mine", "family": "stripes", "image_size": 16}).library == "stripe_lib"
     assert code_license("stripe_lib") == "isc"
     with pytest.raises(ValueError, match=r"unknown expert family `strips`; did you mean `stripes`\?"):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .app import JsonFlag, app, console
+from .progress import quiet_transformers
 
 
 @app.command()
@@ -18,11 +19,9 @@ def chat(
     as_json: JsonFlag = False,
 ) -> None:
     """Ask a trained model about an image."""
-    from transformers.utils import logging as transformers_logging
-
     from ..inference.chat import Chat
 
-    transformers_logging.set_verbosity_error()  # its remarks on image backends are not for somebody who chats
+    quiet_transformers()
     talk = Chat.load(model)
     picture = talk.open_image(image)
     if question is not None:

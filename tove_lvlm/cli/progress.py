@@ -22,7 +22,10 @@ def counted(label: str, shown: bool = True) -> Iterator[Callable[[int, int], Non
 
 
 def quiet_transformers() -> None:
-    """No bars and no warnings of transformers' own."""
+    """No bars and no warnings of transformers' own, which would mix with ours.
+
+    Its remarks, on image backends for instance, are not for somebody who asks a model.
+    """
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
