@@ -43,8 +43,9 @@ def check_tower(model: nn.Module, model_info: Mapping[str, Any], where: str | Pa
     current = _tower_arithmetic(model)
     if current is None:
         return
-    # Before this was written down, transfers had no scale.
+    # Before this was written down, transfers had no scale; before they could share a layer, they shared none.
     trained = present_names(FusionConfig, model_info.get("tower") or {"transfer_scale": None}, warn=False)
+    trained.setdefault("transfer", "separate")
     for key, then in trained.items():
         if current[key] != then:
             raise ConfigError(

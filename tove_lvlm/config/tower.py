@@ -13,6 +13,7 @@ from .parsing import Deprecated
 from .sources import WeightSource
 
 FUSION_KINDS = ("gated", "concat")
+TRANSFERS = ("separate", "shared_out")
 GATES = ("token", "shuffled", "constant")
 NOT_IN_OUTPUT = {"affects_output": False}
 """Metadata of a field that does not decide what a trained tower computes, or only by the shapes of its weights. Where
@@ -29,6 +30,9 @@ class FusionConfig:
     gate: str = field(default="token", metadata={"choices": GATES})
     """What the gate reads for a token: that `token`; for ablations the token of another place (`shuffled`) or nothing
     (`constant`: one learned distribution for every token)."""
+    transfer: str = field(default="separate", metadata={"choices": TRANSFERS})
+    """Of the MLP that brings an expert into the tokens: `separate`, both layers are the expert's own; `shared_out`, the
+    first is, and the second is one for all experts, as in the paper."""
     zero_init: bool = field(default=True, metadata=NOT_IN_OUTPUT)
     """The last layer of each transfer MLP starts at zero, so that step 0 is CLIP exactly."""
     transfer_scale: float | None = 1.0

@@ -76,8 +76,9 @@ class ToVEVisionConfig(PreTrainedConfig):
         self.select_layer = select_layer
         fusion = dict(fusion or {})
         saved = "num_hidden_layers" in kwargs
-        if saved:  # before the transfers had a scale they had no unit either
+        if saved:  # what a tower was before it could be otherwise: its transfers had no unit, and shared nothing
             fusion.setdefault("transfer_scale", None)
+            fusion.setdefault("transfer", "separate")
         settings = parse(FusionConfig, fusion, where="tower config, fusion", warn=not saved)
         self.fusion = dataclasses.asdict(settings)
         self.image_mean = [float(value) for value in image_mean]

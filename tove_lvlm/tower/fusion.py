@@ -25,7 +25,7 @@ from .gate import Gate
 from .init import init_weights
 from .losses import balance_loss
 from .output import FusionOutput
-from .transfer import Transfer
+from .transfer import Transfer, out_layer
 
 
 class ToVEFusion(nn.Module):
@@ -53,19 +53,22 @@ class ToVEFusion(nn.Module):
                 expert_dropout=settings.expert_dropout,
                 gate=settings.gate,
             )
+        hidden, shares = settings.mlp_hidden or width, settings.transfer == "shared_out"
         self.transfers = nn.ModuleDict(
             {
                 spec.name: Transfer(
                     spec,
                     side=side,
                     width=width,
-                    hidden=settings.mlp_hidden or width,
+                    hidden=hidden,
                     stem_width=settings.stem_width,
                     zero_init=settings.zero_init,
+                    has_out=not shares,
                 )
                 for spec in specs
             }
         )
+        self.shared_out = out_layer(hidden, width, settings.zero_init) if shares and specs else None
         self.apply(init_weights)
 
     def forward(
@@ -104,12 +107,14 @@ class ToVEFusion(nn.Module):
         share_BNK = gate_BNK
         if self.scale is not None:
             share_BNK = gate_BNK * self.scale * t_clip_BND.float().square().mean(-1, keepdim=True).sqrt()
-        by_expert = {}
-        for index, name in enumerate(self.names):
-            if name in grids:
-                e_BND = self.transfers[name](grids[name])
-                by_expert[name] = share_BNK[..., index, None].to(e_BND.dtype) * e_BND
-        return by_expert
+        attached = [name for name in self.names if name in grids]
+        transferred = [self.transfers[name](grids[name]) for name in attached]
+        if self.shared_out is not None:
+            transferred = list(self.shared_out(torch.stack(transferred)))
+        return {
+            name: share_BNK[..., self.names.index(name), None].to(e_BND.dtype) * e_BND
+            for name, e_BND in zip(attached, transferred, strict=True)
+        }
 
     def strengths(
         self, t_clip_BND: torch.Tensor, grids: Mapping[str, torch.Tensor], gate_BNK: torch.Tensor

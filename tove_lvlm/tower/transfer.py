@@ -1,6 +1,8 @@
 """From an expert's grid to CLIP's tokens: stem, resampling, LayerNorm and a two-layer MLP.
 
-    e_k = MLP_k(LN(resample(grid_k)))        the MLP's last layer starts at zero (our choice; a switch)
+    e_k = fc2_k(gelu(fc1_k(LN(resample(grid_k)))))      fc2 starts at zero (our choice; a switch)
+
+With `fusion.transfer: shared_out` there is one fc2 for all experts, which is the fusion's.
 
 Shapes: B images, C channels and h w sides of an expert's grid, N tokens, D width.
 
@@ -43,7 +45,7 @@ class MapStem(nn.Sequential):
 
 
 class Transfer(nn.Module):
-    """One expert's way into the tokens.
+    """One expert's way into the tokens, or up to the layer that all experts share.
 
     Args:
         spec: The expert.
@@ -52,9 +54,19 @@ class Transfer(nn.Module):
         hidden: Hidden width of the MLP.
         stem_width: Channels of the conv stem, for an expert whose output is a map.
         zero_init: Whether the last layer starts at zero.
+        has_out: Whether the last layer is the expert's own; else what the MLP's first gives is given.
     """
 
-    def __init__(self, spec: ExpertSpec, side: int, width: int, hidden: int, stem_width: int, zero_init: bool):
+    def __init__(
+        self,
+        spec: ExpertSpec,
+        side: int,
+        width: int,
+        hidden: int,
+        stem_width: int,
+        zero_init: bool,
+        has_out: bool = True,
+    ):
         super().__init__()
         self.name, self.side, self.channels = spec.name, side, spec.channels
         self.stem, channels = None, spec.channels
@@ -64,10 +76,10 @@ class Transfer(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.fc1 = set_init(nn.Linear(channels, hidden), FAN_IN)
         self.act = nn.GELU()
-        self.fc2 = set_init(nn.Linear(hidden, width), ZERO if zero_init else FAN_IN)
+        self.fc2 = out_layer(hidden, width, zero_init) if has_out else None
 
     def forward(self, grid_BChw: torch.Tensor) -> torch.Tensor:
-        """Tokens `e_k`, (B, N, D).
+        """Tokens `e_k`, (B, N, D); without a last layer of its own (B, N, hidden).
 
         Args:
             grid_BChw: The expert's features or map.
@@ -76,8 +88,19 @@ class Transfer(nn.Module):
         if self.stem is not None:
             grid_BChw = self.stem(grid_BChw)
         tokens_BNC = resample(grid_BChw, self.side).flatten(2).transpose(1, 2)
-        e_BND: torch.Tensor = self.fc2(self.act(self.fc1(self.norm(tokens_BNC))))
-        return e_BND
+        hidden_BNH: torch.Tensor = self.act(self.fc1(self.norm(tokens_BNC)))
+        return hidden_BNH if self.fc2 is None else self.fc2(hidden_BNH)
+
+
+def out_layer(hidden: int, width: int, zero_init: bool) -> nn.Linear:
+    """The last layer of a transfer's MLP.
+
+    Args:
+        hidden: Its input.
+        width: D.
+        zero_init: Whether it starts at zero.
+    """
+    return set_init(nn.Linear(hidden, width), ZERO if zero_init else FAN_IN)
 
 
 def resample(grid_BChw: torch.Tensor, side: int) -> torch.Tensor:
