@@ -8,7 +8,8 @@ from torch import nn
 
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.config import UserError
-from tove_lvlm.cost import measure_cost, ms_per_image, size_of, totals_by_module, tower_sizes
+from tove_lvlm.cost import ms_per_image, size_of, totals_by_module
+from tove_lvlm.tower.cost import measure_cost, tower_sizes
 
 
 def test_every_part_is_listed_and_they_add_up(tiny_tower):

@@ -1,4 +1,4 @@
-"""What networks cost: parameters, counted FLOPs, memory, measured time; of a whole tower, part by part.
+"""What a network costs: parameters, counted FLOPs, memory, measured time. Of a whole tower: tower/cost.py.
 
 Counting runs on the meta device as well as on a real one: nothing is allocated and no weight is needed there.
 
@@ -10,18 +10,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
-from .config import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from .tower.modeling import ToVEVisionModel
+from .errors import UserError
 
 BATCH_SIZE = 8
 """Images of a timed forward where nothing else is said."""
@@ -38,19 +33,6 @@ class Size:
     """Memory of parameters and buffers, the floating point ones in bfloat16."""
     float32_bytes: int
     """Size of a file with all that a checkpoint keeps, in float32; some libraries publish half of that."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Measured cost of one part of a tower. Resizing pixels for experts belongs to the whole tower only."""
-
-    ms: float
-    """Milliseconds per image: median over the repeats, divided by the batch size."""
-    gflops: float
-    """10^9 floating point operations per image, a multiplication and an addition counted as two."""
-    parameters: int
-    memory_bytes: int
-    """Of the weights, as they lie in memory: parameters and buffers."""
 
 
 # ---- counted ----
@@ -101,98 +83,7 @@ def _bytes(tensor: torch.Tensor, floats: int) -> int:
     return tensor.numel() * (floats if tensor.is_floating_point() else tensor.element_size())
 
 
-def tower_sizes(tower: nn.Module) -> dict[str, Size]:
-    """Sizes of every part of a tower that is run, on whatever device it is.
-
-    Args:
-        tower: A `ToVEVisionModel`, or a plain CLIP.
-
-    Returns:
-        `clip`, each attached expert by its name, `tove_fusion` (these two not for a plain CLIP), and `tower`.
-    """
-    parts = _parts_by_name(tower)
-    flops, total = _part_flops(tower, parts.values(), _pixels(tower, 1))
-    sizes = {name: weights_size(module, flops[module]) for name, module in parts.items()}
-    return sizes | {"tower": weights_size(tower, total)}
-
-
-def tower_parts(tower: nn.Module) -> list[tuple[str, nn.Module]]:
-    """`clip`, `expert NAME` of each attached expert and `tove_fusion`; of a plain CLIP, `clip` alone."""
-    if not hasattr(tower, "tove_fusion"):
-        return [("clip", tower)]
-    model = cast("ToVEVisionModel", tower)
-    experts = [(f"expert {name}", expert) for name, expert in model.experts.items()]
-    return [("clip", model.clip), *experts, ("tove_fusion", model.tove_fusion)]
-
-
-def _parts_by_name(tower: nn.Module) -> dict[str, nn.Module]:
-    return {name.removeprefix("expert "): module for name, module in tower_parts(tower)}
-
-
-def _pixels(tower: nn.Module, batch_size: int) -> torch.Tensor:
-    size, like = cast("PreTrainedModel", tower).config.image_size, next(tower.parameters())
-    if like.is_meta:
-        return torch.zeros(batch_size, 3, size, size, dtype=like.dtype, device="meta")
-    return torch.randn(batch_size, 3, size, size, generator=torch.Generator().manual_seed(0)).to(like)
-
-
-@torch.no_grad()
-def _part_flops(
-    tower: nn.Module, parts: Iterable[nn.Module], pixels_B3HW: torch.Tensor
-) -> tuple[dict[nn.Module, float], float]:
-    # FlopCounterMode names modules by class path; reading its running total around each part is exact and simpler.
-    with (
-        eval_mode(tower),
-        flop_counter() as counter,
-        totals_by_module(parts, counter.get_total_flops) as flops,
-    ):
-        tower(pixels_B3HW)
-    return flops, counter.get_total_flops()
-
-
 # ---- measured ----
-
-
-@torch.no_grad()
-def measure_cost(tower: nn.Module, batch_size: int = BATCH_SIZE, repeats: int = 5) -> dict[str, Cost]:
-    """Cost of every part that is run, where the tower is and in its dtype.
-
-    The parts are timed with the device synchronised at their borders, the whole tower without: on a GPU the whole may
-    take less than its parts together.
-
-    Args:
-        tower: A `ToVEVisionModel`, or a plain CLIP.
-        batch_size: Images of a forward.
-        repeats: Forwards after one to warm up.
-
-    Returns:
-        As `tower_sizes`.
-
-    Raises:
-        UserError: A number below 1.
-    """
-    _check_numbers(batch_size, repeats)
-    parts, pixels_B3HW = _parts_by_name(tower), _pixels(tower, batch_size)
-    clock = clock_of(pixels_B3HW.device)
-    # A plain CLIP is its own only part; a dictionary by module would lose one of the two.
-    elapsed_by_part: dict[str, list[float]] = {name: [] for name in parts}
-    elapsed_total = []
-    with eval_mode(tower):
-        tower(pixels_B3HW)
-        for _ in range(repeats):
-            with totals_by_module(parts.values(), clock) as elapsed:
-                tower(pixels_B3HW)
-            for name, module in parts.items():
-                elapsed_by_part[name].append(elapsed[module])
-            start = clock()
-            tower(pixels_B3HW)
-            elapsed_total.append(clock() - start)
-    flops, total = _part_flops(tower, parts.values(), pixels_B3HW[:1])
-    costs = {
-        name: _cost(module, statistics.median(elapsed_by_part[name]) / batch_size, flops[module])
-        for name, module in parts.items()
-    }
-    return costs | {"tower": _cost(tower, statistics.median(elapsed_total) / batch_size, total)}
 
 
 @torch.inference_mode()
@@ -207,7 +98,7 @@ def ms_per_image(module: nn.Module, pixels_B3HW: torch.Tensor, repeats: int = 5)
     Raises:
         UserError: A number below 1.
     """
-    _check_numbers(len(pixels_B3HW), repeats)
+    check_numbers(len(pixels_B3HW), repeats)
     clock, elapsed = clock_of(pixels_B3HW.device), []
     with eval_mode(module):
         module(pixels_B3HW)
@@ -218,19 +109,10 @@ def ms_per_image(module: nn.Module, pixels_B3HW: torch.Tensor, repeats: int = 5)
     return statistics.median(elapsed) / len(pixels_B3HW)
 
 
-def _check_numbers(batch_size: int, repeats: int) -> None:
+def check_numbers(batch_size: int, repeats: int) -> None:
+    """Raise UserError for a number below 1."""
     if batch_size < 1 or repeats < 1:
         raise UserError(f"batch_size is {batch_size} and repeats is {repeats}; both must be at least 1")
-
-
-def _cost(module: nn.Module, ms: float, flops: float) -> Cost:
-    tensors = [*module.parameters(), *module.buffers()]
-    return Cost(
-        ms=ms,
-        gflops=flops / 1e9,
-        parameters=sum(count(module)),
-        memory_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-    )
 
 
 # ---- how it is measured ----

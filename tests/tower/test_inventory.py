@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from helpers import tiny_towers
-from tove_lvlm.cost import tower_sizes
+from tove_lvlm.tower.cost import tower_sizes
 from tove_lvlm.tower.inventory import TimingConfig, tower_inventory
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
-from ..cost import count, flop_counter, totals_by_module, tower_parts
+from ..cost import count, flop_counter, totals_by_module
 from ..registry import require
+from ..tower.cost import tower_parts
 from .parts import base_model, vision_config
 
 if TYPE_CHECKING:

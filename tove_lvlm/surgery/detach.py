@@ -18,8 +18,8 @@ from ..checkpoints import LoadedCheckpoint, open_checkpoint
 from ..checkpoints.experts import no_experts
 from ..checkpoints.rewrite import new_folder
 from ..config import UserError
-from ..cost import measure_cost
 from ..registry import nearest
+from ..tower.cost import measure_cost
 from ..tower.modeling import ToVEVisionModel
 from .choose import BUDGET_MS, Attached, Choice, Rule, choose
 from .compare import file_bytes, latencies, share_equal, tower_ms, weight_bytes

@@ -20,9 +20,10 @@ from transformers import PreTrainedModel
 from .. import dist
 from ..checkpoints import LoadedCheckpoint
 from ..config import UserError
-from ..cost import Cost, eval_mode, measure_cost
+from ..cost import eval_mode
 from ..data.errors import DataError
 from ..storage import fingerprint
+from ..tower.cost import Cost, measure_cost
 from ..tower.modeling import ToVEVisionModel
 from .probe import Probe, Progress, Quality
 from .probe_data import ProbeData

@@ -12,12 +12,13 @@ import torch
 
 from ..config.sources import WEIGHT_KEYS, WeightSource
 from ..config.tower import ClipConfig, TowerConfig
-from ..cost import Size, measure_cost, tower_sizes
+from ..cost import Size
 from ..experts.info import NetworkInfo, count_network, make_expert_info, network_of
 from ..licenses import commercial_use, terms_of
 from ..weights.sources import WeightStatus, status
 from .build import vision_config
 from .configuration import ToVEVisionConfig
+from .cost import measure_cost, tower_sizes
 from .from_yaml import read_tower_yaml
 from .modeling import ToVEVisionModel
 
