@@ -74,7 +74,7 @@ def test_killed_while_writing_a_checkpoint_and_resumed_is_bit_identical(world, t
     assert code == 0, output[-3000:]
     out = world / "parts"
     log = world / "log"
-    if zero == "zero2":  # Ctrl-C in a terminal reaches the launcher and all ranks
+    if zero == "zero3":  # Ctrl-C in a terminal reaches the launcher and all ranks
         process = start("finetune", options(world, zero, "parts"), ranks=2, log=log)
         wait_for(lambda: (out / "metrics.jsonl").is_file(), process, log)
         os.killpg(process.pid, signal.SIGINT)
