@@ -35,6 +35,33 @@ def test_what_the_tutorials_of_the_first_version_import():
     assert done.stderr.count("FutureWarning") == 7
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("surgery.merge.distiller", "recipes.merge.distiller"),
+        ("hosts.lmms_eval.decoding", "harnesses.lmms_eval.decoding"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_lay_in_a_package_that_moved(old, new):
+    module = importlib.import_module(f"tove_lvlm.{old}")
+    current = importlib.import_module(f"tove_lvlm.{new}")
+    public = [name for name in vars(current) if not name.startswith("_")]
+    assert public
+    assert all(getattr(module, name) is getattr(current, name) for name in public)
+
+
 def test_other_names_are_not_found():
     with pytest.raises(ModuleNotFoundError, match="tove_lvlm.lvlm.loadin"):
         importlib.import_module("tove_lvlm.lvlm.loadin")
+
+
+def test_a_folder_that_is_left_over_hides_no_old_name(tmp_path, monkeypatch):
+    """`git pull` leaves `__pycache__` where a package was: a package without a file, for Python."""
+    import tove_lvlm.hosts
+
+    (tmp_path / "lmms_eval" / "__pycache__").mkdir(parents=True)
+    monkeypatch.setattr(tove_lvlm.hosts, "__path__", [*tove_lvlm.hosts.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "tove_lvlm.hosts.lmms_eval", raising=False)
+    with pytest.warns(FutureWarning, match="harnesses.lmms_eval"):
+        assert importlib.import_module("tove_lvlm.hosts.lmms_eval").TASKS.is_dir()

@@ -1,6 +1,7 @@
 """Modules of earlier versions under their old names: still imported and run with `python -m`, each with one warning.
 
-Nothing is looked up here unless a name was not found elsewhere.
+The finder comes first on the path: where a folder moved, a checkout that is brought up to date keeps its `__pycache__`,
+and Python would take that for a package.
 """
 
 import importlib
@@ -24,6 +25,7 @@ MOVED = {
     "lvlm.loading": ("checkpoints",),
     "stage": ("train.stage", "config.loop"),
     "surgery.merge": ("recipes.merge", "config.merge"),
+    "surgery.merge.config": ("config.merge",),
     "tower.configuration_yaml": ("tower.from_yaml", "config.tower"),
     "train.config": ("config.llava",),
 }
@@ -32,16 +34,19 @@ _PACKAGE = __name__.rpartition(".")[0]
 
 
 def new_names(fullname: str) -> list[str]:
-    """Modules that hold what an old one held; those below a package that moved are below the new one. None: empty.
+    """Modules that hold what an old one held; what lay below a package that moved is below its first new place.
 
     Args:
         fullname: With this package's own name.
+
+    Returns:
+        Empty for a name that never was.
     """
     name = fullname.removeprefix(f"{_PACKAGE}.")
-    for old, new in MOVED.items():
-        if name == old or name.startswith(f"{old}."):
-            return [f"{_PACKAGE}.{each}{name.removeprefix(old)}" for each in new]
-    return []
+    if name in MOVED:
+        return [f"{_PACKAGE}.{new}" for new in MOVED[name]]
+    parents = (old for old in MOVED if name.startswith(f"{old}."))
+    return [f"{_PACKAGE}.{MOVED[old][0]}{name.removeprefix(old)}" for old in parents]
 
 
 class OldNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
@@ -75,6 +80,6 @@ class OldNames(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def keep_old_names() -> None:
-    """Put the finder last on the path. Idempotent."""
+    """Put the finder first on the path. Idempotent."""
     if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
-        sys.meta_path.append(OldNames())
+        sys.meta_path.insert(0, OldNames())

@@ -82,6 +82,15 @@ def test_a_detached_expert_says_nothing():
     assert torch.equal(module(tokens, grids, weight).t_fuse_BND, before)
 
 
+@torch.no_grad()
+def test_without_an_expert_nothing_is_added():
+    tokens, grids, weight = inputs("")
+    module = fusion()
+    output = module(tokens, grids, weight)
+    assert torch.equal(output.t_fuse_BND, tokens)
+    assert module.strengths(tokens, grids, output.gate_BNK).eq(0).all()
+
+
 @pytest.fixture
 def tower(tmp_path):
     return tiny_towers.wake(build_tower(tiny_towers.make_tower_yaml(tmp_path / "yaml", transfer="shared_out")))

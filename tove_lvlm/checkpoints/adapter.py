@@ -67,8 +67,8 @@ class AdapterCheckpoint(Checkpoint):
         """See `Checkpoint.weight_files`."""
         return [self.folder / _WEIGHTS]
 
-    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> None:
-        self._write_referring(target, detached)
+    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
+        return self._write_referring(target, detached)
 
 
 def save_adapter(

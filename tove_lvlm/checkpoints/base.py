@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import nn
+from transformers import LlavaForConditionalGeneration, PreTrainedModel
 
 from ..config import UserError
 from ..config.model import MODEL_FILE
@@ -19,9 +20,6 @@ from ..tower.recorder import find_tower
 from .experts import CONFIG, Attachment, experts_by_tensor, no_experts, set_detached
 from .rewrite import INDEX, arrange, edit_json, index_of, new_folder
 from .tensor_files import TensorAt, read_header
-
-if TYPE_CHECKING:
-    from transformers import LlavaForConditionalGeneration, PreTrainedModel
 
 _ABOUT = (
     "*config.json",
@@ -69,14 +67,14 @@ class LoadedCheckpoint:
         return find_tower(self.model)
 
     @property
-    def llava(self) -> "LlavaForConditionalGeneration":
+    def llava(self) -> LlavaForConditionalGeneration:
         """`model` under its own type, where there is a language model."""
         return as_llava(self.model)
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return cast("PreTrainedModel", self.model).device
+        return cast(PreTrainedModel, self.model).device
 
     def require_tower(self) -> ToVEVisionModel:
         """The ToVE tower in it.
@@ -199,17 +197,19 @@ class Checkpoint(ABC):
             for path in self.folder.iterdir():
                 if path.is_file() and _is_about(path.name) and path.name not in (CONFIG, MODEL_FILE, INDEX):
                     shutil.copyfile(path, target / path.name)
-            self._write_model(target, list(detached), extra or {}, layout or self.folder)
+            return self._write_model(target, list(detached), extra or {}, layout or self.folder)
         except OSError as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"a checkpoint cannot be written beside `{target.parent}`: {error}") from error
-        return [self.kind]
 
     @abstractmethod
-    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> None: ...
+    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
+        """Weights, CONFIG and MODEL_FILE, for `with_experts`; gives the kinds written."""
 
-    def _write_holding(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> None:
+    def _write_holding(
+        self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path
+    ) -> list[str]:
         """Of a checkpoint that has a tower in its files."""
         attached = [name for name in self.experts().expert_names if name not in detached]
         tensors = {**self.tensors(), **extra}
@@ -225,14 +225,16 @@ class Checkpoint(ABC):
         if (self.folder / MODEL_FILE).is_file():
             shutil.copyfile(self.folder / MODEL_FILE, target / MODEL_FILE)
         edit_json(self.folder / CONFIG, target, lambda config: set_detached(config, self.folder, detached))
+        return [self.kind]
 
-    def _write_referring(self, target: Path, detached: list[str]) -> None:
+    def _write_referring(self, target: Path, detached: list[str]) -> list[str]:
         """Of a checkpoint that names its tower in MODEL_FILE."""
         for file in self.weight_files():
             shutil.copyfile(file, target / file.name)
         edit_json(self.folder / MODEL_FILE, target, lambda info: info["model"].update(detached=detached))
         if (self.folder / CONFIG).is_file():
             edit_json(self.folder / CONFIG, target, lambda config: set_detached(config, self.folder, detached))
+        return [self.kind]
 
 
 def save_with_experts(loaded: LoadedCheckpoint, output: str | Path) -> list[str]:

@@ -1,7 +1,7 @@
 """An ordinary LlavaForConditionalGeneration folder: stage 2's merged model, a grafted one, or anybody's."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -66,22 +66,12 @@ class MergedCheckpoint(Checkpoint):
         """See `Checkpoint.files`; those of the adapter in it too."""
         return sorted([*super().files(), *(self.adapter.files() if self.adapter else [])])
 
-    def with_experts(
-        self,
-        target: Path,
-        detached: Sequence[str],
-        extra: Mapping[str, TensorAt] | None = None,
-        layout: Path | None = None,
-    ) -> list[str]:
-        """See `Checkpoint.with_experts`; the adapter in it is written too."""
-        written = super().with_experts(target, detached, extra, layout)
+    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
+        written = self._write_holding(target, detached, extra, layout)
         if self.adapter is None:
             return written
         (target / self.adapter.kind).mkdir()
         return [*written, *self.adapter.with_experts(target / self.adapter.kind, detached)]
-
-    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> None:
-        self._write_holding(target, detached, extra, layout)
 
 
 def save_merged(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.Module, processor: Any) -> None:

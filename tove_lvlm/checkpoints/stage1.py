@@ -54,8 +54,8 @@ class Stage1Checkpoint(Checkpoint):
         """See `Checkpoint.weight_files`."""
         return [self.folder / PROJECTOR_FILE]
 
-    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> None:
-        self._write_referring(target, detached)
+    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
+        return self._write_referring(target, detached)
 
 
 def save_stage1(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.Module, processor: Any) -> None:

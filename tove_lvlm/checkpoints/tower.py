@@ -47,6 +47,7 @@ class TowerCheckpoint(Checkpoint):
         """See `Checkpoint.weight_files`."""
         return weight_files(self.folder)
 
-    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> None:
-        self._write_holding(target, detached, extra, layout)
+    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
+        written = self._write_holding(target, detached, extra, layout)
         write_card(target, SOURCES_FILE)  # the copied card names other experts
+        return written

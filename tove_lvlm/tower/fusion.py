@@ -109,7 +109,7 @@ class ToVEFusion(nn.Module):
             share_BNK = gate_BNK * self.scale * t_clip_BND.float().square().mean(-1, keepdim=True).sqrt()
         attached = [name for name in self.names if name in grids]
         transferred = [self.transfers[name](grids[name]) for name in attached]
-        if self.shared_out is not None:
+        if self.shared_out is not None and transferred:
             transferred = list(self.shared_out(torch.stack(transferred)))
         return {
             name: share_BNK[..., self.names.index(name), None].to(e_BND.dtype) * e_BND
