@@ -44,10 +44,10 @@ demo: $(VENV)/.ready-demo
 	$(RUN) $(BIN)/tove demo
 
 test: $(VENV)/.ready-test
-	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.ready-dev
-	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile -m "" --durations=30 \
+	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "" --durations=30 \
 		--cov=tove_lvlm --cov-report=term:skip-covered
 
 lint: $(VENV)/.ready-test

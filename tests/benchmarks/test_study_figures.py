@@ -136,6 +136,7 @@ def test_detach_shows_both_models_and_clip():
     assert {text.get_text() for text in figure.axes[0].texts} == {"row clip", "with expert dropout", "no_dropout"}
 
 
+@pytest.mark.full
 def test_files_of_a_full_run_and_of_a_quick_one(tmp_path):
     files = study_figures(results(), tmp_path / "full")
     stems = ["overall", "families", "data_curve", "detach"]
