@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from helpers import tiny_towers
+from helpers.tiny_checkpoints import make_checkpoints
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.config import ConfigError, UserError
 from tove_lvlm.config.model import MODEL_FILE
@@ -116,10 +117,17 @@ def test_tower_yaml_changed_since_training_is_refused(checkpoints, tmp_path, kin
         open_checkpoint(folder)
 
 
-def test_checkpoint_from_before_the_tower_was_written_down_had_no_scale(checkpoints, tmp_path):
-    folder = shutil.copytree(checkpoints["adapter"], tmp_path / "adapter")
+def test_checkpoint_from_before_the_tower_was_written_down_had_no_scale(llm, tmp_path):
+    """Transfers had no unit then, and an expert had both layers; a YAML that says otherwise belongs to another one."""
+    earlier = {"transfer": "separate", "transfer_scale": None}
+    path = tiny_towers.make_tower_yaml(tmp_path / "tower", **earlier)
+    folder = make_checkpoints(tmp_path, llm, path)["adapter"]
     about = json.loads((folder / MODEL_FILE).read_text())
     del about["tower"]
     (folder / MODEL_FILE).write_text(json.dumps(about))
+    tower = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(tower | {"fusion": {"stem_width": 16}}))
+    assert open_checkpoint(folder).require_tower().config.fusion_settings.transfer_scale is None
+    path.write_text(yaml.safe_dump(tower | {"fusion": {"stem_width": 16, "transfer_scale": 1.0}}))
     with pytest.raises(ConfigError, match="`transfer_scale` None, .* now says 1.0"):
         open_checkpoint(folder)

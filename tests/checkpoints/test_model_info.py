@@ -11,7 +11,8 @@ def test_a_tower_that_computes_otherwise_than_in_training_is_refused(built):
 
     model, _ = built
     tower = make_model_info({}, model, "square")["tower"]
-    assert tower.keys() == {"kind", "gate", "transfer_scale", "transfer", "temperature", "select_layer", "experts"}
+    fusion = {"kind", "gate", "transfer_scale", "transfer", "temperature"}
+    assert tower.keys() == {*fusion, "select_layer", "expert_resample", "experts"}
     check_tower(model, {"tower": tower}, "here")
     then = {key: value for key, value in tower.items() if key != "gate"}
     check_tower(model, {"tower": then | {"gate_input": "tokens"}}, "here")
@@ -21,18 +22,13 @@ def test_a_tower_that_computes_otherwise_than_in_training_is_refused(built):
         check_tower(model, {"tower": tower | {"temperature": 0.5}}, "here")
 
 
-def test_what_was_trained_before_transfers_could_share_a_layer_shared_none(built):
+@pytest.mark.parametrize("key", ["transfer", "expert_resample"])
+def test_what_was_trained_before_there_was_a_key_has_its_value_of_then(built, key):
     from tove_lvlm.checkpoints.model_info import check_tower, make_model_info
 
     model, _ = built
     tower = make_model_info({}, model, "pad")["tower"]
-    before = {key: value for key, value in tower.items() if key != "transfer"}
-    check_tower(model, {"tower": before}, "here")
-    model.config.vision_config.fusion["transfer"] = "shared_out"
-    try:
-        with pytest.raises(
-            ConfigError, match="here: the tower was trained with `transfer` separate, .* says shared_out"
-        ):
-            check_tower(model, {"tower": before}, "here")
-    finally:
-        model.config.vision_config.fusion["transfer"] = "separate"
+    before = {name: value for name, value in tower.items() if name != key}
+    then, now = {"transfer": ("separate", "shared_out"), "expert_resample": ("bilinear", "bicubic")}[key]
+    with pytest.raises(ConfigError, match=f"here: the tower was trained with `{key}` {then}, .* says {now}"):
+        check_tower(model, {"tower": before}, "here")

@@ -37,6 +37,19 @@ def test_one_resize_per_size_and_the_same_pixels_as_each_alone(experts, monkeypa
         assert torch.equal(seen[name], prepare(pixels, GIVEN, expert.spec.preprocessing).to(seen[name].dtype))
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_pixels_are_resampled_as_asked(experts, mode):
+    seen = {}
+    for name, expert in experts.items():
+        expert.register_forward_pre_hook(lambda m, args, name=name: seen.update({name: args[0]}))
+    pixels = tiny_towers.pixels()
+    experts(pixels, GIVEN, resample=mode)
+    other = {"bilinear": "bicubic", "bicubic": "bilinear"}[mode]
+    wanted = experts["cnn"].spec.preprocessing  # of another size than the tower's
+    assert torch.equal(seen["cnn"], prepare(pixels, GIVEN, wanted, mode))
+    assert (seen["cnn"] - prepare(pixels, GIVEN, wanted, other)).abs().max() > 0.1
+
+
 def test_grids(experts):
     grids = experts(tiny_towers.pixels(), GIVEN)
     assert {name: tuple(grid.shape) for name, grid in grids.items()} == {

@@ -35,7 +35,7 @@ def test_normalisation_by_hand():
 def test_resizing_happens_on_the_picture_and_antialiases():
     rgb = torch.zeros(1, 3, 4, 4)
     rgb[..., ::2] = 1.0  # columns on, off, on, off: a resize without antialias would take single columns
-    found = prepare(normalised(rgb), GIVEN, Preprocessing(2, (0.0,) * 3, (1.0,) * 3))
+    found = prepare(normalised(rgb), GIVEN, Preprocessing(2, (0.0,) * 3, (1.0,) * 3), "bilinear")
     weight = torch.tensor([3.0, 3.0, 1.0, 0.0]) / 7
     expected = (weight * torch.tensor([1.0, 0, 1, 0])).sum()
     torch.testing.assert_close(found[..., 0], expected.expand(1, 3, 2))

@@ -112,7 +112,7 @@ def make_miniature(folder: Path) -> Path:
     Its language model knows the world's words, so it answers the world's questions with yes, no, colours and shapes.
     """
     llm, tower = ROOT / "tove_lvlm/assets/miniature/vicuna", ROOT / "projects/miniature/tower.yaml"
-    model, processor = build(llm, tower=tower, awake=False)
+    model, processor = build(llm, tower=tower, seed=1, awake=False)
     with torch.no_grad():
         model.model.multi_modal_projector.linear_2.weight *= 3  # so that pictures are on the scale of words
         # Of itself it says no to nearly everything: let a random direction decide.

@@ -127,8 +127,8 @@ def test_device_map_splits_the_tower_and_nothing_changes(saved, tmp_path, where)
 
 
 def test_offloaded_checkpoint_that_lacks_a_tensor_is_refused_all_the_same(broken, tmp_path):
-    folder = broken(lambda tensors: {k: t for k, t in tensors.items() if not k.endswith("shapes.fc2.weight")})
-    with pytest.raises(WeightsError, match=r"lacks 1 of .*tove_fusion.transfers.shapes.fc2.weight"):
+    folder = broken(lambda tensors: {k: t for k, t in tensors.items() if not k.endswith("shapes.fc1.weight")})
+    with pytest.raises(WeightsError, match=r"lacks 1 of .*tove_fusion.transfers.shapes.fc1.weight"):
         LlavaForConditionalGeneration.from_pretrained(folder, device_map={"": "disk"}, offload_folder=tmp_path)
 
 

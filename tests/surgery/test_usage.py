@@ -51,14 +51,16 @@ def test_gate_figures_equal_brute_force(report, trained, world):
     tower = loaded.tower
     samples = questions_as_llava(world / "questions.jsonl")[::3]  # one question of each of the ten images
     pixels = encode_rows(loaded, samples, world / "images")["pixel_values"]
-    terms = {}
+    hidden = {}
     for name, transfer in tower.tove_fusion.transfers.items():
-        transfer.register_forward_hook(lambda module, args, output, name=name: terms.update({name: output}))
+        transfer.register_forward_hook(lambda module, args, output, name=name: hidden.update({name: output}))
     with torch.no_grad():
         out = tower(pixels)
     (t_clip, t_fuse), gate = out.hidden_states, out.gate_probs
     unit = tower.config.fusion_settings.transfer_scale * t_clip.pow(2).mean(-1, keepdim=True).sqrt()
-    terms = {name: gate[..., k : k + 1] * unit * terms[name] for k, name in enumerate(tower.expert_names)}
+    with torch.no_grad():
+        e = {name: tower.tove_fusion.shared_out(hidden[name]) for name in tower.expert_names}
+    terms = {name: gate[..., k : k + 1] * unit * e[name] for k, name in enumerate(tower.expert_names)}
     torch.testing.assert_close(t_clip + sum(terms.values()), t_fuse)
     assert report["num_images"] == len(pixels) == 10
     for k, name in enumerate(tower.expert_names):

@@ -29,7 +29,8 @@ class Constant(nn.Module):
 
 def fusion(**settings) -> ToVEFusion:
     """Gate (1/6, 2/6, 3/6) for every token; e = 6, 60, 600."""
-    module = ToVEFusion(SPECS, width=2, side=2, settings=FusionConfig(expert_dropout=0, **settings))
+    settings = {"transfer": "separate", "expert_dropout": 0, **settings}
+    module = ToVEFusion(SPECS, width=2, side=2, settings=FusionConfig(**settings))
     with torch.no_grad():
         module.gate.fc2.weight.zero_()
         module.gate.fc2.bias.copy_(torch.tensor([1.0, 2.0, 3.0]).log())

@@ -34,7 +34,8 @@ def by_hand(tower, pixels):
     for k, name in enumerate(tower.expert_names):
         if name in grids:
             unit = tower.config.fusion["transfer_scale"] * t_clip.square().mean(-1, keepdim=True).sqrt()
-            term = gate[..., k, None] * unit * tower.tove_fusion.transfers[name](grids[name])
+            e = tower.tove_fusion.shared_out(tower.tove_fusion.transfers[name](grids[name]))
+            term = gate[..., k, None] * unit * e
             strength[..., k] = term.norm(dim=-1) / t_clip.norm(dim=-1)
     return gate, strength
 

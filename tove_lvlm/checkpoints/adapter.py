@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from ..config.model import MODEL_FILE
+from ..config.trained import read_model_info
 from ..lvlm.parts import adapter_parts
 from ..registry import require
 from ..storage import WeightsError, load_tensors, misfits, save_tensors
 from .base import Checkpoint, LoadedCheckpoint
 from .experts import Attachment, experts_of_block
 from .from_config import build_lvlm
-from .model_info import check_tower, read_model_block, read_model_info, save_model_info
+from .model_info import check_tower, read_trained_block, save_model_info
 from .tensor_files import TensorAt
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class AdapterCheckpoint(Checkpoint):
         """See `Checkpoint.load`; the LoRA is merged in memory."""
         peft = require("peft", extra="train")
         # The adapter brings the projector and tove_fusion itself: stage 1's folder may be gone.
-        config, model_info = read_model_block(self.folder, pretrain_mm_mlp_adapter=None), read_model_info(self.folder)
-        model, processor = build_lvlm(config)
+        model, processor = build_lvlm(read_trained_block(self.folder, pretrain_mm_mlp_adapter=None))
+        model_info = read_model_info(self.folder)
         check_tower(model, model_info, self.folder / MODEL_FILE)
         _check_adapter(model, self.folder)
         merged = peft.PeftModel.from_pretrained(model, self.folder).merge_and_unload().eval()

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from ..config import UserError
+from ..config.trained import read_model_info
 from ..lvlm.build import without_zero3_init
 from ..lvlm.parts import base_model
 from ..storage import load_json, weight_files
 from .adapter import AdapterCheckpoint
 from .base import Checkpoint, LoadedCheckpoint
 from .experts import CONFIG, Attachment, experts_in_config
-from .model_info import read_model_info
 from .tensor_files import TensorAt
 from .whole import load_whole
 
@@ -26,6 +26,7 @@ class MergedCheckpoint(Checkpoint):
     """A whole LLaVA model; stage 2's adapter may lie in it too."""
 
     kind: ClassVar[str] = "merged"
+    holds_tower: ClassVar[bool] = True
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:

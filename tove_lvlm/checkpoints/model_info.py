@@ -1,18 +1,19 @@
 """`tove_model.json` beside a model: the `model` block that it was built from, and what else loading must know."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
-from ..config import ConfigError, UserError, parse, present_names
+from ..config import ConfigError, UserError, parse
 from ..config.model import MODEL_FILE, ModelConfig
 from ..config.tower import FusionConfig
+from ..config.trained import left_out, read_model_info, trained_settings
 from ..lvlm.parts import base_model
 from ..storage import save_json
+from ..tower.from_yaml import read_tower_yaml
 
 if TYPE_CHECKING:
     from ..tower.configuration import ToVEVisionConfig
@@ -26,7 +27,7 @@ def make_model_info(block: Mapping[str, Any], model: nn.Module, image_aspect_rat
         model: With the tower that was trained.
         image_aspect_ratio: As in training.
     """
-    return {"model": dict(block), "image_aspect_ratio": image_aspect_ratio, "tower": _tower_arithmetic(model)}
+    return {"model": dict(block), "image_aspect_ratio": image_aspect_ratio, "tower": _tower_of(model)}
 
 
 def check_tower(model: nn.Module, model_info: Mapping[str, Any], where: str | Path) -> None:
@@ -40,13 +41,10 @@ def check_tower(model: nn.Module, model_info: Mapping[str, Any], where: str | Pa
     Raises:
         ConfigError: A setting differs; names it with both values.
     """
-    current = _tower_arithmetic(model)
+    current = _tower_of(model)
     if current is None:
         return
-    # Before this was written down, transfers had no scale; before they could share a layer, they shared none.
-    trained = present_names(FusionConfig, model_info.get("tower") or {"transfer_scale": None}, warn=False)
-    trained.setdefault("transfer", "separate")
-    for key, then in trained.items():
+    for key, then in trained_settings(model_info).items():
         if current[key] != then:
             raise ConfigError(
                 f"{where}: the tower was trained with `{key}` {then}, and its YAML or folder now says {current[key]}; "
@@ -54,14 +52,21 @@ def check_tower(model: nn.Module, model_info: Mapping[str, Any], where: str | Pa
             )
 
 
-def _tower_arithmetic(model: nn.Module) -> dict[str, Any] | None:
-    """What decides on the tower's output besides weights; shapes are checked when those are loaded."""
-    if not hasattr(base_model(model).config.vision_config, "fusion_settings"):
-        return None
-    config = cast("ToVEVisionConfig", base_model(model).config.vision_config)
+def tower_settings(config: "ToVEVisionConfig") -> dict[str, Any]:
+    """What decides on a tower's output besides weights; shapes are checked when those are loaded.
+
+    Args:
+        config: The tower's.
+    """
     names = [item.name for item in dataclasses.fields(FusionConfig) if item.metadata.get("affects_output", True)]
     fusion = {name: config.fusion[name] for name in names}
-    return {**fusion, "select_layer": config.select_layer, "experts": config.expert_names}
+    pixels = {"select_layer": config.select_layer, "expert_resample": config.expert_resample}
+    return {**fusion, **pixels, "experts": config.expert_names}
+
+
+def _tower_of(model: nn.Module) -> dict[str, Any] | None:
+    config = base_model(model).config.vision_config
+    return tower_settings(cast("ToVEVisionConfig", config)) if hasattr(config, "fusion_settings") else None
 
 
 def save_model_info(folder: str | Path, model_info: Mapping[str, Any]) -> None:
@@ -72,22 +77,6 @@ def save_model_info(folder: str | Path, model_info: Mapping[str, Any]) -> None:
         model_info: From `make_model_info`, or a part of it.
     """
     save_json(Path(folder) / MODEL_FILE, dict(model_info))
-
-
-def read_model_info(folder: str | Path) -> dict[str, Any]:
-    """What MODEL_FILE holds; empty where there is none, as in a model that others wrote.
-
-    Raises:
-        UserError: It is not valid JSON.
-    """
-    path = Path(folder) / MODEL_FILE
-    if not path.is_file():
-        return {}
-    try:
-        model_info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return model_info
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
 
 
 def read_model_block(folder: str | Path, **changes: Any) -> ModelConfig:
@@ -104,3 +93,20 @@ def read_model_block(folder: str | Path, **changes: Any) -> ModelConfig:
     if block is None:
         raise UserError(f"folder `{folder}` has no {MODEL_FILE} with a `model` block, which says what it belongs to")
     return parse(ModelConfig, block | changes, where=str(Path(folder) / MODEL_FILE), warn=False)
+
+
+def read_trained_block(folder: str | Path, **changes: Any) -> ModelConfig:
+    """The same, its tower's YAML read as in training: what the file leaves out may have another default by now.
+
+    Args:
+        folder: As for `read_model_block`.
+        **changes: The same.
+
+    Raises:
+        UserError: As for `read_model_block`.
+        ConfigError: The tower's YAML is gone or does not fit.
+    """
+    block = read_model_block(folder, **changes)
+    if block.vision_tower != "tove":
+        return block
+    return dataclasses.replace(block, tower_config=read_tower_yaml(block.require_tower(), left_out=left_out(folder)))

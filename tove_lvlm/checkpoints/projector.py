@@ -11,10 +11,11 @@ from torch import nn
 
 from ..config import ConfigError
 from ..config.model import MODEL_FILE, PROJECTOR_FILE
+from ..config.trained import read_model_info
 from ..lvlm.parts import adapter_parts
 from ..storage import load_tensors
 from ..zero import assign, collect
-from .model_info import check_tower, read_model_info
+from .model_info import check_tower
 
 
 def collect_projector(model: nn.Module) -> dict[str, torch.Tensor]:

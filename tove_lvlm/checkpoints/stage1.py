@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from ..config.model import PROJECTOR_FILE
+from ..config.trained import read_model_info
 from ..lvlm.parts import base_model
 from ..storage import save_tensors
 from .base import Checkpoint, LoadedCheckpoint
 from .experts import Attachment, experts_of_block
 from .from_config import build_lvlm
-from .model_info import read_model_block, read_model_info
+from .model_info import read_model_block
 from .tensor_files import TensorAt
 
 

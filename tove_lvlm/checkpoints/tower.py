@@ -1,6 +1,6 @@
 """A saved tower alone, whole or light."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -21,6 +21,7 @@ class TowerCheckpoint(Checkpoint):
 
     kind: ClassVar[str] = "tower"
     has_language_model: ClassVar[bool] = False
+    holds_tower: ClassVar[bool] = True
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
@@ -46,6 +47,12 @@ class TowerCheckpoint(Checkpoint):
     def weight_files(self) -> list[Path]:
         """See `Checkpoint.weight_files`."""
         return weight_files(self.folder)
+
+    def without_experts(self, target: Path, detached: Sequence[str]) -> list[str]:
+        """See `Checkpoint.without_experts`."""
+        written = super().without_experts(target, detached)
+        write_card(target, SOURCES_FILE)
+        return written
 
     def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
         written = self._write_holding(target, detached, extra, layout)

@@ -13,7 +13,8 @@ from .parsing import Deprecated
 from .sources import WeightSource
 
 FUSION_KINDS = ("gated", "concat")
-TRANSFERS = ("separate", "shared_out")
+TRANSFERS = ("shared_out", "separate")
+RESAMPLE_MODES = ("bicubic", "bilinear")
 GATES = ("token", "shuffled", "constant")
 NOT_IN_OUTPUT = {"affects_output": False}
 """Metadata of a field that does not decide what a trained tower computes, or only by the shapes of its weights. Where
@@ -30,9 +31,9 @@ class FusionConfig:
     gate: str = field(default="token", metadata={"choices": GATES})
     """What the gate reads for a token: that `token`; for ablations the token of another place (`shuffled`) or nothing
     (`constant`: one learned distribution for every token)."""
-    transfer: str = field(default="separate", metadata={"choices": TRANSFERS})
-    """Of the MLP that brings an expert into the tokens: `separate`, both layers are the expert's own; `shared_out`, the
-    first is, and the second is one for all experts, as in the paper."""
+    transfer: str = field(default="shared_out", metadata={"choices": TRANSFERS})
+    """Of the MLP that brings an expert into the tokens. `shared_out`: the first layer is the expert's own, the second
+    one for all, as in the paper. `separate`: both are the expert's own, as in any tower saved without this key."""
     zero_init: bool = field(default=True, metadata=NOT_IN_OUTPUT)
     """The last layer of each transfer MLP starts at zero, so that step 0 is CLIP exactly."""
     transfer_scale: float | None = 1.0
@@ -115,6 +116,9 @@ class TowerConfig:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     detached: list[str] = field(default_factory=list)
     """Experts that the tower has but does not run."""
+    expert_resample: str = field(default="bicubic", metadata={"choices": RESAMPLE_MODES})
+    """How the tower's pixels are brought to an expert's size. Bicubic is nearer to what most experts' own processors
+    do (benchmarks/pixel_path.py); towers saved without this key are bilinear."""
 
     @property
     def parts(self) -> dict[str, WeightSource]:
@@ -131,6 +135,7 @@ class TowerYaml:
     experts: list[str | dict[str, Any]] = field(default_factory=list)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     detached: list[str] = field(default_factory=list)
+    expert_resample: str = field(default="bicubic", metadata={"choices": RESAMPLE_MODES})
 
 
 def check_names(names: Sequence[str], detached: Sequence[str], where: str) -> None:

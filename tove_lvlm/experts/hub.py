@@ -56,7 +56,11 @@ class ExpertHub(nn.ModuleDict):
 
     @torch.no_grad()
     def forward(
-        self, pixels_B3HW: torch.Tensor, source: Preprocessing, dtype: torch.dtype | None = None
+        self,
+        pixels_B3HW: torch.Tensor,
+        source: Preprocessing,
+        dtype: torch.dtype | None = None,
+        resample: str = "bicubic",
     ) -> dict[str, torch.Tensor]:
         """Run every attached expert once.
 
@@ -65,6 +69,7 @@ class ExpertHub(nn.ModuleDict):
                 distinct size, mean and std.
             source: The tower's own size, mean and std.
             dtype: Dtype of the grids; that of the pixels when it is left out.
+            resample: As `mode` of `preprocess.resized`.
 
         Returns:
             Name -> (B, C, h, w), without gradient.
@@ -72,13 +77,15 @@ class ExpertHub(nn.ModuleDict):
         Raises:
             ValueError: An expert's grid is not what its spec says.
         """
-        prepared = self._prepare(pixels_B3HW, source)
+        prepared = self._prepare(pixels_B3HW, source, resample)
         dtype = dtype or pixels_B3HW.dtype
         if self.streams and pixels_B3HW.is_cuda:
             return self._on_streams(prepared, dtype)
         return {name: _run(name, expert, prepared[expert.spec.preprocessing], dtype) for name, expert in self.items()}
 
-    def _prepare(self, pixels_B3HW: torch.Tensor, source: Preprocessing) -> dict[Preprocessing, torch.Tensor]:
+    def _prepare(
+        self, pixels_B3HW: torch.Tensor, source: Preprocessing, resample: str
+    ) -> dict[Preprocessing, torch.Tensor]:
         """What the experts want to see, bit for bit as `preprocess.prepare` gives it."""
         prepared, pictures = {source: pixels_B3HW}, {}
         for target in (expert.spec.preprocessing for expert in self.values()):
@@ -87,7 +94,7 @@ class ExpertHub(nn.ModuleDict):
             if source.size not in pictures:
                 pictures[source.size] = picture(pixels_B3HW, source)
             if target.size not in pictures:
-                pictures[target.size] = resized(pictures[source.size], target.size)
+                pictures[target.size] = resized(pictures[source.size], target.size, resample)
             prepared[target] = normalised(pictures[target.size], target).to(pixels_B3HW.dtype)
         return prepared
 

@@ -21,7 +21,7 @@ class Preprocessing(NamedTuple):
 
 
 def prepare(
-    pixels_B3HW: torch.Tensor, source: Preprocessing, target: Preprocessing, mode: str = "bilinear"
+    pixels_B3HW: torch.Tensor, source: Preprocessing, target: Preprocessing, mode: str = "bicubic"
 ) -> torch.Tensor:
     """Pixels as `target` asks.
 
@@ -50,13 +50,13 @@ def picture(pixels_B3HW: torch.Tensor, source: Preprocessing) -> torch.Tensor:
     return x_B3HW * _channels(source.std, x_B3HW) + _channels(source.mean, x_B3HW)
 
 
-def resized(picture_B3HW: torch.Tensor, size: int, mode: str = "bilinear") -> torch.Tensor:
+def resized(picture_B3HW: torch.Tensor, size: int, mode: str = "bicubic") -> torch.Tensor:
     """A picture of another size, (B, 3, size, size); itself when it has that size.
 
     Args:
         picture_B3HW: RGB, 0 to 1.
         size: Side in pixels.
-        mode: `bilinear`, or `bicubic`, which stays within 0 to 1 as Pillow's does.
+        mode: `bicubic`, which stays within 0 to 1 as Pillow's does, or `bilinear`.
     """
     if picture_B3HW.shape[-2:] == (size, size):
         return picture_B3HW

@@ -31,6 +31,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from ..config import ConfigError
 from ..config.model import ModelConfig
 from ..config.tower import TowerConfig
+from ..config.trained import left_out_of_start
 from ..tower.build import build_tower
 from ..tower.from_yaml import read_tower_yaml
 from ..tower.image_processing import ToVEImageProcessor
@@ -89,12 +90,13 @@ def load_vision(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Visi
 
 
 def read_tower(config: ModelConfig) -> TowerConfig:
-    """The tower's YAML that a `model` block names: what was read already, else the file.
+    """The tower's YAML that a `model` block names: what was read already, else the file, whose missing keys are what
+    they were where stage 1 trained the start.
 
     Raises:
         ConfigError: It names none, or the YAML does not fit.
     """
-    return config.tower_config or read_tower_yaml(config.require_tower())
+    return config.tower_config or read_tower_yaml(config.require_tower(), left_out=left_out_of_start(config))
 
 
 def _load_clip(config: ModelConfig, dtype: torch.dtype) -> tuple[CLIPVisionModel, Any]:

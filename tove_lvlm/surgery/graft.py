@@ -17,10 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaProcessor
 
-from ..checkpoints.model_info import read_model_info, save_model_info
+from ..checkpoints.model_info import save_model_info
 from ..checkpoints.whole import read_llava_config
 from ..config import UserError
 from ..config.sources import WeightSource
+from ..config.trained import read_model_info
 from ..lvlm.build import tove_vision
 from ..lvlm.parts import vision_config
 from ..storage import (

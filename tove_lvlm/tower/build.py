@@ -115,6 +115,7 @@ def vision_config(tower: TowerConfig) -> ToVEVisionConfig:
         detached=tower.detached,
         select_layer=tower.clip.select_layer,
         input_size=tower.clip.input_size,
+        expert_resample=tower.expert_resample,
         fusion=dataclasses.asdict(tower.fusion),
         **{key: value for key, value in stated.items() if value is not None},
     )

@@ -1,5 +1,7 @@
 """What a host may ask of a tower."""
 
+from collections.abc import Iterable
+
 import torch
 
 
@@ -41,3 +43,25 @@ def check_selected_layers(output_hidden_states: bool | int | list[int] | None) -
             f"the host selects layer {unsupported[0]} of the tower, which holds CLIP's tokens without the "
             "experts; set `vision_feature_layer` to -1 and `vision_feature_select_strategy` to `full`"
         )
+
+
+def transfer_hint(expected: Iterable[str], loaded: Iterable[str]) -> str:
+    """For a message about tensors that do not fit: what to write in the tower's YAML, if one key of it is the cause.
+
+    Args:
+        expected: Names of the tower's tensors.
+        loaded: Names of those that were given.
+    """
+    wanted, given = _transfer_of(expected), _transfer_of(loaded)
+    if None in (wanted, given) or wanted == given:
+        return ""
+    before = " and `expert_resample: bilinear`, the defaults of then" if given == "separate" else ""
+    return f"; it was trained with `fusion: {{transfer: {given}}}`: write that in the tower's YAML{before}"
+
+
+def _transfer_of(names: Iterable[str]) -> str | None:
+    """`fusion.transfer` of the tower that tensors belong to, by their names."""
+    fusion = [name.split("tove_fusion.", 1)[1] for name in names if "tove_fusion." in name]
+    if any(name.startswith("shared_out.") for name in fusion):
+        return "shared_out"
+    return "separate" if any(name.startswith("transfers.") and ".fc2." in name for name in fusion) else None

@@ -15,7 +15,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.auto.configuration_auto import AutoConfig
 
 from ..config import ConfigError, parse
-from ..config.tower import FusionConfig, check_names
+from ..config.tower import RESAMPLE_MODES, FusionConfig, check_names
 from ..experts import describe
 from ..experts.schema import parse_expert
 from .concat import part_width
@@ -48,6 +48,8 @@ class ToVEVisionConfig(PreTrainedConfig):
         image_std: Standard deviation of the same.
         input_size: Side of the square images that a host gives, a multiple of the token grid's; None is the CLIP's
             own. With more pixels the experts see more, and CLIP gets the same image at its own size.
+        expert_resample: `bicubic` or `bilinear`, how the images are brought to an expert's size; None is `bicubic`,
+            and `bilinear` in a config that was saved before there was this field.
 
     Raises:
         ConfigError: An expert or a setting does not fit, the CLIP's image or patch is not square, it has no such
@@ -67,6 +69,7 @@ class ToVEVisionConfig(PreTrainedConfig):
         image_mean: Sequence[float] = tuple(OPENAI_CLIP_MEAN),
         image_std: Sequence[float] = tuple(OPENAI_CLIP_STD),
         input_size: int | None = None,
+        expert_resample: str | None = None,
         **kwargs: Any,
     ):
         clip_fields = clip_config or {}
@@ -76,14 +79,14 @@ class ToVEVisionConfig(PreTrainedConfig):
         self.select_layer = select_layer
         fusion = dict(fusion or {})
         saved = "num_hidden_layers" in kwargs
-        if saved:  # what a tower was before it could be otherwise: its transfers had no unit, and shared nothing
-            fusion.setdefault("transfer_scale", None)
-            fusion.setdefault("transfer", "separate")
+        if saved:  # what a tower was before it could be otherwise
+            fusion = {"transfer_scale": None, "transfer": "separate"} | fusion
         settings = parse(FusionConfig, fusion, where="tower config, fusion", warn=not saved)
         self.fusion = dataclasses.asdict(settings)
         self.image_mean = [float(value) for value in image_mean]
         self.image_std = [float(value) for value in image_std]
         self.input_size = input_size
+        self.expert_resample = expert_resample or ("bilinear" if saved else "bicubic")
         self._check()
         # What hosts read: image_size // patch_size is the tokens of a row, whatever the input. `hidden_states` of the
         # output are (t_clip, t_fuse): one layer above its input.
@@ -155,6 +158,10 @@ class ToVEVisionConfig(PreTrainedConfig):
             raise ConfigError(
                 f"tower config: `select_layer` is {self.select_layer}; a CLIP of {layers} layers has hidden states "
                 f"{-layers - 1} to {layers}"
+            )
+        if self.expert_resample not in RESAMPLE_MODES:
+            raise ConfigError(
+                f"tower config: `expert_resample` is {self.expert_resample!r}; valid: {' | '.join(RESAMPLE_MODES)}"
             )
         if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
             raise ConfigError("tower config: `image_mean` and `image_std` need 3 floats each, std above 0")

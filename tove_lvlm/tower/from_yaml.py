@@ -22,33 +22,48 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import ConfigError, parse, read_yaml
+from ..config import ConfigError, parse, present_names, read_yaml
 from ..config.sources import WEIGHT_KEYS, WeightSource, is_hub_id, resolve_source
-from ..config.tower import TowerConfig, TowerExpertConfig, TowerYaml, check_names
+from ..config.tower import FusionConfig, TowerConfig, TowerExpertConfig, TowerYaml, check_names
 from ..experts.catalogue import resolve_entry
 from ..experts.schema import EXPERT_CONFIGS, complete_fields, expert_config_class
 from ..storage import MissingWeightsError
 from ..weights.sources import fetch
 
 
-def read_tower_yaml(path: str | Path, options: Sequence[str] = ()) -> TowerConfig:
+def read_tower_yaml(
+    path: str | Path, options: Sequence[str] = (), left_out: Mapping[str, Any] | None = None
+) -> TowerConfig:
     """Read and check a tower's YAML; weight sources come out resolved, no weight is loaded.
 
     Args:
         path: The YAML, or `shipped:NAME`.
         options: `a.b=c` strings put over the file.
+        left_out: Values of keys that the file does not have: of `config.trained.left_out` where trained weights are
+            going to be loaded. Without it they have their defaults.
 
     Raises:
         ConfigError: Unknown key, family or field, wrong type, a source that does not exist, an expert named twice.
     """
     path = Path(_resolved(str(path), None, "tower"))
-    raw = parse(TowerYaml, read_yaml(path, options), where=str(path))
+    raw = parse(TowerYaml, _filled(read_yaml(path, options), left_out or {}, path), where=str(path))
     clip = dataclasses.replace(raw.clip, pretrained=_source(raw.clip.pretrained, path, "clip.pretrained"))
     if clip.pretrained is None and clip.architecture is None:
         raise ConfigError(f"{path}: `clip.pretrained` is none, so `clip.architecture` must give the sizes")
     experts = [_expert(entry, index, path) for index, entry in enumerate(raw.experts)]
     check_names([expert.name for expert in experts], raw.detached, str(path))
-    return TowerConfig(clip=clip, experts=experts, fusion=raw.fusion, detached=raw.detached)
+    return TowerConfig(
+        clip=clip, experts=experts, fusion=raw.fusion, detached=raw.detached, expert_resample=raw.expert_resample
+    )
+
+
+def _filled(written: dict[str, Any], left_out: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What was written, with what it leaves out; a `fusion` that is no block is left for the schema to refuse."""
+    fusion = written.get("fusion") or {}
+    if not left_out or not isinstance(fusion, Mapping):
+        return written
+    fusion = present_names(FusionConfig, fusion, "fusion", where=str(path))
+    return {**left_out, **written, "fusion": {**left_out.get("fusion", {}), **fusion}}
 
 
 def _expert(entry_or_name: str | Mapping[str, Any], index: int, path: Path) -> TowerExpertConfig:

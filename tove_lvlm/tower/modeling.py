@@ -128,7 +128,7 @@ class ToVEVisionModel(PreTrainedModel):
         if self.training:
             self._set_frozen_eval()  # train() of a part deep inside CLIP or an expert does not pass our own train()
         t_clip_BND = self._clip_tokens(pixel_values)
-        grids = self.experts(pixel_values, self._preprocessing, dtype=t_clip_BND.dtype)
+        grids = self.experts(pixel_values, self._preprocessing, t_clip_BND.dtype, self.config.expert_resample)
         return FrozenFeatures(t_clip_BND, grids, weight_B=(pixel_values != 0).flatten(1).any(1))
 
     @property
@@ -144,7 +144,7 @@ class ToVEVisionModel(PreTrainedModel):
             pixels_B3HW: As for `forward`.
         """
         target = self._preprocessing._replace(size=self.config.clip_config["image_size"])
-        return prepare(pixels_B3HW, self._preprocessing, target, mode="bicubic")
+        return prepare(pixels_B3HW, self._preprocessing, target)
 
     @torch.no_grad()
     def _clip_tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:

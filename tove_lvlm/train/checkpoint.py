@@ -13,6 +13,7 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,12 +196,13 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
     return json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
 
 
-def check_continuity(folder: str | Path, identity: dict[str, Any]) -> None:
+def check_continuity(folder: str | Path, identity: dict[str, Any], before: Mapping[str, Any] | None = None) -> None:
     """Refuse to go on from a checkpoint of another run.
 
     Args:
         folder: The checkpoint.
         identity: What `identity_of` gives for the present run.
+        before: Values of keys that the checkpoint may be too old to have.
 
     Raises:
         ConfigError: Format, stage, ranks, model, data order or trainables differ; the key is named.
@@ -209,11 +211,10 @@ def check_continuity(folder: str | Path, identity: dict[str, Any]) -> None:
     hint = "give the old value, another train.output_dir, or train.resume=false"
     if meta.get("format") != FORMAT:
         raise ConfigError(f"{folder} has checkpoint format {meta.get('format')}, this version reads {FORMAT}; {hint}")
+    then = {**(before or {}), **meta["identity"]}
     for key, value in identity.items():
-        if meta["identity"].get(key) != value:
-            raise ConfigError(
-                f"cannot resume from {folder}: `{key}` was {meta['identity'].get(key)}, is {value}; {hint}"
-            )
+        if then.get(key) != value:
+            raise ConfigError(f"cannot resume from {folder}: `{key}` was {then.get(key)}, is {value}; {hint}")
 
 
 def rotate(root: Path, limit: int | None) -> None:

@@ -53,7 +53,7 @@ def run_stage(stage: Stage, config: Any) -> int:
     try:
         trainer, setup = build_trainer(stage, config)
         if resume is not None:
-            checkpoint.check_continuity(resume, trainer.identity)
+            checkpoint.check_continuity(resume, trainer.identity, setup.identity_before)
             logger.info("resuming from %s", resume)
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         if trainer.stopped_by is not None and trainer.state.global_step < trainer.state.max_steps:

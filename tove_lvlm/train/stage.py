@@ -31,6 +31,8 @@ class TrainingSetup:
     """Order of the samples, the same on every rank; has `set_epoch`."""
     identity: dict[str, Any]
     """What a checkpoint must share with the run that goes on from it, besides what the engine adds."""
+    identity_before: dict[str, Any] = field(default_factory=dict)
+    """Values of those keys for a checkpoint that was written before there were such keys."""
     results: Callable[[Any], Callable[[Path], None]]
     """Called on every rank with the trainer at the end, to gather; what it returns writes into an empty folder, on rank
     0 only, whose entries then take their places in `output_dir`."""

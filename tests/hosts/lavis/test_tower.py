@@ -129,6 +129,9 @@ def spoil(saved: dict[str, torch.Tensor], how: str) -> dict[str, torch.Tensor]:
         del saved[GATE]
     elif how == "unexpected":
         saved["visual_encoder.blocks.0.attn.qkv.weight"] = torch.zeros(3)
+    elif how == "before shared_out":
+        saved |= {f"visual_encoder.tower.tove_fusion.transfers.{name}.fc2.weight": torch.zeros(8, 8) for name in "ab"}
+        saved = {name: tensor for name, tensor in saved.items() if "shared_out" not in name}
     elif how == "shape":
         saved[GATE] = torch.zeros(7, 8)
     elif how == "other experts":
@@ -146,6 +149,10 @@ def spoil(saved: dict[str, torch.Tensor], how: str) -> dict[str, torch.Tensor]:
         (
             "unexpected",
             r"1 keys are not of this tower \(visual_encoder.blocks.0.attn.qkv.weight\).*another vision encoder",
+        ),
+        (
+            "before shared_out",
+            r"2 keys are not .*trained with `fusion: \{transfer: separate\}`: write that in the tower's",
         ),
         ("shape", rf"{GATE} is \(7, 8\), expected \(4, 8\)"),
         ("other experts", r"1 frozen tensors have other values .*bn1.running_mean.*another CLIP or other experts"),

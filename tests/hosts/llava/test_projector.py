@@ -174,6 +174,12 @@ def reshape(key):
     return edit
 
 
+def swap_out_layer(tensors):
+    shared = [name for name in tensors if "tove_fusion.shared_out." in name]
+    for name in shared:
+        tensors[name.replace("shared_out.", "transfers.depth.fc2.")] = tensors.pop(name)
+
+
 def drop_all(tensors):
     for name in [name for name in tensors if "mm_projector" in name]:
         del tensors[name]
@@ -183,6 +189,10 @@ EDITS = {
     "missing gate": (remove("gate.fc1.weight"), r"1 missing \(tove_fusion.gate.fc1.weight\)"),
     "missing layer": (remove("mm_projector.2.bias"), r"1 missing \(2.bias\)"),
     "foreign expert": (add("tove_fusion.transfers.sam.fc1.weight"), r"1 unexpected \(tove_fusion.transfers.sam"),
+    "before shared_out": (
+        swap_out_layer,
+        r".*`fusion: \{transfer: separate\}`: write that in the tower's YAML and `expert_resample: bilinear`",
+    ),
     "another width": (reshape("mm_projector.0.weight"), r"0.weight \(3, 3\) on disk, \(32, 32\) expected"),
     "no projector": (drop_all, r"\d+ missing \(0.bias"),
 }
@@ -272,6 +282,6 @@ def test_a_base_model_with_the_config_starts_at_clip_and_not_at_random(llava, ll
     config = llava.llama.LlavaConfig.from_pretrained(saved["projector"][0])
     model = llava.llama.LlavaLlamaForCausalLM.from_pretrained(llm, config=config)
     fusion = model.model.mm_projector.tove_fusion
-    assert all((transfer.fc2.weight == 0).all() for transfer in fusion.transfers.values())
+    assert not fusion.shared_out.weight.any()
     assert not any(tensor.is_meta for tensor in model.parameters())
     assert not model.get_vision_tower().is_loaded

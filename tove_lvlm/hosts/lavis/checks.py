@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ...storage import WeightsError
+from ...tower.checks import transfer_hint
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def check_keys(
     if unexpected:
         raise WeightsError(
             f"{len(unexpected)} keys are not of this tower ({_few(unexpected)}): the checkpoint was written with "
-            f"another vision encoder or other experts than {source}"
+            f"another vision encoder or other experts than {source}{transfer_hint(expected, loaded)}"
         )
     if not keys and trained_source:
         logger.info("the checkpoint holds nothing of the tower: tove_fusion stays as in the saved tower %s", source)

@@ -18,6 +18,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from ...experts import describe
 from ...storage import WeightsError, load_strict, misfits
+from ...tower.checks import transfer_hint
 from ...tower.configuration import ToVEVisionConfig
 from ...tower.init import init_weights
 from ...tower.modeling import make_fusion
@@ -168,6 +169,7 @@ def raise_misfits(expected: Mapping[str, torch.Tensor], loaded: Mapping[str, tor
         hint = (
             "; it was trained with another vision tower (a plain CLIP?): `tove graft` gives such a model a ToVE tower"
         )
+    hint += transfer_hint(expected, loaded)
     raise WeightsError(f"{where}: the projector does not fit its ToVE tower: {'; '.join(problems)}{hint}")
 
 

@@ -13,11 +13,12 @@ from ... import dist
 from ...checkpoints.adapter import save_adapter
 from ...checkpoints.from_config import build_lvlm
 from ...checkpoints.merged import save_merged
-from ...checkpoints.model_info import make_model_info, save_model_info
+from ...checkpoints.model_info import make_model_info, save_model_info, tower_settings
 from ...checkpoints.projector import collect_projector
 from ...checkpoints.stage1 import save_stage1
 from ...config import to_dict
 from ...config.llava import RunConfig
+from ...config.trained import EARLIER
 from ...data.collator import ToVECollator
 from ...data.dataset import ToVEDataset
 from ...data.images import pixel_shape
@@ -31,6 +32,8 @@ from .trainer import ToVETrainer
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+    from ...tower.configuration import ToVEVisionConfig
 
 TEMPLATES = {"pretrain": "plain", "finetune": "v1"}
 
@@ -50,12 +53,16 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         recorder = GateRecorder(model)
     identity = block_values(config, "model", "data", "lora")
     identity["train.group_by_modality_length"] = config.train.group_by_modality_length
+    if recorder is not None:
+        tower = cast("ToVEVisionConfig", base_model(model).config.vision_config)
+        identity |= {f"tower.{key}": value for key, value in tower_settings(tower).items() if key in EARLIER}
     return TrainingSetup(
         model=model,
         dataset=dataset,
         collator=collator,
         sampler=sampler,
         identity=identity,
+        identity_before={f"tower.{key}": value for key, value in EARLIER.items()},
         results=lambda trainer: gather_results(stage, config, trainer.model, processor),
         trainer_class=ToVETrainer,
         trainer_arguments={"recorder": recorder},

@@ -7,6 +7,7 @@ from pathlib import Path
 from ...config import ConfigError
 from ...config.llava import RunConfig
 from ...config.model import PROJECTOR_FILE
+from ...config.trained import left_out_of_start
 from ...registry import nearest
 from ...tower.from_yaml import read_tower_yaml
 from ...train.stage import Resolve, TrainingSetup
@@ -56,7 +57,7 @@ class LlavaStage:
         )
         if config.model.tower is None:
             return config
-        tower = read_tower_yaml(config.model.tower)
+        tower = read_tower_yaml(config.model.tower, left_out=left_out_of_start(config.model))
         return dataclasses.replace(config, model=dataclasses.replace(config.model, tower_config=tower))
 
     def build(self, config: RunConfig) -> TrainingSetup:

@@ -19,12 +19,13 @@ from transformers import AutoModelForCausalLM, CLIPVisionModel, LlavaForConditio
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from ...checkpoints import LoadedCheckpoint, detect, open_checkpoint
-from ...checkpoints.model_info import make_model_info, read_model_info, save_model_info
+from ...checkpoints.model_info import make_model_info, save_model_info
 from ...checkpoints.projector import collect_projector
 from ...checkpoints.stage1 import save_stage1
 from ...config import to_dict
 from ...config.merge import MergeRunConfig
 from ...config.model import ModelConfig
+from ...config.trained import read_model_info
 from ...licenses import commercial_use
 from ...lvlm.build import assemble, clip_vision, make_processor, without_zero3_init
 from ...lvlm.parts import text_config

@@ -1,0 +1,80 @@
+"""What a tower's YAML leaves out is, where trained weights are loaded, what it was in training: defaults change.
+
+No torch is imported.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .model import MODEL_FILE, ModelConfig
+from .parsing import present_names
+from .tower import FusionConfig
+
+EARLIER = {"transfer_scale": None, "transfer": "separate", "expert_resample": "bilinear"}
+"""What every tower computed before there was a setting of that name."""
+
+
+def read_model_info(folder: str | Path) -> dict[str, Any]:
+    """What MODEL_FILE holds; empty where there is none, as in a model that others wrote.
+
+    Raises:
+        UserError: It is not valid JSON.
+    """
+    path = Path(folder) / MODEL_FILE
+    if not path.is_file():
+        return {}
+    try:
+        model_info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return model_info
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def trained_settings(model_info: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides on a trained tower's output besides its weights, under the names of today.
+
+    Args:
+        model_info: Content of MODEL_FILE.
+    """
+    return EARLIER | present_names(FusionConfig, model_info.get("tower") or {}, warn=False)
+
+
+def left_out(folder: str | Path) -> dict[str, Any]:
+    """Keys of a tower's YAML as the weights of a folder were trained with them, for a YAML that does not have them.
+
+    Args:
+        folder: With trained weights; of stage 1 or of an adapter.
+
+    Raises:
+        UserError: Its MODEL_FILE is not valid JSON.
+    """
+    model_info = read_model_info(folder)
+    settings = trained_settings(model_info) if model_info else EARLIER | _in_config(Path(folder) / "config.json")
+    names = {field.name for field in dataclasses.fields(FusionConfig)}
+    return {
+        "expert_resample": settings["expert_resample"],
+        "fusion": {name: value for name, value in settings.items() if name in names},
+    }
+
+
+def _in_config(file: Path) -> dict[str, Any]:
+    """Settings of the tower in a LLaVA config.json, which stage 1 writes; of a folder that has no MODEL_FILE."""
+    if not file.is_file():
+        return {}
+    vision = json.loads(file.read_text(encoding="utf-8")).get("vision_config", {})
+    known = {key: vision[key] for key in ("expert_resample",) if key in vision}
+    return {**present_names(FusionConfig, vision.get("fusion", {}), warn=False), **known}
+
+
+def left_out_of_start(model: ModelConfig) -> dict[str, Any]:
+    """The same of a `model` block's start from stage 1; nothing where there is none, or not yet.
+
+    Args:
+        model: The block, its paths resolved.
+    """
+    folder = model.pretrain_mm_mlp_adapter
+    return left_out(folder) if folder is not None and Path(folder).is_dir() else {}
