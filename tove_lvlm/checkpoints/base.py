@@ -3,7 +3,7 @@
 import fnmatch
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -15,8 +15,11 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from ..config import UserError
 from ..config.model import MODEL_FILE
 from ..lvlm.parts import as_llava
+from ..storage import load_json
 from ..tower.modeling import ToVEVisionModel
+from ..tower.parts import SOURCES_FILE
 from ..tower.recorder import find_tower
+from . import forget
 from .experts import CONFIG, Attachment, experts_by_tensor, no_experts, set_detached
 from .rewrite import INDEX, arrange, edit_json, index_of, new_folder
 from .tensor_files import TensorAt, read_header
@@ -103,6 +106,8 @@ class Checkpoint(ABC):
     kind: ClassVar[str]
     """Name of the form, in reports."""
     has_language_model: ClassVar[bool] = True
+    holds_tower: ClassVar[bool] = False
+    """Whether its config.json says all of its tower, so that no YAML or other folder is read for it."""
 
     @classmethod
     @abstractmethod
@@ -202,6 +207,46 @@ class Checkpoint(ABC):
             if isinstance(error, UserError):
                 raise
             raise UserError(f"a checkpoint cannot be written beside `{target.parent}`: {error}") from error
+
+    def without_experts(self, target: Path, detached: Sequence[str]) -> list[str]:
+        """Write the model as if it had never had the detached experts: what was trained for them is left out too.
+
+        Args:
+            target: Exists, empty.
+            detached: All the experts that are detached in what is written.
+
+        Returns:
+            The kinds written: its own. An adapter in a merged folder belongs to the whole tower and stays behind.
+
+        Raises:
+            UserError: This checkpoint refers to its tower, or see `forget.check_forgettable`.
+            WeightsError: The weights cannot be read.
+        """
+        if not self.holds_tower:
+            raise UserError(
+                f"`{self.folder}` ({self.kind}) refers to its tower, which is not changed; a saved tower or a merged "
+                "model can forget experts"
+            )
+        forget.check_forgettable(load_json(self.folder / CONFIG), self.folder, detached)
+        edits: dict[str, Callable[[dict[str, Any]], None]] = {
+            CONFIG: lambda content: forget.drop_experts(content, self.folder, detached),
+            MODEL_FILE: lambda content: forget.drop_settings(content, detached),
+            SOURCES_FILE: lambda content: forget.drop_sources(content, detached),
+        }
+        try:
+            for path in self.folder.iterdir():
+                if path.is_file() and path.name in edits:
+                    edit_json(path, target, edits[path.name])
+                elif path.is_file() and _is_about(path.name) and path.name != INDEX:
+                    shutil.copyfile(path, target / path.name)
+            names = self.experts().expert_names
+            with forget.remaining_tensors(self.tensors(), names, detached, target) as tensors:
+                arrange(self.folder, target, tensors)
+        except OSError as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"a checkpoint cannot be written beside `{target.parent}`: {error}") from error
+        return [self.kind]
 
     @abstractmethod
     def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:

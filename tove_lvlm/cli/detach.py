@@ -39,6 +39,9 @@ def detach(
     image_folder: Annotated[Path | None, typer.Option(help="Folder of the images in --data.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many samples.", min=1)] = None,
     batch_size: Annotated[int, typer.Option(help="Images that run together.", min=1)] = 32,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="What was trained for them goes too: no `tove attach` brings them back.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Take experts out of a trained model, without retraining: neither held, loaded nor run any more.
@@ -70,7 +73,9 @@ def detach(
     questions = read_probe_data(data=data, image_folder=image_folder, limit=limit) if data is not None else None
     with nullcontext() if as_json else Progress(console=console, transient=True) as bar:
         progress = None if bar is None else _shown_on(bar)
-        report = run(checkpoint, output, names, rule, questions, batch_size=batch_size, progress=progress)
+        report = run(
+            checkpoint, output, names, rule, questions, batch_size=batch_size, progress=progress, forget=forget
+        )
     if as_json:
         print(json.dumps(report))
     else:

@@ -20,18 +20,21 @@ QUESTION = "What is in the image?"
 _MIN_ROUNDS, _MAX_ROUNDS = 7, 200
 
 
-def share_equal(source: nn.Module, target: nn.Module) -> None:
+def share_equal(source: nn.Module, target: nn.Module, changed: tuple[str, ...] = ()) -> None:
     """Let `target` use the memory of `source` for every weight of its own: they must be the same.
 
     Args:
         source: Model with at least the weights of `target`.
         target: Model whose own copies are let go.
+        changed: Ends of the names of weights that are meant to differ; they stay the target's own.
 
     Raises:
         RuntimeError: A weight differs; then what was written is not what was meant.
     """
     weights = dict(source.named_parameters())
     for name, parameter in target.named_parameters():
+        if changed and name.endswith(changed):
+            continue
         ours = weights.get(name)
         if ours is None or not torch.equal(ours.data, parameter.data.to(ours.device)):
             raise RuntimeError(f"the saved model differs in `{name}`")

@@ -16,6 +16,7 @@ import torch
 from .. import storage
 from ..checkpoints import LoadedCheckpoint, open_checkpoint
 from ..checkpoints.experts import no_experts
+from ..checkpoints.forget import GATE_OUT
 from ..checkpoints.rewrite import new_folder
 from ..config import UserError
 from ..registry import nearest
@@ -53,6 +54,7 @@ def detach(
     device: str | torch.device | None = None,
     seconds: float = 4.0,
     progress: Progress | None = None,
+    forget: bool = False,
 ) -> dict[str, Any]:
     """Write a checkpoint without some of its experts, of the same kind, with REPORT_FILE beside it.
 
@@ -66,6 +68,8 @@ def detach(
         device: Where to measure; none takes CUDA when there is one.
         seconds: How long to measure the speed of the tower, and then that of the whole prompt.
         progress: Told after each batch.
+        forget: Leave out what was trained for these experts too (their transfers, their rows of the gate): they cannot
+            be attached again. For a saved tower or a merged model, whose adapter is then not written.
 
     Returns:
         The report, plain values; see UNITS.
@@ -90,10 +94,11 @@ def detach(
         choice = _choose(before, probe, rule, progress) if rule is not None and probe is not None else None
         removed = list(choice.removed) if choice else list(dict.fromkeys(experts))
         detached = [name for name in before.tower.expert_names if name not in names or name in removed]
-        written = before.checkpoint.with_experts(writing, detached)
+        write = before.checkpoint.without_experts if forget else before.checkpoint.with_experts
+        written = write(writing, detached)
 
         after = open_checkpoint(writing)
-        share_equal(before.model, after.model)
+        share_equal(before.model, after.model, changed=GATE_OUT if forget else ())
         after.model.to(before.device)
         sides = {"before": before, "after": after}
         measured = _measure(sides, data, batch_size, seconds, progress)
