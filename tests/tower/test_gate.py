@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tove_lvlm.tower.gate import Gate
+from tove_lvlm.tower.init import init_weights
 
 
 def by_hand(**kwargs) -> Gate:
@@ -125,3 +126,49 @@ def test_shuffled_gate_weighs_a_token_by_another_place_of_its_image():
     torch.manual_seed(0)
     gate.train()
     assert not torch.equal(gate(PLACES, [True] * 3).probs_BNK, gate(PLACES, [True] * 3).probs_BNK)
+
+
+# ---- what the gate reads ----
+
+
+def test_a_gate_that_reads_the_image_weighs_all_of_its_tokens_alike():
+    gate = Gate(width=4, num_experts=3, hidden=5, gate="image").eval()
+    tokens = torch.randn(2, 6, 4)
+    probs = gate(tokens, [True] * 3).probs_BNK
+    expected = Gate.forward(token_gate_like(gate), tokens.mean(1, keepdim=True), [True] * 3).probs_BNK
+    torch.testing.assert_close(probs, expected.expand(2, 6, 3))
+    assert not torch.allclose(probs[0], probs[1])
+
+
+def token_gate_like(gate: Gate) -> Gate:
+    """A `token` gate with the weights of another."""
+    other = Gate(width=4, num_experts=3, hidden=5).eval()
+    other.load_state_dict({key: value for key, value in gate.state_dict().items() if "expert" not in key})
+    return other
+
+
+@torch.no_grad()
+def test_a_gate_that_reads_the_experts_too_by_hand():
+    gate = Gate(width=4, num_experts=3, hidden=5, gate="token_and_expert").eval()
+    tokens, e = torch.randn(2, 6, 4), list(torch.randn(3, 2, 6, 4))
+    init_weights(gate.fc_expert)
+    expected = token_gate_like(gate)(tokens, [True] * 3).probs_BNK
+    assert torch.equal(gate(tokens, [True] * 3, e).probs_BNK, expected), "at its start it reads CLIP's token alone"
+    gate.fc_expert.weight.normal_(generator=torch.Generator().manual_seed(0))
+    logits = []
+    for k in range(3):
+        hidden = gate.fc1(gate.norm(tokens)) + gate.norm_expert(e[k]) @ gate.fc_expert.weight.T
+        logits.append(torch.nn.functional.gelu(hidden) @ gate.fc2.weight[k] + gate.fc2.bias[k])
+    torch.testing.assert_close(gate(tokens, [True] * 3, e).probs_BNK, torch.stack(logits, -1).softmax(-1))
+    without = gate(tokens, [True, False, True], [e[0], None, e[2]]).probs_BNK
+    pair = torch.stack([logits[0], logits[2]], -1).softmax(-1)
+    torch.testing.assert_close(without[..., [0, 2]], pair)
+    assert without[..., 1].eq(0).all()
+
+
+def test_reading_the_experts_trains_the_gate_and_not_the_transfers():
+    gate = Gate(width=4, num_experts=2, hidden=5, gate="token_and_expert")
+    e = [torch.randn(1, 6, 4, requires_grad=True) for _ in range(2)]
+    gate(torch.randn(1, 6, 4), [True] * 2, e).probs_BNK[..., 0].sum().backward()
+    assert gate.fc_expert.weight.grad.abs().sum() > 0
+    assert all(one.grad is None for one in e)

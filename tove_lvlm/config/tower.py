@@ -15,7 +15,7 @@ from .sources import WeightSource
 FUSION_KINDS = ("gated", "concat")
 TRANSFERS = ("shared_out", "separate")
 RESAMPLE_MODES = ("bicubic", "bilinear")
-GATES = ("token", "shuffled", "constant")
+GATES = ("token", "token_and_expert", "image", "constant", "shuffled")
 NOT_IN_OUTPUT = {"affects_output": False}
 """Metadata of a field that does not decide what a trained tower computes, or only by the shapes of its weights. Where
 trained weights are loaded, every other field must be what it was in training."""
@@ -29,8 +29,10 @@ class FusionConfig:
     """`gated`: ToVE's gate and residual transfer. `concat`: the baseline of other projects, the experts' channels
     beside CLIP's, for the projector to mix; the tower's output is then wider than CLIP."""
     gate: str = field(default="token", metadata={"choices": GATES})
-    """What the gate reads for a token: that `token`; for ablations the token of another place (`shuffled`) or nothing
-    (`constant`: one learned distribution for every token)."""
+    """What the gate reads for a token of CLIP: that `token`; `token_and_expert`, also each expert's own token after its
+    transfer (our choice); `image`, the mean of the picture's tokens, so that all of them are weighed alike, as by
+    VisionWeaver and MoVA; `constant`, nothing: one learned distribution; `shuffled`, a control, the token of another
+    place."""
     transfer: str = field(default="shared_out", metadata={"choices": TRANSFERS})
     """Of the MLP that brings an expert into the tokens. `shared_out`: the first layer is the expert's own, the second
     one for all, as in the paper. `separate`: both are the expert's own, as in any tower saved without this key."""

@@ -86,8 +86,9 @@ class ToVEFusion(nn.Module):
             empty_BNK = t_clip_BND.new_zeros(*t_clip_BND.shape[:2], len(self.names), dtype=torch.float32)
             return FusionOutput(t_clip_BND, empty_BNK, empty_BNK.new_zeros(()))
         # The trainable part may be kept in another dtype than the frozen one (float32 masters under autocast).
-        gate = self.gate(t_clip_BND.to(self.gate.fc1.weight.dtype), attached_K)
-        delta_BND = cast(torch.Tensor, sum(self.terms(t_clip_BND, grids, gate.probs_BNK).values()))
+        e = self._transferred(grids)
+        gate = self.gate(t_clip_BND.to(self.gate.fc1.weight.dtype), attached_K, [e.get(name) for name in self.names])
+        delta_BND = cast(torch.Tensor, sum(self._weighed(t_clip_BND, e, gate.probs_BNK).values()))
         return FusionOutput(
             t_fuse_BND=t_clip_BND + delta_BND.to(t_clip_BND.dtype),
             gate_BNK=gate.probs_BNK,
@@ -104,17 +105,23 @@ class ToVEFusion(nn.Module):
             grids: The attached experts' grids by name.
             gate_BNK: The gate's probabilities.
         """
-        share_BNK = gate_BNK
-        if self.scale is not None:
-            share_BNK = gate_BNK * self.scale * t_clip_BND.float().square().mean(-1, keepdim=True).sqrt()
+        return self._weighed(t_clip_BND, self._transferred(grids), gate_BNK)
+
+    def _transferred(self, grids: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What each attached expert says, e_k before its unit, by name and in order; (B, N, D) each."""
         attached = [name for name in self.names if name in grids]
         transferred = [self.transfers[name](grids[name]) for name in attached]
         if self.shared_out is not None and transferred:
             transferred = list(self.shared_out(torch.stack(transferred)))
-        return {
-            name: share_BNK[..., self.names.index(name), None].to(e_BND.dtype) * e_BND
-            for name, e_BND in zip(attached, transferred, strict=True)
-        }
+        return dict(zip(attached, transferred, strict=True))
+
+    def _weighed(
+        self, t_clip_BND: torch.Tensor, e: Mapping[str, torch.Tensor], gate_BNK: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        share_BNK = gate_BNK
+        if self.scale is not None:
+            share_BNK = gate_BNK * self.scale * t_clip_BND.float().square().mean(-1, keepdim=True).sqrt()
+        return {name: share_BNK[..., self.names.index(name), None].to(e_BND.dtype) * e_BND for name, e_BND in e.items()}
 
     def strengths(
         self, t_clip_BND: torch.Tensor, grids: Mapping[str, torch.Tensor], gate_BNK: torch.Tensor

@@ -1,18 +1,20 @@
 """The token-aware gate: how much every token takes from each expert.
 
     g = softmax(G(t_clip) / temperature), logits of detached experts at -inf; G: LayerNorm, a small MLP (our choice)
+    logit_k = fc2_k(gelu(fc1(LN(t_clip)) [+ fc_expert(LN(e_k)) where it reads the experts' tokens too]))
 
 Shapes: B images, N tokens, D width, K experts.
 
 See docs/design.md, "Gate".
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from .init import FAN_IN, set_init
+from .init import FAN_IN, ZERO, set_init
 
 
 class GateOutput(NamedTuple):
@@ -35,8 +37,7 @@ class Gate(nn.Module):
         noise: Standard deviation of Gaussian noise on the logits, in training only.
         expert_dropout: Probability that an expert is masked for an image, in training only. Where all would be
             masked, none is.
-        gate: `token`, or a control that takes token-awareness away: `shuffled` (each token is weighed by what
-            another place of its image holds) or `constant` (one distribution for all tokens).
+        gate: What it reads, see `FusionConfig.gate`.
     """
 
     def __init__(
@@ -56,15 +57,24 @@ class Gate(nn.Module):
         self.fc1 = set_init(nn.Linear(width, hidden), FAN_IN)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, num_experts)
+        self.norm_expert: nn.LayerNorm | None = None
+        self.fc_expert: nn.Linear | None = None
+        if gate == "token_and_expert":
+            self.norm_expert = nn.LayerNorm(width)
+            self.fc_expert = set_init(nn.Linear(width, hidden, bias=False), ZERO)
 
-    def forward(self, t_clip_BND: torch.Tensor, attached_K: list[bool]) -> GateOutput:
+    def forward(
+        self, t_clip_BND: torch.Tensor, attached_K: list[bool], e_KBND: Sequence[torch.Tensor | None] = ()
+    ) -> GateOutput:
         """Probabilities for each token.
 
         Args:
             t_clip_BND: CLIP's tokens.
             attached_K: Which experts take part; the others get exactly 0. Without any, all are 0.
+            e_KBND: The experts' tokens after their transfers, None of a detached one; for `token_and_expert` alone,
+                which reads them without sending a gradient back.
         """
-        logits_BNK = self.fc2(self.act(self.fc1(self.norm(self._read(t_clip_BND))))).float() / self.temperature
+        logits_BNK = self._logits(t_clip_BND, e_KBND).float() / self.temperature
         mask_K = torch.tensor(attached_K, device=logits_BNK.device)
         if not any(attached_K):
             nothing_BNK = torch.zeros_like(logits_BNK)
@@ -80,9 +90,25 @@ class Gate(nn.Module):
         keep_BK = torch.where(keep_BK.any(-1, keepdim=True), keep_BK, mask_K)
         return GateOutput(logits_BNK.masked_fill(~keep_BK[:, None], float("-inf")).softmax(-1), full_probs_BNK)
 
+    def _logits(self, t_clip_BND: torch.Tensor, e_KBND: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        read_BNH = self.fc1(self.norm(self._read(t_clip_BND)))
+        logits_BNK: torch.Tensor = self.fc2(self.act(read_BNH))
+        if self.norm_expert is None or self.fc_expert is None:
+            return logits_BNK
+        columns = []
+        for k, e_BND in enumerate(e_KBND):
+            if e_BND is not None:
+                seen_BNH = self.fc_expert(self.norm_expert(e_BND.detach().to(t_clip_BND.dtype)))
+                columns.append(self.fc2(self.act(read_BNH + seen_BNH))[..., k])
+            else:
+                columns.append(logits_BNK[..., k])
+        return torch.stack(columns, dim=-1)
+
     def _read(self, t_clip_BND: torch.Tensor) -> torch.Tensor:
         if self.gate == "constant":
             return torch.zeros_like(t_clip_BND)
+        if self.gate == "image":
+            return t_clip_BND.mean(1, keepdim=True).expand_as(t_clip_BND)
         if self.gate == "shuffled":
             # Another order at every training step, or the places could be learnt; always the same one afterwards.
             generator = None if self.training else torch.Generator().manual_seed(0)

@@ -43,7 +43,8 @@ def init_weights(module: nn.Module, std: float = 0.02) -> None:
     linear, conv = cast(nn.Linear, module), cast(nn.Conv2d, module)
     if kind == ZERO:
         init.zeros_(linear.weight)
-        init.zeros_(linear.bias)
+        if linear.bias is not None:
+            init.zeros_(linear.bias)
     elif kind == FAN_IN:
         init.normal_(linear.weight, std=linear.in_features**-0.5)
         init.zeros_(linear.bias)
