@@ -40,6 +40,8 @@ class TrainConfig(LoopConfig):
 
     mm_projector_lr: float | None = None
     """Of the projector and `tove_fusion`; none takes `learning_rate`."""
+    gate_lr: float | None = None
+    """Of the gate in `tove_fusion`, which learns slower than what it weighs; none takes that of all `tove_fusion`."""
     freeze_mm_mlp_adapter: bool = False
     """Stage 1: the projector stays as it is and only `tove_fusion` learns, as a grafted tower wants."""
     balance_loss_weight: float = 0.01
@@ -56,6 +58,8 @@ class TrainConfig(LoopConfig):
         at_least("balance_loss_weight", self.balance_loss_weight, 0)
         if self.mm_projector_lr is not None:
             positive("mm_projector_lr", self.mm_projector_lr)
+        if self.gate_lr is not None:
+            positive("gate_lr", self.gate_lr)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

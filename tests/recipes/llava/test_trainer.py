@@ -22,6 +22,16 @@ def test_rates_and_decay_go_to_their_groups(make_trainer):
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.01}
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_the_gate_has_a_rate_of_its_own_where_it_is_given(make_trainer, stage):
+    ours = make_trainer(stage, "train.gate_lr=0.125")
+    names = {id(p): name for name, p in ours.model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in ours.create_optimizer().param_groups for p in group["params"]}
+    gate = {name for name in rates if ".gate." in name}
+    assert len(gate) == 6, "norm, fc1 and fc2"
+    assert {name for name, rate in rates.items() if rate == 0.125} == gate
+
+
 def first_gradients(make_trainer, *options):
     ours = make_trainer("finetune", "lora.lora_dropout=0.0", "train.max_grad_norm=1e9", *options)
     ours.run_gradients = {}

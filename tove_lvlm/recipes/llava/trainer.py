@@ -12,6 +12,7 @@ import torch
 
 from ...config.llava import RunConfig
 from ...lvlm.parts import adapter_parts, base_model
+from ...tower.gate import Gate
 from ...train.loop import GuardedTrainer
 from .meter import Meter
 
@@ -32,14 +33,19 @@ class ToVETrainer(GuardedTrainer):
         self.meter = Meter(tower.expert_names if recorder is not None else [])
 
     def rates(self) -> tuple[dict[str, float], dict[int, str]]:
-        """`mm_projector_lr` for projector and fusion."""
+        """`mm_projector_lr` for projector and fusion, `gate_lr` for the gate where it is given."""
         train = self.run_config.train
         adapter = {id(p) for part in adapter_parts(self.model).values() for p in part.parameters()}
         kinds = {id(p): "projector" if id(p) in adapter else "language_model" for p in self.model.parameters()}
-        return {
+        rates = {
             "projector": train.mm_projector_lr or train.learning_rate,
             "language_model": train.learning_rate,
-        }, kinds
+        }
+        if train.gate_lr is not None:
+            gates = [module for module in self.model.modules() if isinstance(module, Gate)]
+            kinds |= {id(parameter): "gate" for gate in gates for parameter in gate.parameters()}
+            rates["gate"] = train.gate_lr
+        return rates, kinds
 
     def loss_of(self, model, inputs: dict, num_items_in_batch) -> tuple[torch.Tensor, Any, Any]:
         """Language-model loss and balance loss of a micro-batch."""
