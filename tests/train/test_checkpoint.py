@@ -1,12 +1,16 @@
 """Checkpoints of a run: complete, few, resumed bit for bit, and never half written."""
 
 import errno
+import json
+import shutil
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from helpers.training import metrics, same, weights
+from tove_lvlm.config import ConfigError
 from tove_lvlm.train import checkpoint
 
 
@@ -76,6 +80,32 @@ def test_resume_false_starts_over_and_keeps_the_old_ones(world, train):
     assert (out / "superseded-1" / "checkpoint-2" / checkpoint.MANIFEST).is_file()
     assert [line["step"] for line in metrics(out)] == [1, 2]
     assert checkpoint.read_meta(out / "checkpoint-2")["identity"]["train.seed"] == 9
+
+
+def test_a_key_that_the_checkpoint_is_too_old_to_have(tmp_path):
+    (tmp_path / checkpoint.MANIFEST).write_text(json.dumps({"format": checkpoint.FORMAT, "identity": {"stage": "x"}}))
+    before = {"tower.transfer": "separate"}
+    checkpoint.check_continuity(tmp_path, {"stage": "x", "tower.transfer": "separate"}, before)
+    with pytest.raises(ConfigError, match=r"`tower.transfer` was separate, is shared_out; give the old value"):
+        checkpoint.check_continuity(tmp_path, {"stage": "x", "tower.transfer": "shared_out"}, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fusion": {"stem_width": 16, "transfer": "separate"}}, "`tower.transfer` was shared_out, is separate"),
+        ({"expert_resample": "bilinear"}, "`tower.expert_resample` was bicubic, is bilinear"),
+    ],
+)
+def test_a_run_does_not_go_on_with_a_tower_that_computes_otherwise(world, train, capfd, change, message):
+    real = (world / "tower").resolve()
+    (world / "tower").unlink()
+    shutil.copytree(real, world / "tower")
+    assert train("pretrain", "train.max_steps=2") == 0
+    path = world / "tower" / "tower.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
+    assert train("pretrain", "train.max_steps=4") == 2
+    assert message in capfd.readouterr().err
 
 
 def test_full_disk_leaves_the_previous_checkpoint(world, train, monkeypatch, capfd):

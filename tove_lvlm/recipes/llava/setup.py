@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from ...tower.configuration import ToVEVisionConfig
 
+_DEFAULT_CHANGED = ("transfer", "expert_resample")
+"""Keys of a tower's YAML whose default is another one since there are checkpoints that do not name them."""
 TEMPLATES = {"pretrain": "plain", "finetune": "v1"}
 
 
@@ -55,14 +57,14 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     identity["train.group_by_modality_length"] = config.train.group_by_modality_length
     if recorder is not None:
         tower = cast("ToVEVisionConfig", base_model(model).config.vision_config)
-        identity |= {f"tower.{key}": value for key, value in tower_settings(tower).items() if key in EARLIER}
+        identity |= {f"tower.{key}": value for key, value in tower_settings(tower).items() if key in _DEFAULT_CHANGED}
     return TrainingSetup(
         model=model,
         dataset=dataset,
         collator=collator,
         sampler=sampler,
         identity=identity,
-        identity_before={f"tower.{key}": value for key, value in EARLIER.items()},
+        identity_before={f"tower.{key}": EARLIER[key] for key in _DEFAULT_CHANGED},
         results=lambda trainer: gather_results(stage, config, trainer.model, processor),
         trainer_class=ToVETrainer,
         trainer_arguments={"recorder": recorder},
