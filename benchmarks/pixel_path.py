@@ -131,8 +131,9 @@ def pixel_errors(views: list[Image.Image]) -> list[dict]:
                     entry = catalogue()[name]
                     target = Preprocessing(entry["image_size"], tuple(entry["mean"]), tuple(entry["std"]))
                     reference = own_transform(name)(view)[None]
-                prepared = prepare(pixels_B3HW, source, target, "bicubic" if name == "clip" else "bilinear")
-                rounded = prepare(pixels_B3HW.bfloat16(), source, target).float()
+                mode = "bicubic" if name == "clip" else "bilinear"
+                prepared = prepare(pixels_B3HW, source, target, mode)
+                rounded = prepare(pixels_B3HW.bfloat16(), source, target, mode).float()
                 direct = reference.bfloat16().float()
                 rows.append(
                     {
@@ -172,7 +173,7 @@ def mobilenet_changes(views: list[Image.Image], network: torch.nn.Module) -> lis
                 if path == "bicubic":  # what the choice of a resampler alone changes
                     pixels_B3HW = own(view, v2.InterpolationMode.BICUBIC)
                 else:
-                    pixels_B3HW = prepare(*towers_pixels([view], path), target)
+                    pixels_B3HW = prepare(*towers_pixels([view], path), target, "bilinear")
                 features = network.features(pixels_B3HW)
                 rows.append(
                     {

@@ -1,9 +1,10 @@
 """What every form of checkpoint can: tell its experts, be loaded, be written with other experts attached."""
 
+import contextlib
 import fnmatch
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -198,15 +199,9 @@ class Checkpoint(ABC):
             UserError: An expert's weights are neither here nor in `extra`, or the disk refuses.
             WeightsError: The weights cannot be read.
         """
-        try:
-            for path in self.folder.iterdir():
-                if path.is_file() and _is_about(path.name) and path.name not in (CONFIG, MODEL_FILE, INDEX):
-                    shutil.copyfile(path, target / path.name)
+        with _disk_errors(target):
+            self._copy_about(target, apart_from=(CONFIG, MODEL_FILE, INDEX))
             return self._write_model(target, list(detached), extra or {}, layout or self.folder)
-        except OSError as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"a checkpoint cannot be written beside `{target.parent}`: {error}") from error
 
     def without_experts(self, target: Path, detached: Sequence[str]) -> list[str]:
         """Write the model as if it had never had the detached experts: what was trained for them is left out too.
@@ -233,20 +228,20 @@ class Checkpoint(ABC):
             MODEL_FILE: lambda content: forget.drop_settings(content, detached),
             SOURCES_FILE: lambda content: forget.drop_sources(content, detached),
         }
-        try:
-            for path in self.folder.iterdir():
-                if path.is_file() and path.name in edits:
-                    edit_json(path, target, edits[path.name])
-                elif path.is_file() and _is_about(path.name) and path.name != INDEX:
-                    shutil.copyfile(path, target / path.name)
+        with _disk_errors(target):
+            self._copy_about(target, apart_from=(*edits, INDEX))
+            for name, edit in edits.items():
+                if (self.folder / name).is_file():
+                    edit_json(self.folder / name, target, edit)
             names = self.experts().expert_names
             with forget.remaining_tensors(self.tensors(), names, detached, target) as tensors:
                 arrange(self.folder, target, tensors)
-        except OSError as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"a checkpoint cannot be written beside `{target.parent}`: {error}") from error
         return [self.kind]
+
+    def _copy_about(self, target: Path, apart_from: Sequence[str]) -> None:
+        for path in self.folder.iterdir():
+            if path.is_file() and _is_about(path.name) and path.name not in apart_from:
+                shutil.copyfile(path, target / path.name)
 
     @abstractmethod
     def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
@@ -300,6 +295,17 @@ def save_with_experts(loaded: LoadedCheckpoint, output: str | Path) -> list[str]
         raise no_experts(loaded.folder)
     with new_folder(output, loaded.folder) as writing:
         return loaded.checkpoint.with_experts(writing, loaded.tower.config.detached)
+
+
+@contextlib.contextmanager
+def _disk_errors(target: Path) -> Iterator[None]:
+    """An error of the disk as one line; `UserError`s that are such errors too stay as they are."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"a checkpoint cannot be written beside `{target.parent}`: {error}") from error
 
 
 def _is_about(name: str) -> bool:

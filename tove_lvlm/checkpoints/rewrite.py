@@ -43,16 +43,16 @@ def arrange(layout: Path, target: Path, tensors: Mapping[str, TensorAt]) -> None
     Args:
         layout: Folder with safetensors, whole or in shards; a tensor of it that is not in `tensors` is left out.
         target: Where.
-        tensors: Name to where its bytes are: in `layout`, or elsewhere.
+        tensors: Name to where its bytes are: in `layout`, or elsewhere, also of another shape.
 
     Raises:
         WeightsError: A tensor has no place in `layout`, or the weights are not safetensors.
     """
     remaining = dict(tensors)
-    dropped: dict[str, TensorAt] = {}
+    before: dict[str, TensorAt] = {}
     for file in weight_files(layout):
         header = read_header(file)
-        dropped |= {name: at for name, at in header.tensors.items() if name not in tensors}
+        before |= header.tensors
         own_tensors = {name: remaining.pop(name) for name in header.tensors if name in remaining}
         if own_tensors == header.tensors:
             shutil.copyfile(file, target / file.name)
@@ -63,7 +63,7 @@ def arrange(layout: Path, target: Path, tensors: Mapping[str, TensorAt]) -> None
             f"`{layout}` has no place for {len(remaining)} tensors ({', '.join(sorted(remaining)[:3])}, ...)"
         )
     if index := index_of(layout):
-        edit_json(index, target, lambda index: _shorten_index(index, dropped))
+        edit_json(index, target, lambda index: _shorten_index(index, before, tensors))
 
 
 def index_of(folder: Path) -> Path | None:
@@ -81,10 +81,12 @@ def edit_json(path: Path, target: Path, edit: Callable[[dict[str, Any]], None]) 
     (target / path.name).write_text(json.dumps(value, indent=2) + end, encoding="utf-8")
 
 
-def _shorten_index(index: dict[str, Any], dropped: Mapping[str, TensorAt]) -> None:
-    index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name not in dropped}
-    sizes = {"total_size": sum(at.num_bytes for at in dropped.values())}
-    sizes["total_parameters"] = sum(at.numel for at in dropped.values())
+def _shorten_index(index: dict[str, Any], before: Mapping[str, TensorAt], after: Mapping[str, TensorAt]) -> None:
+    index["weight_map"] = {name: file for name, file in index["weight_map"].items() if name in after}
+    sizes: dict[str, Callable[[TensorAt], int]] = {
+        "total_size": lambda at: at.num_bytes,
+        "total_parameters": lambda at: at.numel,
+    }
     for key, size in sizes.items():
         if key in index.get("metadata", {}):
-            index["metadata"][key] -= size
+            index["metadata"][key] += sum(map(size, after.values())) - sum(map(size, before.values()))

@@ -41,7 +41,7 @@ class TrainConfig(LoopConfig):
     mm_projector_lr: float | None = None
     """Of the projector and `tove_fusion`; none takes `learning_rate`."""
     gate_lr: float | None = None
-    """Of the gate in `tove_fusion`, which learns slower than what it weighs; none takes that of all `tove_fusion`."""
+    """Of the gate in `tove_fusion`; none takes that of all `tove_fusion`."""
     freeze_mm_mlp_adapter: bool = False
     """Stage 1: the projector stays as it is and only `tove_fusion` learns, as a grafted tower wants."""
     balance_loss_weight: float = 0.01

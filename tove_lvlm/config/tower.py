@@ -16,6 +16,8 @@ FUSION_KINDS = ("gated", "concat")
 TRANSFERS = ("shared_out", "separate")
 RESAMPLE_MODES = ("bicubic", "bilinear")
 GATES = ("token", "token_and_expert", "image", "constant", "shuffled")
+EARLIER: dict[str, Any] = {"transfer_scale": None, "transfer": "separate", "expert_resample": "bilinear"}
+"""What every tower computed before there was a setting of that name."""
 NOT_IN_OUTPUT = {"affects_output": False}
 """Metadata of a field that does not decide what a trained tower computes, or only by the shapes of its weights. Where
 trained weights are loaded, every other field must be what it was in training."""

@@ -12,10 +12,7 @@ from typing import Any
 from ..errors import UserError
 from .model import MODEL_FILE, ModelConfig
 from .parsing import present_names
-from .tower import FusionConfig
-
-EARLIER = {"transfer_scale": None, "transfer": "separate", "expert_resample": "bilinear"}
-"""What every tower computed before there was a setting of that name."""
+from .tower import EARLIER, FusionConfig
 
 
 def read_model_info(folder: str | Path) -> dict[str, Any]:

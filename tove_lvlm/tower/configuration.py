@@ -15,7 +15,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.auto.configuration_auto import AutoConfig
 
 from ..config import ConfigError, parse
-from ..config.tower import RESAMPLE_MODES, FusionConfig, check_names
+from ..config.tower import EARLIER, RESAMPLE_MODES, FusionConfig, check_names
 from ..experts import describe
 from ..experts.schema import parse_expert
 from .concat import part_width
@@ -80,13 +80,13 @@ class ToVEVisionConfig(PreTrainedConfig):
         fusion = dict(fusion or {})
         saved = "num_hidden_layers" in kwargs
         if saved:  # what a tower was before it could be otherwise
-            fusion = {"transfer_scale": None, "transfer": "separate"} | fusion
+            fusion = {key: EARLIER[key] for key in ("transfer_scale", "transfer")} | fusion
         settings = parse(FusionConfig, fusion, where="tower config, fusion", warn=not saved)
         self.fusion = dataclasses.asdict(settings)
         self.image_mean = [float(value) for value in image_mean]
         self.image_std = [float(value) for value in image_std]
         self.input_size = input_size
-        self.expert_resample = expert_resample or ("bilinear" if saved else "bicubic")
+        self.expert_resample = expert_resample or (EARLIER["expert_resample"] if saved else "bicubic")
         self._check()
         # What hosts read: image_size // patch_size is the tokens of a row, whatever the input. `hidden_states` of the
         # output are (t_clip, t_fuse): one layer above its input.

@@ -18,7 +18,7 @@ from ...checkpoints.projector import collect_projector
 from ...checkpoints.stage1 import save_stage1
 from ...config import to_dict
 from ...config.llava import RunConfig
-from ...config.trained import EARLIER
+from ...config.tower import EARLIER
 from ...data.collator import ToVECollator
 from ...data.dataset import ToVEDataset
 from ...data.images import pixel_shape
