@@ -114,3 +114,13 @@ def test_failed_run_names_its_log(tmp_path):
     job.process.wait()
     with pytest.raises(UserError, match=r"(?s)pretrain of tove failed, see .*pretrain.log.*learning_rate"):
         demo.start_next_stage(job, tmp_path / "no-data", seed=0, steps=None)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_float32_where_bf16_is_slow(tmp_path, monkeypatch, fast):
+    """On a processor without bf16 kernels the demo would take hours."""
+    commands = []
+    monkeypatch.setattr(demo, "cpu_has_fast_bf16", lambda: fast)
+    monkeypatch.setattr(demo.subprocess, "Popen", lambda command, **more: commands.append(command))
+    demo.launch(demo.Job(variant="tove", folder=tmp_path, stage="pretrain"), tmp_path, seed=0, steps=None, further=())
+    assert ("train.bf16=false" in commands[0]) is not fast

@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tove_lvlm import provenance
 
 
@@ -26,3 +28,11 @@ def test_commit_is_gits_and_marks_changes(tmp_path, monkeypatch):
 
 def test_hardware_of_a_cpu_has_its_cores():
     assert re.search(r".+, \d+ cores$", provenance.hardware())
+
+
+@pytest.mark.parametrize(
+    ("capability", "fast"), [("AVX512", True), ("SVE256", True), ("AVX2", False), ("DEFAULT", False)]
+)
+def test_bf16_is_fast_where_torch_has_kernels(monkeypatch, capability, fast):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    assert provenance.cpu_has_fast_bf16() is fast

@@ -21,7 +21,7 @@ from rich.table import Table
 from .config import UserError
 from .eval.families import FamilyQuestion, chance, read_questions, score
 from .project_files import project_files
-from .provenance import commit
+from .provenance import commit, cpu_has_fast_bf16, hardware
 from .registry import require
 from .storage import atomic_file
 from .viz.examples import example_sheet
@@ -89,6 +89,8 @@ def run(
         "seconds": round(time.time() - started, 1),
         "seed": seed,
         "commit": commit(),
+        "hardware": hardware(),
+        "dtype": "bfloat16" if cpu_has_fast_bf16() else "float32",
     }
     with atomic_file(output / "results.json") as path:
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -109,6 +111,8 @@ def train(output: Path, seed: int, steps: int | None, console: Console) -> None:
     """Run both variants' two stages, side by side: each takes half of the cores."""
     if importlib.util.find_spec("deepspeed") is None:  # imported by the scripts only: it is slow and prints
         require("deepspeed", extra="train")
+    if not cpu_has_fast_bf16():
+        console.print("training in float32: this processor has no fast bfloat16")
     jobs = [Job(variant=variant, folder=output / variant) for variant in VARIANTS]
     for job in jobs:
         if log_of(job).parent.is_dir():  # an earlier demo's; anything else that lies there is left alone
@@ -165,6 +169,8 @@ def launch(job: Job, data: Path, seed: int, steps: int | None, further: Sequence
         options.append(f"model.pretrain_mm_mlp_adapter={job.folder / 'pretrain'}")
     if steps is not None:
         options.append(f"train.max_steps={steps}")
+    if not cpu_has_fast_bf16():
+        options.append("train.bf16=false")
     # A port of its own for each run, so that the two launchers do not meet.
     port = 29600 + os.getpid() % 1000 * 2 + VARIANTS.index(job.variant)
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "1", "--master_port", str(port)]

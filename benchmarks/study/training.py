@@ -11,6 +11,7 @@ from tove_lvlm.config import read_yaml
 from tove_lvlm.demo import PROJECT
 from tove_lvlm.eval.families import read_questions, score
 from tove_lvlm.inference.chat import Chat
+from tove_lvlm.provenance import cpu_has_fast_bf16
 from tove_lvlm.tower.recorder import find_tower
 
 from . import half_blind  # noqa: F401  registers its family
@@ -110,6 +111,8 @@ def train(stage: str, row: Row, seed: int, world: Path, folder: Path, steps: Map
         f"train.save_steps={steps[stage]}",
         *row.options,
     ]
+    if not cpu_has_fast_bf16():
+        options.append("train.bf16=false")
     if stage == "finetune":
         options.append(f"model.pretrain_mm_mlp_adapter={folder / 'pretrain'}")
     run_script(stage, options)

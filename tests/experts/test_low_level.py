@@ -162,7 +162,8 @@ def test_what_has_no_weights_needs_none_anywhere(tower_yaml, tmp_path, caplog):
     assert out.last_hidden_state.isfinite().all()
     tower.save_pretrained(tmp_path / "whole")
     again = ToVEVisionModel.from_pretrained(tmp_path / "whole")
-    assert torch.equal(again(pixels).last_hidden_state, out.last_hidden_state)
+    # Not to the bit: with AVX2 a convolution's last digit depends on where in memory its weights lie.
+    torch.testing.assert_close(again(pixels).last_hidden_state, out.last_hidden_state, rtol=0, atol=1e-6)
     assert again.to(torch.bfloat16)(pixels.bfloat16()).last_hidden_state.dtype == torch.bfloat16
     sources = json.loads((tmp_path / "whole" / "sources.json").read_text())["experts"]
     assert sources["text"]["source"] == "package:rapidocr/models/PP-OCRv6_det_small.onnx"
