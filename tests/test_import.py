@@ -26,7 +26,9 @@ def test_import_loads_nothing_heavy():
     [
         pytest.param("import tove_lvlm; from transformers import AutoConfig", marks=pytest.mark.full),
         "from transformers import AutoConfig; import tove_lvlm",
-        "import tove_lvlm; from transformers import LlavaForConditionalGeneration",
+        pytest.param(
+            "import tove_lvlm; from transformers import LlavaForConditionalGeneration", marks=pytest.mark.full
+        ),
         pytest.param("import tove_lvlm; from transformers.generation import GenerationMixin", marks=pytest.mark.full),
         pytest.param("import tove_lvlm, transformers; transformers.AutoImageProcessor", marks=pytest.mark.full),
     ],
@@ -47,7 +49,7 @@ def test_registered_whatever_is_imported_first(first):
 @pytest.mark.parametrize(
     "first",
     [
-        "from transformers import CLIPVisionModel",
+        pytest.param("from transformers import CLIPVisionModel", marks=pytest.mark.full),
         pytest.param("from transformers import CLIPVisionConfig", marks=pytest.mark.full),
         pytest.param("from transformers import CLIPModel, CLIPProcessor", marks=pytest.mark.full),
         pytest.param(

@@ -22,6 +22,7 @@ def test_an_old_name_holds_the_objects_of_the_new_one(old, new):
     assert importlib.import_module(f"tove_lvlm.{old}") is module, "and no second warning"
 
 
+@pytest.mark.full
 def test_what_the_tutorials_of_the_first_version_import():
     code = (
         "from tove_lvlm.lvlm.loading import open_checkpoint, load_model; from tove_lvlm.lvlm.chat import Chat;"

@@ -19,6 +19,7 @@ def bench(monkeypatch, output, *arguments):
     return json.loads(output.read_text())
 
 
+@pytest.mark.full
 def test_both_variants_are_timed_in_small(monkeypatch, tmp_path):
     record = bench(
         monkeypatch,

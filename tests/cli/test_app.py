@@ -42,6 +42,7 @@ def test_experts_says_where_commercial_use_is_forbidden_and_times_when_asked(tov
     assert "ms per image" in words
 
 
+@pytest.mark.full
 def test_info_counts_the_real_7b_model(tove, monkeypatch):
     monkeypatch.chdir(ROOT)
     code, out, _ = tove("info", "--cfg-path", SEVEN_B / "finetune.yaml", "--json")

@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from helpers.paths import ROOT
 from helpers.training import environment
 
 
+@pytest.mark.full
 def test_a_killed_rank_loses_no_answers(tove, checkpoint, benchmarks, tmp_path):
     asked = ["pope", "--model", checkpoint, "--data", benchmarks, "--max-new-tokens", "4", "--device", "cpu"]
     out = tmp_path / "out"

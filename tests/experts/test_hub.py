@@ -133,6 +133,7 @@ class Bent(Expert):
         return torch.nn.functional.leaky_relu(pixels_B3HW * self.gain_C11, 0.1)
 
 
+@pytest.mark.full
 def test_compiled_experts_give_the_same_grids_and_keep_their_names():
     missing = cpp_compiler_problem()
     if missing:

@@ -202,6 +202,7 @@ def test_state_returns_bit_for_bit(tmp_path):
     assert not State(identity="b", sums=Sums.zeros(3, 2)).load(tmp_path / "s")
 
 
+@pytest.mark.full
 def test_two_ranks_give_the_figures_of_one_and_only_json(report, trained, world, tmp_path):
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),

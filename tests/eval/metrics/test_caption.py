@@ -24,6 +24,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(caption_java, "meteor", lambda said, known, parts: [float(len(part)) for part in parts])
 
 
+@pytest.mark.full
 @needs_java
 @pytest.mark.skipif(not EXAMPLE.is_file(), reason="the 1000 captions of COCO's example are not on this machine")
 def test_published_figures_and_those_of_a_part():

@@ -175,6 +175,7 @@ def run_module(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=1200)
 
 
+@pytest.mark.full
 def test_llavas_evaluation_answers_about_images_as_we_do(tmp_path):
     """From scripts/finetune_vicuna.py through `tove export` to `llava.eval.model_vqa_loader`."""
     world = llava_runs.make_world(tmp_path / "world")
