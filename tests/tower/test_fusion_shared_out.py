@@ -122,5 +122,5 @@ def test_a_tower_saved_before_the_key_shares_nothing(tmp_path):
 
 
 def test_another_value_is_refused():
-    with pytest.raises(ConfigError, match=r"`transfer` is 'shared'.*valid: shared_out \| separate"):
-        ToVEVisionConfig(clip_config=tiny_towers.CLIP_ARCHITECTURE, fusion={"transfer": "shared"})
+    with pytest.raises(ConfigError, match=r"`transfer` is 'own'.*valid: shared_out \| shared \| separate"):
+        ToVEVisionConfig(clip_config=tiny_towers.CLIP_ARCHITECTURE, fusion={"transfer": "own"})

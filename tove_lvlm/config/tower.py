@@ -13,7 +13,7 @@ from .parsing import Deprecated
 from .sources import WeightSource
 
 FUSION_KINDS = ("gated", "concat")
-TRANSFERS = ("shared_out", "separate")
+TRANSFERS = ("shared_out", "shared", "separate")
 RESAMPLE_MODES = ("bicubic", "bilinear")
 GATES = ("token", "token_and_expert", "image", "constant", "shuffled")
 EARLIER: dict[str, Any] = {"transfer_scale": None, "transfer": "separate", "expert_resample": "bilinear"}
@@ -37,7 +37,9 @@ class FusionConfig:
     place."""
     transfer: str = field(default="shared_out", metadata={"choices": TRANSFERS})
     """Of the MLP that brings an expert into the tokens. `shared_out`: the first layer is the expert's own, the second
-    one for all, as in the paper. `separate`: both are the expert's own, as in any tower saved without this key."""
+    one for all, as in the paper. `shared`: the whole transfer, conv stem included, is one for all (our choice), for
+    experts that give the same kind of output, such as depth networks of different domains; the gate alone then decides
+    whom a token believes. `separate`: all is the expert's own, as in any tower saved without this key."""
     zero_init: bool = field(default=True, metadata=NOT_IN_OUTPUT)
     """The last layer of each transfer MLP starts at zero, so that step 0 is CLIP exactly."""
     transfer_scale: float | None = 1.0

@@ -62,6 +62,7 @@ def transfer_hint(expected: Iterable[str], loaded: Iterable[str]) -> str:
 def _transfer_of(names: Iterable[str]) -> str | None:
     """`fusion.transfer` of the tower that tensors belong to, by their names."""
     fusion = [name.split("tove_fusion.", 1)[1] for name in names if "tove_fusion." in name]
-    if any(name.startswith("shared_out.") for name in fusion):
-        return "shared_out"
+    for part, transfer in (("shared_out.", "shared_out"), ("shared_transfer.", "shared")):
+        if any(name.startswith(part) for name in fusion):
+            return transfer
     return "separate" if any(name.startswith("transfers.") and ".fc2." in name for name in fusion) else None

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ..config.tower import FusionConfig
+from ..errors import ConfigError
 from ..experts import ExpertSpec
 from .gate import Gate
 from .init import init_weights
@@ -36,6 +37,9 @@ class ToVEFusion(nn.Module):
         width: D.
         side: Tokens along a side.
         settings: Sizes and switches.
+
+    Raises:
+        ConfigError: One transfer for all is asked for, and the experts' outputs are not alike.
     """
 
     def __init__(self, specs: Sequence[ExpertSpec], width: int, side: int, settings: FusionConfig):
@@ -53,22 +57,26 @@ class ToVEFusion(nn.Module):
                 expert_dropout=settings.expert_dropout,
                 gate=settings.gate,
             )
-        hidden, shares = settings.mlp_hidden or width, settings.transfer == "shared_out"
-        self.transfers = nn.ModuleDict(
-            {
-                spec.name: Transfer(
-                    spec,
-                    side=side,
-                    width=width,
-                    hidden=hidden,
-                    stem_width=settings.stem_width,
-                    zero_init=settings.zero_init,
-                    has_out=not shares,
-                )
-                for spec in specs
-            }
-        )
-        self.shared_out = out_layer(hidden, width, settings.zero_init) if shares and specs else None
+        hidden, shares_out = settings.mlp_hidden or width, settings.transfer == "shared_out"
+
+        def transfer(spec: ExpertSpec) -> Transfer:
+            return Transfer(
+                spec,
+                side=side,
+                width=width,
+                hidden=hidden,
+                stem_width=settings.stem_width,
+                zero_init=settings.zero_init,
+                has_out=not shares_out,
+            )
+
+        self.shared_transfer: Transfer | None = None
+        if settings.transfer == "shared" and specs:
+            check_alike(specs)
+            self.shared_transfer = transfer(specs[0])
+        own = specs if self.shared_transfer is None else []
+        self.transfers = nn.ModuleDict({spec.name: transfer(spec) for spec in own})
+        self.shared_out = out_layer(hidden, width, settings.zero_init) if shares_out and specs else None
         self.apply(init_weights)
 
     def forward(
@@ -110,10 +118,13 @@ class ToVEFusion(nn.Module):
     def _transferred(self, grids: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What each attached expert says, e_k before its unit, by name and in order; (B, N, D) each."""
         attached = [name for name in self.names if name in grids]
-        transferred = [self.transfers[name](grids[name]) for name in attached]
+        transferred = [self._transfer_of(name)(grids[name]) for name in attached]
         if self.shared_out is not None and transferred:
             transferred = list(self.shared_out(torch.stack(transferred)))
         return dict(zip(attached, transferred, strict=True))
+
+    def _transfer_of(self, name: str) -> nn.Module:
+        return self.transfers[name] if self.shared_transfer is None else self.shared_transfer
 
     def _weighed(
         self, t_clip_BND: torch.Tensor, e: Mapping[str, torch.Tensor], gate_BNK: torch.Tensor
@@ -138,3 +149,23 @@ class ToVEFusion(nn.Module):
         for name, term_BND in self.terms(t_clip_BND, grids, gate_BNK).items():
             found_BNK[..., self.names.index(name)] = term_BND.float().norm(dim=-1) / length_BN
         return found_BNK
+
+
+def check_alike(specs: Sequence[ExpertSpec]) -> None:
+    """Whether one transfer can read all of the experts.
+
+    Raises:
+        ConfigError: Names two whose outputs differ.
+    """
+    first = specs[0]
+    for spec in specs[1:]:
+        if (spec.output, spec.channels, spec.grid) != (first.output, first.channels, first.grid):
+            raise ConfigError(
+                f"`fusion.transfer` is shared, but `{first.name}` gives {_output_of(first)} and `{spec.name}` "
+                f"{_output_of(spec)}; one transfer reads only outputs that are alike. Expected shared_out or separate"
+            )
+
+
+def _output_of(spec: ExpertSpec) -> str:
+    height, width = spec.grid
+    return f"{'a map' if spec.output == 'map' else 'features'} of {spec.channels} x {height} x {width}"

@@ -2,7 +2,8 @@
 
     e_k = fc2_k(gelu(fc1_k(LN(resample(grid_k)))))      fc2 starts at zero (our choice; a switch)
 
-With `fusion.transfer: shared_out` there is one fc2 for all experts, which is the fusion's.
+With `fusion.transfer: shared_out` there is one fc2 for all experts, which is the fusion's; with `shared` all of it is
+one for all.
 
 Shapes: B images, C channels and h w sides of an expert's grid, N tokens, D width.
 
