@@ -1,6 +1,6 @@
 """Train everything that ships in tove_lvlm/assets/miniature, from fixed seeds, in at most 30 minutes on 2 cores.
 
-    python scripts/build_miniature.py [--only clip,depth,normals,shapes,edges,vicuna] [--out DIR] [--jobs 2]
+    python scripts/build_miniature.py [--only clip,depth,normals,shapes,edges,domains,vicuna] [--out DIR] [--jobs 2]
 
 Every stage runs on one thread and depends on its own seed only; with two jobs the mini Vicuna trains beside the
 encoders. A stage's folder is replaced only when the stage has ended well. training_record.json says how each was made.
@@ -29,9 +29,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from tove_lvlm.storage import ASSETS, atomic_dir, load_json, save_json
 
-ENCODERS = ("clip", "depth", "normals", "shapes", "edges")
+ENCODERS = ("clip", "depth", "normals", "shapes", "edges", "domains")
 STAGES = (*ENCODERS, "vicuna")
-MINUTES = {"clip": 6.5, "depth": 4.5, "normals": 2.5, "shapes": 2.5, "edges": 2.5, "vicuna": 13}
+MINUTES = {"clip": 6.5, "depth": 4.5, "normals": 2.5, "shapes": 2.5, "edges": 2.5, "domains": 5, "vicuna": 13}
 """Roughly what each stage takes on one core of 2025; only used to share the stages out."""
 RECORD = "training_record.json"
 
@@ -167,6 +167,10 @@ def _build(stage: str, pool, folder: Path, messages) -> dict[str, Any]:
         from miniature import shapes
 
         return shapes.train(pool, folder, report)
+    if stage == "domains":
+        from miniature import domains
+
+        return domains.train(pool, folder, report)
     from miniature import dense
 
     return dense.train(stage, pool, folder, report)

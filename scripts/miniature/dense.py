@@ -95,20 +95,28 @@ def train(stage: str, pool: Pool, out_dir: Path, report: Report) -> dict:
 
     size = {"steps": target.steps, "batch": target.batch, "lr": target.lr, "seed": target.seed}
     record = fit(stage, [model], loss_of, **size, num_samples=len(pool.train), report=report)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    save_file(half(model.state_dict()), out_dir / "model.safetensors")
-    fields = {"width": WIDTH, "depth": DEPTH, "heads": HEADS, "patch_size": PATCH, "channels": target.channels}
-    write_json(out_dir / "config.json", fields | {"image_size": IMAGE_SIZE, "mean": list(MEAN), "std": list(STD)})
+    save_dense(model, target.channels, out_dir)
     record["parameters"] = sum(p.numel() for p in model.parameters())
-    model.eval()
-    with torch.no_grad():
-        rgb = pool.heldout.rgb
-        guess_BCHW = torch.cat([model(normalised(rgb[i : i + 128])) for i in range(0, len(rgb), 128)])
-    record["heldout"] = target.measure(guess_BCHW, pool.heldout)
+    record["heldout"] = target.measure(predict(model, pool.heldout.rgb), pool.heldout)
     return record
 
 
-def _object_weight(rendered: Rendered, index: np.ndarray | slice) -> torch.Tensor:
+def save_dense(model: DenseViT, channels: int, out_dir: Path) -> None:
+    """The weights and the config.json of the expert family `dense_vit`."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    save_file(half(model.state_dict()), out_dir / "model.safetensors")
+    fields = {"width": WIDTH, "depth": DEPTH, "heads": HEADS, "patch_size": PATCH, "channels": channels}
+    write_json(out_dir / "config.json", fields | {"image_size": IMAGE_SIZE, "mean": list(MEAN), "std": list(STD)})
+
+
+@torch.no_grad()
+def predict(model: DenseViT, rgb: np.ndarray) -> torch.Tensor:
+    """The maps of uint8 pictures (S, H, W, 3), as (S, C, H, W)."""
+    model.eval()
+    return torch.cat([model(normalised(rgb[i : i + 128])) for i in range(0, len(rgb), 128)])
+
+
+def object_weight(rendered: Rendered, index: np.ndarray | slice) -> torch.Tensor:
     weight_BHW = torch.from_numpy(1 + (OBJECT_WEIGHT - 1) * (rendered.object_id[index] >= 0)).float()
     return weight_BHW / weight_BHW.mean()
 
@@ -116,7 +124,7 @@ def _object_weight(rendered: Rendered, index: np.ndarray | slice) -> torch.Tenso
 def _depth_loss(guess_BCHW: torch.Tensor, rendered: Rendered, index: np.ndarray) -> torch.Tensor:
     true_BHW = torch.from_numpy(relative_depth(rendered.depth[index]))
     error = F.smooth_l1_loss(guess_BCHW[:, 0], true_BHW, reduction="none", beta=0.1)
-    return (error * _object_weight(rendered, index)).mean()
+    return (error * object_weight(rendered, index)).mean()
 
 
 def _depth_figures(guess_BCHW: torch.Tensor, rendered: Rendered) -> dict:
@@ -133,7 +141,7 @@ def _depth_figures(guess_BCHW: torch.Tensor, rendered: Rendered) -> dict:
 def _normals_loss(guess_BCHW: torch.Tensor, rendered: Rendered, index: np.ndarray) -> torch.Tensor:
     true_BCHW = torch.from_numpy(rendered.normals[index]).permute(0, 3, 1, 2)
     error_BHW = (guess_BCHW - true_BCHW).square().sum(dim=1)
-    return (error_BHW * _object_weight(rendered, index)).mean()
+    return (error_BHW * object_weight(rendered, index)).mean()
 
 
 def _normals_figures(guess_BCHW: torch.Tensor, rendered: Rendered) -> dict:
