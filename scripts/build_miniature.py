@@ -1,4 +1,4 @@
-"""Train everything that ships in tove_lvlm/assets/miniature, from fixed seeds, in at most 30 minutes on 2 cores.
+"""Train everything that ships in tove_lvlm/assets/miniature, from fixed seeds, in about 35 minutes on 2 cores.
 
     python scripts/build_miniature.py [--only clip,depth,normals,shapes,edges,domains,vicuna] [--out DIR] [--jobs 2]
 

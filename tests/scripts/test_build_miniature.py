@@ -22,8 +22,9 @@ def stages():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "scripts"))
         import build_miniature
-        from miniature import clip, common, dense, shapes
-    return {"build": build_miniature, "clip": clip, "common": common, "dense": dense, "shapes": shapes}
+        from miniature import clip, common, dense, domains, shapes
+    modules = {"clip": clip, "common": common, "dense": dense, "domains": domains, "shapes": shapes}
+    return {"build": build_miniature, **modules}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,35 @@ def test_a_dense_stage_writes_what_the_expert_family_reads(stages, pool, tmp_pat
     model.load_state_dict({key: value.float() for key, value in expert.state_dict().items()})
     pixels = common.normalised(pool.heldout.rgb[:2])
     torch.testing.assert_close(expert(pixels), model.eval()(pixels), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_domains_stage_writes_what_its_channels_should_be(stages, pool, tmp_path, monkeypatch):
+    domains = stages["domains"]
+    monkeypatch.setattr(domains, "STEPS", 2)
+    monkeypatch.setattr(domains, "BATCH", 4)
+    with torch.enable_grad():
+        record = domains.train(pool, tmp_path, lambda *report: None)
+    fields = load_json(tmp_path / "config.json")
+    assert fields["channels"] == sum(domains.CHANNELS.values()) == 6
+    assert set(record["heldout"]) == {
+        "depth_object_correlation", "depth_by_size_object_correlation", "domain_on_objects", "ground_correlation"
+    }  # fmt: skip
+    true = domains.targets(pool.heldout, pool.heldout_scenes, slice(0, 8))
+    slot = pool.heldout.object_id[:8]
+    for image, row, column in zip(*np.nonzero(slot >= 0), strict=True):
+        thing = slot[image, row, column]
+        color = scene.COLORS[pool.heldout_scenes.color[image, thing]]
+        expected = {"red": 1, "yellow": 1, "blue": 2, "cyan": 2}.get(color, 0)
+        assert true["domain"][image, row, column] == expected
+    assert true["depth_by_size"][slot < 0].equal(true["depth"][slot < 0])
+    assert np.allclose(domains.depth_by_size(np.array([6.0, 8.0, 10.0])), [8.0, 4.0, 2.0])
+
+
+def test_shipped_domains_network_knows_what_it_needs():
+    record = load_json(MINIATURE / "training_record.json")["domains"]
+    assert record["heldout"]["domain_on_objects"] > 0.97
+    assert record["heldout"]["depth_object_correlation"] > 0.85
 
 
 def test_training_changes_weights_but_not_positions(stages, pool, tmp_path, monkeypatch):
@@ -141,7 +171,7 @@ def test_stages_are_shared_out_by_length(stages):
     lanes = build.share_out(list(build.STAGES), 2)
     assert sorted(sum(lanes, [])) == sorted(build.STAGES)
     spent = [sum(build.MINUTES[name] for name in lane) for lane in lanes]
-    assert max(spent) <= 22
+    assert max(spent) <= 25
     assert build.share_out(["depth"], 4) == [["depth"]]
     with pytest.raises(SystemExit):
         build.main(["--only", "clip,colour"])
@@ -155,7 +185,7 @@ def test_shipped_files_are_small_and_recorded():
     assert sum(path.stat().st_size for path in files) <= 12e6
     assert sum(path.stat().st_size for name in ENCODERS for path in (MINIATURE / name).iterdir()) < 5e6
     record = load_json(MINIATURE / "training_record.json")
-    for name in ENCODERS:
+    for name in (*ENCODERS, "domains"):
         assert {"seed", "steps", "seconds", "heldout", "made_on"} <= set(record[name]), name
     text = json.dumps(record)
     assert "/home" not in text

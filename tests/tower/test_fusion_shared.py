@@ -12,6 +12,7 @@ from tove_lvlm.config.tower import FusionConfig
 from tove_lvlm.experts import ExpertSpec
 from tove_lvlm.experts.preprocess import Preprocessing
 from tove_lvlm.surgery.detach import detach
+from tove_lvlm.tower.checks import transfer_hint
 from tove_lvlm.tower.fusion import ToVEFusion
 
 SEEN = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
@@ -121,3 +122,13 @@ def test_in_a_language_model(tower_yaml, llm, tmp_path):
     images = tiny_towers.pixels()
     ours = model.model.vision_tower(images).last_hidden_state
     assert torch.equal(loaded.require_tower()(images).last_hidden_state, ours)
+
+
+def test_weights_of_another_kind_are_told_by_their_names():
+    ours, theirs = (
+        [f"tove_fusion.{name}" for name, _ in fusion(spec("a"), spec("b"), transfer=kind).named_parameters()]
+        for kind in ("shared_out", "shared")
+    )
+    assert "trained with `fusion: {transfer: shared}`" in transfer_hint(ours, theirs)
+    assert "trained with `fusion: {transfer: shared_out}`" in transfer_hint(theirs, ours)
+    assert transfer_hint(theirs, theirs) == ""
