@@ -19,7 +19,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERAT
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results" / "miniature_study"
 SCENES = {"train": (2000, 0), "heldout": (400, 0)}
-STEPS = {"pretrain": 250, "finetune": 1000}
+STEPS = {"pretrain": 250, "finetune": 600}
 QUICK_SCENES = {"train": (300, 0), "heldout": (40, 0)}
 QUICK_STEPS = {"pretrain": 40, "finetune": 40}
 
@@ -40,6 +40,10 @@ def main() -> int:
     scenes, steps = (QUICK_SCENES, QUICK_STEPS) if arguments.quick else (SCENES, STEPS)
     output, file = arguments.output.resolve(), arguments.results / "gate_ladder.json"
     setting = {"scenes": {split: num for split, (num, _) in scenes.items()}, "steps": steps}
+    kept = output / "setting.json"
+    if kept.is_file() and load_json(kept) != setting:
+        sys.exit(f"{output} holds runs of other scenes or steps; name another --output or remove it")
+    save_json(kept, setting)
     before = load_json(file) if file.is_file() else {}
     earlier = before.get("runs", {}) if before.get("setting") == setting else {}
     world = write_world(output / "world", scenes)

@@ -7,6 +7,7 @@ Both experts go through one transfer (`fusion.transfer: shared`), so that nothin
 rows `*_shared_out` give each a first layer of its own.
 """
 
+import functools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,20 +72,21 @@ def _row(where: str, wrong: str, gate: str) -> Row:
 
 def ladder_jobs(rows: Sequence[Row], seed: int, world: Path, output: Path, steps: Mapping[str, int]) -> list[Job]:
     """Both stages and the score of each row; the score has the gate's figures too."""
-    jobs = training_jobs(rows, seed, world, output, steps)
-    scores = {job.result: job for job in jobs if job.result.name == "score.json"}
-    replaced = []
-    for row, (result, job) in zip(rows, scores.items(), strict=True):
-        model = result.parent / "model"
-        work = lambda row=row, model=model: score(row, model, world)  # noqa: E731
-        replaced.append(Job(result=result, work=work, needs=job.needs))
-    return [job for job in jobs if job.result not in scores] + replaced
+    from tove_lvlm.provenance import commit, hardware
+
+    made_by = {"commit": commit(), "hardware": hardware()}
+    jobs = []
+    for row in rows:
+        *stages, scoring = training_jobs([row], seed, world, output, steps)
+        model = scoring.result.parent / "model"
+        work = functools.partial(score, row, model, world, made_by)
+        jobs += [*stages, Job(result=scoring.result, work=work, needs=scoring.needs)]
+    return jobs
 
 
-def score(row: Row, model: Path, world: Path) -> dict:
+def score(row: Row, model: Path, world: Path, made_by: Mapping[str, str]) -> dict:
     """Accuracy on depth questions and on all, and the gate's mass on the expert that is right; shares of 1."""
     from tove_lvlm.inference.chat import Chat
-    from tove_lvlm.provenance import commit, hardware
     from tove_lvlm.storage import load_json
     from tove_lvlm.world.dataset import scene_seeds
     from tove_lvlm.world.scene import sample
@@ -96,8 +98,7 @@ def score(row: Row, model: Path, world: Path) -> dict:
         "depth": sum(family["accuracy"] * family["n"] for family in families) / num,
         "overall": evaluated["overall"],
         "families": {name: family["accuracy"] for name, family in evaluated["families"].items()},
-        "commit": commit(),
-        "hardware": hardware(),
+        **made_by,
     }
     if row.id == WHOLE or row.fusion.get("kind") == "concat":
         return found
