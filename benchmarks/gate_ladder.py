@@ -1,7 +1,8 @@
 """Which gates learn to route: two depth experts, each confidently wrong about half of the objects, and every gate.
 
-    python benchmarks/gate_ladder.py            # 75 trainings: 3 seeds, within 3 hours of 2 cores
-    python benchmarks/gate_ladder.py --quick    # one small training
+    python benchmarks/gate_ladder.py                             # 27 rows and 3 seeds, 5 minutes of a core each
+    python benchmarks/gate_ladder.py --only within_picture/      # some of them
+    python benchmarks/gate_ladder.py --quick                     # one small training
 
 Writes `gate_ladder.json`, its table and figures (SVG and PNG) into `--results`. What is done is kept in `--output`, and
 a row and seed that is in the JSON with the same scenes and steps is not trained again, so that the same command goes on
@@ -49,7 +50,8 @@ def main() -> int:
     world = write_world(output / "world", scenes)
     jobs = []
     for seed in arguments.seeds:
-        missing = [row for row in rows if str(seed) not in earlier.get(row.id, {})]
+        wanted = [row for row in rows if arguments.only in row.id]
+        missing = [row for row in wanted if str(seed) not in earlier.get(row.id, {})]
         jobs += ladder.ladder_jobs(missing, seed, world, output, steps)
 
     def write() -> dict:
@@ -84,6 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="one seed, one row, few steps")
+    parser.add_argument("--only", default="", help="train only rows whose name holds this: `within_picture`, `/token`")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, or 0 with --quick")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at once, one thread each")
     parser.add_argument("--output", type=Path, help="data, models and logs; default outputs/gate_ladder")

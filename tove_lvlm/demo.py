@@ -21,7 +21,7 @@ from rich.table import Table
 from .config import UserError
 from .eval.families import FamilyQuestion, chance, read_questions, score
 from .project_files import project_files
-from .provenance import commit, cpu_has_fast_bf16, hardware
+from .provenance import commit, cpu_has_fast_bf16
 from .registry import require
 from .storage import atomic_file
 from .viz.examples import example_sheet
@@ -89,8 +89,6 @@ def run(
         "seconds": round(time.time() - started, 1),
         "seed": seed,
         "commit": commit(),
-        "hardware": hardware(),
-        "dtype": "bfloat16" if cpu_has_fast_bf16() else "float32",
     }
     with atomic_file(output / "results.json") as path:
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

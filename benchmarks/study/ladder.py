@@ -48,8 +48,8 @@ def ladder_rows() -> list[Row]:
     """Every row, those that the question is about first."""
     rows = [_row("within_picture", wrong, gate) for gate in GATES[:2] for wrong in WRONG]
     rows.append(Row(id=WHOLE, label="one whole expert", group="ladder", experts=(WHOLE,), options=OPTIONS))
-    rows += [_row("within_picture", wrong, gate) for gate in (*GATES[2:], "concat") for wrong in WRONG]
     rows += [_row("within_picture", "unrelated", f"{gate}_shared_out") for gate in GATES[:2]]
+    rows += [_row("within_picture", wrong, gate) for gate in (*GATES[2:], "concat") for wrong in WRONG]
     rows += [_row("between_pictures", wrong, gate) for gate in (*GATES, "concat") for wrong in WRONG]
     return rows
 

@@ -28,21 +28,23 @@ def ladder_figure(results: Mapping[str, Any], folder: Path) -> list[Path]:
     ]
     if not panels:
         return []
-    figure = new_figure(8, 0.6 + 2.1 * -(-len(panels) // 2))
+    figure = new_figure(8, 0.9 + 2.1 * -(-len(panels) // 2))
+    figure.suptitle("depth questions, % right, and the gate's mass on the right expert, %", x=0.01, ha="left",
+                    fontsize=SMALL, color=palette.SOFT)  # fmt: skip
     grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False)
     low = min(cell["depth_range"][0] for _, _, cells in panels for cell in cells.values())
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes, (where, wrong, cells) in zip(grid.flat, panels, strict=False):
         gates = [gate for gate in ORDER if gate in cells]
-        tidy(axes, f"{where.replace('_', ' ')}, {wrong} answers: depth questions, %", grid="x")
+        tidy(axes, f"{where.replace('_', ' ')}, {wrong} answers", grid="x")
         for at, gate in enumerate(gates):
             cell = cells[gate]
             color = palette.MODELS["tove"] if gate.startswith("token") else palette.SOFT
             axes.plot([low - 1, cell["depth"]], [at, at], color=color, linewidth=1, alpha=0.45, zorder=1)
             axes.plot(cell["depth_range"], [at, at], color=color, linewidth=3, alpha=0.45, zorder=1)
             axes.plot(cell["depth"], at, "o", color=color, markersize=5)
-            mass = f", mass on the right {cell['mass_right']:.0f}" if "mass_right" in cell else ""
+            mass = f", mass {cell['mass_right']:.0f}" if "mass_right" in cell else ""
             axes.annotate(f"{cell['depth']:.1f}{mass}", (1, at), xycoords=("axes fraction", "data"), va="center",
                           xytext=(4, 0), textcoords="offset points", fontsize=SMALL, color=palette.INK)  # fmt: skip
         axes.set(ylim=(len(gates) - 0.5, -0.5), yticks=range(len(gates)), yticklabels=gates, xlim=(low - 1, 100))

@@ -136,7 +136,7 @@ def test_figure_is_drawn_from_what_there_is(tmp_path):
     assert ladder_figures.ladder_figure(ladder.summarise({}), tmp_path) == []
     files = ladder_figures.ladder_figure(ladder.summarise({"within_picture/inverted/image": {"0": run}}), tmp_path)
     assert {file.suffix for file in files} == {".svg", ".png"}
-    assert "mass on the right 75" in files[0].read_text()
+    assert "90.0, mass 75" in files[0].read_text()
 
 
 @pytest.mark.full
