@@ -9,16 +9,13 @@ a row and seed that is in the JSON with the same scenes and steps is not trained
 after an interruption, also on another machine.
 """
 
-import argparse
 import os
 import sys
-import time
-from pathlib import Path
+
+from study import arguments as arguments_of
 
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}  # before torch comes in
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).resolve().parent / "results" / "miniature_study"
 SCENES = {"train": (2000, 0), "heldout": (400, 0)}
 STEPS = {"pretrain": 250, "finetune": 600}
 QUICK_SCENES = {"train": (300, 0), "heldout": (40, 0)}
@@ -27,12 +24,13 @@ QUICK_STEPS = {"pretrain": 40, "finetune": 40}
 
 def main() -> int:
     """Run what is missing and write the results."""
-    arguments = parse_arguments()
-    started = time.time()
-    from miniature_study import minutes_so_far, warm_up, write_world
+    parser = arguments_of.make_parser(__doc__)
+    parser.add_argument("--only", default="", help="train only rows whose name holds this: `within_picture`, `/token`")
+    arguments = arguments_of.parse(parser, "gate_ladder")
+    from miniature_study import warm_up, write_world
 
     warm_up()
-    from study import ladder, ladder_figures, pool
+    from study import ladder, ladder_figures, plan, pool
 
     from tove_lvlm.storage import atomic_file, load_json, save_json
 
@@ -56,8 +54,7 @@ def main() -> int:
 
     def write() -> dict:
         runs = ladder.collect(output, rows, arguments.seeds, earlier)
-        minutes = minutes_so_far(output / "minutes.json", 0.0)
-        results = {**ladder.summarise(runs), "runs": runs, "setting": setting, "minutes": minutes}
+        results = {**ladder.summarise(runs), "runs": runs, "setting": setting}
         save_json(file, results)
         return results
 
@@ -65,38 +62,18 @@ def main() -> int:
         print(line, flush=True)
         write()
 
-    try:
-        pool.run_jobs(jobs, arguments.workers, note)
-    finally:
-        minutes_so_far(output / "minutes.json", (time.time() - started) / 60)
-        results = write()
+    pool.run_jobs(jobs, arguments.workers, note)
+    results = write()
     text = ladder.table(results)
     with atomic_file(arguments.results / "gate_ladder.md") as path:
         path.write_text(text, encoding="utf-8")
     ladder_figures.ladder_figure(results, arguments.results)
-    model = output / "seed0" / ladder_figures.SHOWN.replace("/", "-") / "model"
+    model = plan.row_folder(output, 0, ladder_figures.SHOWN) / "model"
     if model.is_dir():
         ladder_figures.gate_pictures(model, world, arguments.results)
     print(text)
-    print(f"{results['minutes']} minutes; written: {arguments.results}")
+    print(f"written: {arguments.results}")
     return 0
-
-
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--quick", action="store_true", help="one seed, one row, few steps")
-    parser.add_argument("--only", default="", help="train only rows whose name holds this: `within_picture`, `/token`")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, or 0 with --quick")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at once, one thread each")
-    parser.add_argument("--output", type=Path, help="data, models and logs; default outputs/gate_ladder")
-    parser.add_argument("--results", type=Path, help=f"JSON, figures and table; default {RESULTS.relative_to(ROOT)}")
-    arguments = parser.parse_args()
-    arguments.seeds = arguments.seeds or ([0] if arguments.quick else [0, 1, 2])
-    name = "gate_ladder_quick" if arguments.quick else "gate_ladder"
-    arguments.output = arguments.output or ROOT / "outputs" / name
-    arguments.results = arguments.results or (arguments.output / "results" if arguments.quick else RESULTS)
-    return arguments
 
 
 if __name__ == "__main__":

@@ -7,16 +7,15 @@ Writes `study.json` (every seed), the figures (SVG and PNG) and `study.md` into 
 `--output`, so that the same command goes on after an interruption.
 """
 
-import argparse
 import os
 import sys
 import time
 from pathlib import Path
 
+from study import arguments as arguments_of
+
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}  # before torch comes in
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).resolve().parent / "results" / "miniature_study"
 SCENES = {"train": (2000, 0), "heldout": (250, 0), "probe": (100, 1)}
 STEPS = {"pretrain": 120, "finetune": 240, "merge": None, "retune": 100}
 QUICK_SCENES = {"train": (1200, 0), "heldout": (80, 0), "probe": (40, 1)}
@@ -25,7 +24,7 @@ QUICK_STEPS = {"pretrain": 60, "finetune": 120, "merge": 60, "retune": 30}
 
 def main() -> int:
     """Run the study."""
-    arguments = parse_arguments()
+    arguments = arguments_of.parse(arguments_of.make_parser(__doc__), "study")
     started = time.time()
     warm_up()
     from study import figures, plan, pool, rows, summary
@@ -60,21 +59,6 @@ def main() -> int:
     print(text)
     print(f"{meta['minutes']} minutes; written: {arguments.results}")
     return 0
-
-
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--quick", action="store_true", help="one seed, few rows, few steps")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2, or 0 with --quick")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at once, one thread each")
-    parser.add_argument("--output", type=Path, help="data, models and logs; default outputs/study or outputs/quick")
-    parser.add_argument("--results", type=Path, help=f"JSON, figures and tables; default {RESULTS.relative_to(ROOT)}")
-    arguments = parser.parse_args()
-    arguments.seeds = arguments.seeds or ([0] if arguments.quick else [0, 1, 2])
-    arguments.output = arguments.output or ROOT / "outputs" / ("study_quick" if arguments.quick else "study")
-    arguments.results = arguments.results or (arguments.output / "results" if arguments.quick else RESULTS)
-    return arguments
 
 
 def warm_up() -> None:

@@ -11,6 +11,7 @@ import torch
 from tove_lvlm.data.images import read_image, to_pixels
 from tove_lvlm.inference.chat import Chat
 from tove_lvlm.tower.gate_statistics import first_counts
+from tove_lvlm.tower.modeling import ToVEVisionModel
 from tove_lvlm.tower.recorder import find_tower
 
 
@@ -25,9 +26,7 @@ def gate_statistics(talk: Chat, images: Sequence[Path]) -> dict:
     tower = find_tower(talk.model)
     if tower is None or not hasattr(tower.tove_fusion, "gate"):
         return {}
-    pixels = [to_pixels(read_image(path), talk.processor.image_processor, talk.image_aspect_ratio) for path in images]
-    chunks = torch.stack(pixels).to(next(tower.parameters())).split(64)
-    gate_BNK = torch.cat([tower(chunk).gate_probs for chunk in chunks]).double()
+    gate_BNK = read_gate(talk, tower, images)
     side = tower.config.side
     first_K = first_counts(gate_BNK) / gate_BNK[..., 0].numel()
     column_XK = gate_BNK.unflatten(1, (side, side)).mean((0, 1))
@@ -40,3 +39,11 @@ def gate_statistics(talk: Chat, images: Sequence[Path]) -> dict:
         }
         for k, name in enumerate(tower.expert_names)
     }
+
+
+@torch.inference_mode()
+def read_gate(talk: Chat, tower: ToVEVisionModel, images: Sequence[Path]) -> torch.Tensor:
+    """The gate's probabilities for some images, (B, N, K) float64."""
+    pixels = [to_pixels(read_image(path), talk.processor.image_processor, talk.image_aspect_ratio) for path in images]
+    chunks = torch.stack(pixels).to(next(tower.parameters())).split(64)
+    return torch.cat([tower(chunk).gate_probs for chunk in chunks]).double()

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import training
-from .plan import training_jobs
+from .plan import row_folder, training_jobs
 from .pool import Job, read_result
 from .routing import mass_right
 from .rows import Row
@@ -114,7 +114,7 @@ def collect(output: Path, rows: Sequence[Row], seeds: Sequence[int], earlier: Ma
     runs: dict[str, dict] = {row_id: dict(by_seed) for row_id, by_seed in earlier.items()}
     for row in rows:
         for seed in seeds:
-            path = output / f"seed{seed}" / row.id.replace("/", "-") / "score.json"
+            path = row_folder(output, seed, row.id) / "score.json"
             if path.is_file():
                 runs.setdefault(row.id, {})[str(seed)] = read_result(path)
     return runs

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tove_lvlm.data.images import read_image, to_pixels
 from tove_lvlm.inference.chat import Chat
 from tove_lvlm.tower.recorder import find_tower
 from tove_lvlm.world.render import render
 from tove_lvlm.world.scene import COLORS, Scenes
+
+from .gate_statistics import read_gate
 
 COLORS_OF = {"warm": ("red", "yellow"), "cool": ("blue", "cyan")}
 GROUND = (0.40, 0.50)
@@ -43,7 +44,6 @@ def domain_tokens(scenes: Scenes, side: int) -> dict[str, torch.Tensor]:
     return tokens
 
 
-@torch.inference_mode()
 def mass_right(talk: Chat, scenes: Scenes, images: Sequence[Path], experts: dict[str, str]) -> dict:
     """The gate's mean mass on the expert that is right, over the objects that the other is wrong about.
 
@@ -57,9 +57,7 @@ def mass_right(talk: Chat, scenes: Scenes, images: Sequence[Path], experts: dict
         `by_domain`, the mean of it, `mass_right`, and `spread`, the standard deviation over all tokens.
     """
     tower = find_tower(talk.model)
-    pixels = [to_pixels(read_image(path), talk.processor.image_processor, talk.image_aspect_ratio) for path in images]
-    chunks = torch.stack(pixels).to(next(tower.parameters())).split(64)
-    gate_SNK = torch.cat([tower(chunk).gate_probs for chunk in chunks]).double()
+    gate_SNK = read_gate(talk, tower, images)
     tokens = domain_tokens(scenes, tower.config.side)
     by_domain = {
         domain: gate_SNK[..., tower.expert_names.index(name)][tokens[domain]].mean().item()

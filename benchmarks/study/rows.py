@@ -16,7 +16,7 @@ class Row:
     id: str
     label: str
     group: str
-    """`main`, `single`, `control`, `ablation`, `gate`, `world` or `data`."""
+    """`main`, `single`, `control`, `ablation`, `gate`, `world`, `data` or `ladder`."""
     vision_tower: str = "tove"
     fusion: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the tower YAML's `fusion` block."""

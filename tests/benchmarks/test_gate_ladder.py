@@ -1,16 +1,13 @@
 """The gate ladder: its rows, its experts, what is measured, and one small training of it."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from study import domain_depth, ladder, ladder_figures, routing, training
 
-from helpers.paths import ROOT
+from helpers.benchmarks import run_benchmark
 from tove_lvlm.experts import build_expert
 from tove_lvlm.storage import ASSETS, load_json
 from tove_lvlm.tower.build import build_tower
@@ -141,18 +138,8 @@ def test_figure_is_drawn_from_what_there_is(tmp_path):
 
 @pytest.mark.full
 def test_the_smallest_row_and_going_on(tmp_path):
-    script = ROOT / "benchmarks" / "gate_ladder.py"
-
     def run() -> str:
-        done = subprocess.run(
-            [sys.executable, str(script), "--quick", "--output", str(tmp_path), "--workers", "1"],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            timeout=1200,
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        return done.stdout
+        return run_benchmark("gate_ladder.py", "--quick", "--output", tmp_path, "--workers", "1")
 
     assert "[3/3] within_picture-unrelated-token/score" in run()
     results = json.loads((tmp_path / "results" / "gate_ladder.json").read_text())

@@ -1,29 +1,18 @@
 """`benchmarks/miniature_study.py --quick` from rendering to figures: one seed, few rows, loose bounds."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from helpers.paths import ROOT
+from helpers.benchmarks import run_benchmark
 
 pytestmark = pytest.mark.full
 ROWS = {"clip", "tove", "gate_constant", "half", "lite", "lite_tuned", "clip_tuned"}
 
 
 def study(output: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "miniature_study.py"), "--quick", "--output", str(output)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        timeout=3000,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout
+    return run_benchmark("miniature_study.py", "--quick", "--output", output)
 
 
 @pytest.fixture(scope="module")
