@@ -21,7 +21,7 @@ MOVED = {
     "lvlm.chat": ("inference.chat",),
     "lvlm.config": ("config.model",),
     "lvlm.graft": ("surgery.graft",),
-    "lvlm.likelihood": ("inference.likelihood",),
+    "lvlm.likelihood": ("inference.responder", "inference.llava"),
     "lvlm.loading": ("checkpoints",),
     "stage": ("train.stage", "config.loop"),
     "surgery.merge": ("recipes.merge", "config.merge"),

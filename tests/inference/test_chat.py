@@ -9,7 +9,7 @@ from helpers.tiny_lvlm import WORDS
 from tove_lvlm.checkpoints import load_model
 from tove_lvlm.config import UserError
 from tove_lvlm.data.conversations import encode_prompt, encode_v1
-from tove_lvlm.inference.batching import encode_question
+from tove_lvlm.inference import LlavaResponder
 from tove_lvlm.inference.chat import Chat, answer
 
 
@@ -37,7 +37,7 @@ def test_an_answer_ends_at_the_end_token(built):
     model, processor = built
     tokenizer = processor.tokenizer
     (full,) = answer(model, processor, pictures(1), questions(1), max_new_tokens=6)
-    prompt = encode_question(processor, model, questions(1)[0], True)
+    prompt = LlavaResponder(model, processor).encode_question(questions(1)[0], True)
     assert prompt.count(model.config.image_token_id) == model.config.image_seq_length
     # Make the second token of the answer the end: its output row takes </s>'s place.
     out = model.generate(

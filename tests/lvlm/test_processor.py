@@ -8,7 +8,7 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from helpers.tiny_lvlm import make_llm
 from tove_lvlm.data.conversations import build_prompt, encode_prompt, expand_image_tokens
-from tove_lvlm.inference.chat import encode_question
+from tove_lvlm.inference import LlavaResponder
 from tove_lvlm.lvlm.processor import v1_chat_template
 
 MARK = "\u2581"
@@ -38,7 +38,7 @@ def test_whole_tokenisation_gives_the_trained_ids(saved, content):
     assert processor.tokenizer.chat_template == processor.chat_template, "tools read either"
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     ids = processor(images=[Image.new("RGB", (20, 16))], text=text, return_tensors="pt")["input_ids"][0].tolist()
-    assert ids == encode_question(processor, model, "what is red ?\nyes or no", True)
+    assert ids == LlavaResponder(model, processor).encode_question("what is red ?\nyes or no", True)
 
 
 def test_rounds_and_texts_without_an_image(saved):

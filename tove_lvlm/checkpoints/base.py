@@ -15,7 +15,7 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 
 from ..config import UserError
 from ..config.model import MODEL_FILE
-from ..lvlm.parts import as_llava
+from ..lvlm.parts import as_llava, vision_part
 from ..storage import load_json
 from ..tower.modeling import ToVEVisionModel
 from ..tower.parts import SOURCES_FILE
@@ -79,6 +79,16 @@ class LoadedCheckpoint:
     def device(self) -> torch.device:
         """Where the model is."""
         return cast(PreTrainedModel, self.model).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's weights."""
+        return cast(PreTrainedModel, self.model).dtype
+
+    @property
+    def vision_tower(self) -> nn.Module:
+        """What sees: the ToVE tower, or what stands in its place."""
+        return self.tower or vision_part(self.model)
 
     def require_tower(self) -> ToVEVisionModel:
         """The ToVE tower in it.

@@ -8,11 +8,12 @@ from ..tower.build import build_tower
 from ..tower.modeling import ToVEVisionModel
 from .adapter import AdapterCheckpoint
 from .base import Checkpoint, LoadedCheckpoint
+from .encoder_decoder import EncoderDecoderCheckpoint
 from .merged import MergedCheckpoint
 from .stage1 import Stage1Checkpoint
 from .tower import TowerCheckpoint
 
-MODELS: tuple[type[Checkpoint], ...] = (MergedCheckpoint, AdapterCheckpoint)
+MODELS: tuple[type[Checkpoint], ...] = (EncoderDecoderCheckpoint, MergedCheckpoint, AdapterCheckpoint)
 """Forms of a model that can answer."""
 FORMS: tuple[type[Checkpoint], ...] = (TowerCheckpoint, Stage1Checkpoint, *MODELS)
 """All, in the order in which they are looked for."""
@@ -22,7 +23,8 @@ def detect(folder: str | Path, forms: Sequence[type[Checkpoint]] = FORMS) -> Che
     """What a folder holds; nothing is loaded.
 
     Args:
-        folder: A saved tower; stage 1's or stage 2's `output_dir`; an `adapter`; a whole LLaVA model.
+        folder: A saved tower; stage 1's or stage 2's `output_dir`; an `adapter`; a whole LLaVA model;
+            a base model.
         forms: What may be there.
 
     Raises:
@@ -36,7 +38,7 @@ def detect(folder: str | Path, forms: Sequence[type[Checkpoint]] = FORMS) -> Che
             return checkpoint
     raise UserError(
         f"`{folder}` holds neither a merged model (model*.safetensors) nor an adapter (adapter_config.json); give "
-        "the output_dir of a finished scripts/finetune_vicuna.py"
+        "the output_dir of a finished scripts/finetune_vicuna.py or scripts/pretrain_base.py"
     )
 
 

@@ -62,12 +62,14 @@ def experts_of_block(folder: Path) -> Attachment:
 
 
 def vision_block(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The tower's part of a config.json, itself a tower's or a LLaVA model's.
+    """The tower's part of a config.json, itself a tower's, a LLaVA model's or a base model's.
 
     Raises:
         UserError: The model has a plain CLIP.
     """
-    vision: dict[str, Any] = config if config.get("model_type") == "tove_vision" else config.get("vision_config", {})
+    vision: dict[str, Any] = config if config.get("model_type") == "tove_vision" else {}
+    for key in ("vision_config", "encoder"):
+        vision = config.get(key) or vision
     if vision.get("model_type") != "tove_vision":
         raise no_experts(folder)
     return vision

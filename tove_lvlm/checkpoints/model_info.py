@@ -11,7 +11,7 @@ from ..config import ConfigError, UserError, parse
 from ..config.model import MODEL_FILE, ModelConfig
 from ..config.tower import FusionConfig
 from ..config.trained import left_out, read_model_info, trained_settings
-from ..lvlm.parts import base_model
+from ..lvlm.parts import base_model, vision_config
 from ..storage import save_json
 from ..tower.from_yaml import read_tower_yaml
 
@@ -65,7 +65,7 @@ def tower_settings(config: "ToVEVisionConfig") -> dict[str, Any]:
 
 
 def _tower_of(model: nn.Module) -> dict[str, Any] | None:
-    config = base_model(model).config.vision_config
+    config = vision_config(base_model(model).config)
     return tower_settings(cast("ToVEVisionConfig", config)) if hasattr(config, "fusion_settings") else None
 
 

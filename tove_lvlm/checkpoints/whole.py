@@ -1,5 +1,6 @@
 """A whole LLaVA folder of transformers' layout, loaded without a random tensor."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,6 +56,21 @@ def load_whole(
     except WeightsError as error:
         raise WeightsError(f"`{folder}`: {error}") from error
     model, report = cast("tuple[LlavaForConditionalGeneration, dict[str, Any]]", both)  # which the option makes it
+    check_report(report, folder, tower)
+    return model.eval(), LlavaProcessor.from_pretrained(folder)
+
+
+def check_report(report: Mapping[str, Any], folder: str | Path, tower: ToVEVisionConfig | None) -> None:
+    """Whether a whole model's weights were all there, and no others.
+
+    Args:
+        report: transformers' loading info.
+        folder: Named in the message.
+        tower: Whose detached experts' weights may lie there or not.
+
+    Raises:
+        WeightsError: Tensors are missing or left over.
+    """
     detached = [f".experts.{name}." for name in tower.detached] if tower is not None else []
     for kind in ("missing", "unexpected"):
         keys = sorted(key for key in report[f"{kind}_keys"] if not any(part in key for part in detached))
@@ -62,4 +78,3 @@ def load_whole(
             raise WeightsError(
                 f"`{folder}`: {len(keys)} {kind} tensors for the model of its config.json ({', '.join(keys[:3])}, ...)"
             )
-    return model.eval(), LlavaProcessor.from_pretrained(folder)

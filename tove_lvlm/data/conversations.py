@@ -167,6 +167,19 @@ def encode_v1(tokenizer: Any, conversation: Conversation, has_image: bool | None
     return encode(tokenizer, conversation, "v1", has_image)
 
 
+def rounds(conversation: Conversation) -> list[tuple[str, str]]:
+    """Questions and answers about one image, without the image's token; the first question may be empty.
+
+    Raises:
+        DataError: The conversation is not valid, or an answer is missing.
+    """
+    texts = [text.replace(IMAGE_TOKEN, "").strip() for _, text in read_turns(conversation, has_image=True)]
+    pairs = list(zip(texts[::2], texts[1::2], strict=False))
+    if len(texts) % 2 or not all(answer for _, answer in pairs):
+        raise DataError("the conversation has no answer to learn from" if not pairs else "a question has no answer")
+    return pairs
+
+
 def build_prompt(messages: Conversation, template: str = "v1") -> str:
     """The string after which a model writes its answer.
 

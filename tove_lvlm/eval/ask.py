@@ -16,6 +16,7 @@ import torch.distributed as td
 from .. import dist, provenance
 from ..checkpoints import LoadedCheckpoint, detect, load_model
 from ..config import UserError
+from ..inference import responder_of
 from ..inference.batching import DecodingConfig
 from ..storage import fingerprint
 from ..storage.tensors import DTYPES
@@ -81,7 +82,7 @@ def evaluate_model(
     loaded = load_model(settings.model)
     store = Store(settings.output, benchmark.all_items)
     plan = _agree(lambda: _plan(benchmark, settings, store, loaded, absent))
-    loaded.model.to(device=settings.device, dtype=DTYPES.get(settings.dtype or "", loaded.llava.dtype)).eval()
+    loaded.model.to(device=settings.device, dtype=DTYPES.get(settings.dtype or "", loaded.dtype)).eval()
     _ask_share(benchmark, settings, loaded, plan, progress)
     if not dist.is_main():
         return None
@@ -116,7 +117,7 @@ def _plan(
 ) -> dict[str, Any]:
     """What is left to ask and of whom; rank 0's."""
     model = describe_model(loaded, settings.model.resolve().name)
-    dtype = settings.dtype or str(loaded.model.dtype).removeprefix("torch.")
+    dtype = settings.dtype or str(loaded.dtype).removeprefix("torch.")
     identity = {
         "task": benchmark.task.name,
         "prompt": benchmark.task.prompt,
@@ -191,7 +192,6 @@ def _finish(benchmark: Benchmark, settings: EvalConfig, store: Store, made_by: d
 def describe_model(loaded: LoadedCheckpoint, name: str) -> dict[str, Any]:
     """Name, form and fingerprints of a model and its tower. The fingerprints are of the weights as loaded."""
     tower = loaded.tower
-    vision: torch.nn.Module = tower if tower is not None else loaded.llava.model.vision_tower
     return {
         "id": name,
         "kind": loaded.kind,
@@ -200,7 +200,7 @@ def describe_model(loaded: LoadedCheckpoint, name: str) -> dict[str, Any]:
         "tower": {
             "kind": "clip" if tower is None else "tove",
             "attached": [] if tower is None else list(tower.attached_names),
-            "fingerprint": fingerprint(vision.state_dict()),
+            "fingerprint": fingerprint(loaded.vision_tower.state_dict()),
         },
     }
 
@@ -209,7 +209,7 @@ def _made_by(settings: EvalConfig, loaded: LoadedCheckpoint, plan: dict[str, Any
     on_gpu = loaded.device.type == "cuda"
     return {
         "model": plan["model"],
-        "conversation": "v1",
+        "conversation": responder_of(loaded.model, loaded.processor).prompt_format,
         "decoding": plan["decoding"],
         "dtype": plan["dtype"],
         "device": str(loaded.model.device),

@@ -14,8 +14,8 @@ import torch
 from ..checkpoints import LoadedCheckpoint
 from ..data.errors import DataError
 from ..data.images import resolve_image
-from ..inference.batching import DecodingConfig, PixelReader, encode_question, generate_batch, length_sorted
-from ..inference.likelihood import log_likelihoods
+from ..inference import Responder, responder_of
+from ..inference.batching import DecodingConfig, PixelReader, length_sorted
 from .io.items import Item
 from .io.problems import Problems
 
@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
     text: str
     """Of a ranked question, the likeliest of its choices."""
     metadata: Mapping[str, Any] = {}
-    """Of a ranked question, `log_likelihoods`: choice -> value."""
+    """Of a ranked question, `Responder.log_likelihoods`: choice -> value."""
 
 
 class _Batch(NamedTuple):
@@ -56,8 +56,8 @@ def answers(
         batch_size: Questions at a time; it changes no answer, up to rounding where two tokens are equally likely.
         problems: An image that is missing or broken is noted, and its questions are left out.
     """
-    model, processor = loaded.model.eval(), loaded.processor
-    rows = [encode_question(processor, model, item.text, bool(item.image)) for item in items]
+    responder = responder_of(loaded.model.eval(), loaded.processor)
+    rows = [responder.encode_question(item.text, bool(item.image)) for item in items]
     batches = length_sorted([len(row) for row in rows], batch_size)
     row_of = {item.question_id: row for item, row in zip(items, rows, strict=True)}
     reader = PixelReader(loaded.image_processor, loaded.image_aspect_ratio)
@@ -72,17 +72,17 @@ def answers(
             continue
         ranked = bool(batch.items[0].choices)
         if ranked:
-            yield from _rank(loaded, batch)
+            yield from _rank(responder, batch)
             continue
         pixels = [pixels_3HW for pixels_3HW in batch.pixels if pixels_3HW is not None]
-        texts = generate_batch(model, processor, [row_of[i.question_id] for i in batch.items], pixels, decoding)
+        texts = responder.generate([row_of[i.question_id] for i in batch.items], pixels, decoding)
         yield from (Prediction(item, text) for item, text in zip(batch.items, texts, strict=True))
 
 
-def _rank(loaded: LoadedCheckpoint, batch: _Batch) -> Iterator[Prediction]:
+def _rank(responder: Responder, batch: _Batch) -> Iterator[Prediction]:
     choices = [item.choices for item in batch.items]
     prompts = [item.text for item in batch.items]
-    values = log_likelihoods(loaded.model, loaded.processor, prompts, choices, batch.pixels)
+    values = responder.log_likelihoods(prompts, choices, batch.pixels)
     for item, of_item in zip(batch.items, values, strict=True):
         log_p_of_choice = dict(zip(item.choices, of_item, strict=True))
         yield Prediction(

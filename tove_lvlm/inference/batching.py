@@ -1,24 +1,18 @@
-"""Questions in batches: sorted by length, padded on the left, answered as each would be alone.
+"""What every kind of model is asked with: how an answer is chosen, pictures as pixels, questions in batches.
 
-The prompt is tokenised by the code that tokenises training conversations, so that a question looks as it did there.
-Left padding lets every answer of a batch start at the same column; padded places are masked, and positions count from
-the first real token. Shapes: B batch, T tokens, 3 H W pixels.
+Shapes: B batch, T tokens, 3 H W pixels.
 """
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
 
 from ..config import UserError
-from ..data.conversations import IMAGE_TOKEN, encode_prompt, expand_image_tokens
+from ..data.conversations import IMAGE_TOKEN
 from ..data.images import read_image, to_pixels
-from ..lvlm.parts import as_llava
 
 Picture = Image.Image | str | Path
 _REMEMBERED = 1024
@@ -98,13 +92,6 @@ class PixelReader:
         return pixels
 
 
-def encode_question(processor, model: nn.Module, question: str, has_image: bool) -> list[int]:
-    """Ids of the v1 prompt with the image's placeholders expanded."""
-    ids = encode_prompt(processor.tokenizer, [human_turn(question, has_image)], "v1")
-    config = as_llava(model).config
-    return expand_image_tokens(ids, ids, config.image_token_id, config.image_seq_length)
-
-
 def human_turn(question: str, has_image: bool) -> dict[str, str]:
     """A question as a turn of a LLaVA conversation."""
     return {"from": "human", "value": f"{IMAGE_TOKEN}\n{question}" if has_image else question}
@@ -124,50 +111,3 @@ def pad_left(rows: Sequence[Sequence[int]], value: int) -> tuple[torch.Tensor, t
     ids_BT = torch.tensor([[value] * (width - len(row)) + list(row) for row in rows])
     mask_BT = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     return ids_BT, mask_BT
-
-
-@torch.inference_mode()
-def generate_batch(
-    model: nn.Module,
-    processor,
-    rows: Sequence[Sequence[int]],
-    pixels: Sequence[torch.Tensor],
-    decoding: DecodingConfig,
-) -> list[str]:
-    """The texts that follow some prompts.
-
-    Args:
-        model: A LLaVA model in eval mode.
-        processor: Its LlavaProcessor.
-        rows: Ids of `encode_question`.
-        pixels: (3, H, W) for each row with an image, in the rows' order.
-        decoding: How.
-    """
-    tokenizer = processor.tokenizer
-    ids_BT, mask_BT = pad_left(rows, tokenizer.pad_token_id)
-    if decoding.temperature:
-        torch.manual_seed(decoding.seed + zlib.crc32(repr(rows).encode()))
-    generating: Any = model  # `generate` is annotated with a protocol that transformers' own models do not fulfil
-    out_BT = generating.generate(
-        **model_inputs(model, ids_BT, mask_BT, pixels),
-        **decoding.arguments(),
-        use_cache=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )[:, ids_BT.shape[1] :]
-    texts = []
-    for row in out_BT.tolist():
-        end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else len(row)
-        texts.append(tokenizer.decode(row[:end], skip_special_tokens=True).strip())
-    return texts
-
-
-def model_inputs(
-    model: nn.Module, ids_BT: torch.Tensor, mask_BT: torch.Tensor, pixels: Sequence[torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """What a LLaVA model takes, on its device and in its dtype."""
-    llava = as_llava(model)
-    inputs = {"input_ids": ids_BT.to(llava.device), "attention_mask": mask_BT.to(llava.device)}
-    if len(pixels):
-        inputs["pixel_values"] = torch.stack(list(pixels)).to(llava.device, llava.dtype)
-    return inputs

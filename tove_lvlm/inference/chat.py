@@ -1,4 +1,4 @@
-"""Ask a trained model: greedy answers to LLaVA's v1 prompt, one by one or in batches."""
+"""Ask a trained model: greedy answers, one by one or in batches."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,8 @@ from torch import nn
 
 from ..checkpoints import load_model
 from ..data.images import read_image
-from .batching import DecodingConfig, Picture, PixelReader, encode_question, generate_batch, length_sorted
+from . import responder_of
+from .batching import DecodingConfig, Picture, PixelReader, length_sorted
 
 
 def answer(
@@ -22,11 +23,11 @@ def answer(
     image_aspect_ratio: str = "pad",
     decoding: DecodingConfig | None = None,
 ) -> list[str]:
-    """Answer each question about its image, until `</s>`.
+    """Answer each question about its image.
 
     Args:
-        model: A LLaVA model, inside peft or not.
-        processor: Its LlavaProcessor.
+        model: A LLaVA model, inside peft or not, or a base model.
+        processor: Its own.
         images: One for each question: an RGB image, a file, or None for a question about no image.
         questions: Plain text.
         batch_size: Questions that are answered together; the answers are those of batch size 1.
@@ -40,14 +41,14 @@ def answer(
     """
     if len(images) != len(questions):
         raise ValueError(f"{len(images)} images for {len(questions)} questions; expected one for each")
-    model.eval()
-    rows = [encode_question(processor, model, q, image is not None) for q, image in zip(questions, images, strict=True)]
+    responder = responder_of(model.eval(), processor)
+    rows = [responder.encode_question(q, image is not None) for q, image in zip(questions, images, strict=True)]
     pixels_of = PixelReader(processor.image_processor, image_aspect_ratio, apply_exif=True)
     decoding = decoding or DecodingConfig(max_new_tokens=max_new_tokens)
     answers = [""] * len(rows)
     for chunk in length_sorted([len(row) for row in rows], batch_size):
         pixels = [pixels_of(image) for i in chunk if (image := images[i]) is not None]
-        texts = generate_batch(model, processor, [rows[i] for i in chunk], pixels, decoding)
+        texts = responder.generate([rows[i] for i in chunk], pixels, decoding)
         for index, text in zip(chunk, texts, strict=True):
             answers[index] = text
     return answers

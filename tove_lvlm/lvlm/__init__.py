@@ -1,4 +1,4 @@
-"""LLaVA models with our tower: assembly, LoRA, light and merged folders, chat.
+"""Models with our tower: LLaVA's, with LoRA, and the base model, an encoder with a decoder.
 
 See docs/design.md, "LVLM checkpoints".
 """

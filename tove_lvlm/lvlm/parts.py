@@ -26,6 +26,13 @@ def base_model(model: nn.Module) -> LlavaForConditionalGeneration:
     return as_llava(wrapper.get_base_model() if hasattr(model, "get_base_model") else model)
 
 
+def vision_part(model: nn.Module) -> nn.Module:
+    """The vision tower, of whatever kind, of a LLaVA model or of an encoder with a decoder."""
+    whole: Any = base_model(model)
+    part: nn.Module = whole.model.vision_tower if hasattr(whole, "model") else whole.encoder
+    return part
+
+
 def as_llava(model: nn.Module) -> LlavaForConditionalGeneration:
     """The same object under its own type; peft's wrapper passes on what is asked of the model in it."""
     return cast("LlavaForConditionalGeneration", model)
@@ -36,6 +43,6 @@ def text_config(config: LlavaConfig) -> PreTrainedConfig:
     return cast("PreTrainedConfig", config.text_config)
 
 
-def vision_config(config: LlavaConfig) -> PreTrainedConfig:
-    """The vision tower's; as for `text_config`."""
-    return cast("PreTrainedConfig", config.vision_config)
+def vision_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The vision tower's, in the configuration of a LLaVA model or of an encoder with a decoder."""
+    return cast("PreTrainedConfig", config.vision_config if hasattr(config, "vision_config") else config.encoder)

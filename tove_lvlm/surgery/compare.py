@@ -12,7 +12,7 @@ from torch import nn
 
 from ..checkpoints import Checkpoint, LoadedCheckpoint
 from ..cost import clock_of
-from ..inference.batching import encode_question
+from ..inference import responder_of
 from ..tower.modeling import ToVEVisionModel
 
 BATCH_SIZE = 8
@@ -123,7 +123,7 @@ def _pixels(tower: ToVEVisionModel) -> torch.Tensor:
 
 
 def _prefill_call(loaded: LoadedCheckpoint) -> Callable[[], object]:
-    model, pixels_B3HW = loaded.model, _pixels(loaded.require_tower())
-    ids_T = torch.tensor(encode_question(loaded.processor, model, QUESTION, has_image=True), device=loaded.device)
+    responder, pixels_B3HW = responder_of(loaded.model, loaded.processor), _pixels(loaded.require_tower())
+    ids_T = torch.tensor(responder.encode_question(QUESTION, has_image=True), device=loaded.device)
     ids_BT = ids_T.expand(BATCH_SIZE, -1)
-    return lambda: model(input_ids=ids_BT, pixel_values=pixels_B3HW, use_cache=True, logits_to_keep=1)
+    return lambda: responder.prefill(ids_BT, pixels_B3HW)

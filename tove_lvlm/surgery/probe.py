@@ -11,7 +11,6 @@ V vocabulary.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,16 +19,13 @@ from torch.utils.data import DataLoader
 from ..checkpoints import LoadedCheckpoint
 from ..config import UserError
 from ..cost import eval_mode
-from ..data.collator import ToVECollator
-from ..data.conversations import IGNORE_INDEX
-from ..data.dataset import Sample
-from ..lvlm.parts import base_model, text_config
+from ..data.conversations import Encoded
+from ..inference import Responder, responder_of
+from ..inference.responder import AnswerLogits
+from ..lvlm.parts import base_model
 from ..registry import nearest
 from .probe_data import ProbeData
 from .probe_items import ProbeItems
-
-if TYPE_CHECKING:
-    from transformers import LlavaForConditionalGeneration
 
 Progress = Callable[[int, int], None]
 """Called with (batches done, all batches)."""
@@ -64,10 +60,10 @@ class EncodedBatch:
     """CLIP's tokens; for a model without a ToVE tower the projected ones."""
     grids: dict[str, torch.Tensor]
     """Each attached expert's grid."""
-    samples: list[Sample]
-    """The conversations about these images."""
+    rows: list[Encoded]
+    """The conversations about these images, as the model reads them."""
     image_of: list[int]
-    """For each conversation, its image in this batch."""
+    """For each row, its image in this batch."""
     broken: dict[str, str]
     """What of this batch was left out: name -> reason."""
 
@@ -98,26 +94,15 @@ class Probe:
         self.data, self.batch_size, self.num_workers = data, batch_size, num_workers
         self.model, self.tower = model, loaded.tower
         self.broken = dict(data.bad)
-        self._core: LlavaForConditionalGeneration | None = None
-        text: dict[str, Any] = {}
-        if loaded.checkpoint.has_language_model:
-            self._core = base_model(model)
-            context = text_config(self._core.config).max_position_embeddings
-            tokenizer = loaded.processor.tokenizer
-            text = {
-                "tokenizer": tokenizer,
-                "num_image_tokens": self._core.config.image_seq_length,
-                "model_max_length": min(tokenizer.model_max_length, context),
-            }
-            self._collate = ToVECollator(image_shape=(3, 1, 1), **text)
-        if data.records is None:
-            text = {}
-        self._items = ProbeItems(data, loaded.image_processor, loaded.image_aspect_ratio, **text)
+        has_language_model = loaded.checkpoint.has_language_model
+        self._responder = responder_of(model, loaded.processor) if has_language_model else None
+        encode = self._responder.encode_conversation if self._responder and data.records is not None else None
+        self._items = ProbeItems(data, loaded.image_processor, loaded.image_aspect_ratio, encode)
 
     @property
     def has_quality(self) -> bool:
         """Whether there are answers to judge and a language model that gives them."""
-        return self._core is not None and self.data.records is not None
+        return self._responder is not None and self.data.records is not None
 
     @property
     def num_batches(self) -> int:
@@ -162,8 +147,8 @@ class Probe:
             yield EncodedBatch(
                 t_clip_IND=t_clip_IND,
                 grids=grids,
-                samples=[sample for item in items for sample in item.samples],
-                image_of=[image for image, item in enumerate(items) for _ in item.samples],
+                rows=[row for item in items for row in item.rows],
+                image_of=[image for image, item in enumerate(items) for _ in item.rows],
                 broken=broken,
             )
 
@@ -184,17 +169,18 @@ class Probe:
         sums_S4 = torch.zeros(len(sets), 4, dtype=torch.float64)
         for names in sets:
             self._check(names)
-        if not encoded.samples or not self.has_quality:
+        if not encoded.rows or not self.has_quality:
             return sums_S4
         # Rows of like length waste no padding.
-        order = sorted(range(len(encoded.samples)), key=lambda row: len(encoded.samples[row]["input_ids"]))
+        order = sorted(range(len(encoded.rows)), key=lambda row: len(encoded.rows[row].input_ids))
         chunks = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        batches = [self._collate([encoded.samples[row] for row in chunk]) for chunk in chunks]
         for index, names in enumerate(sets):
-            projected_IND = self._project(encoded, names)
-            for chunk, batch in zip(chunks, batches, strict=True):
-                visual_RND = projected_IND[[encoded.image_of[row] for row in chunk]]
-                sums_S4[index] += self._answer(batch, visual_RND)
+            visual_IND = self._visual_tokens(encoded, names)
+            for chunk in chunks:
+                visual_RND = visual_IND[[encoded.image_of[row] for row in chunk]]
+                sums_S4[index] += sums_of(
+                    self._language.answer_logits([encoded.rows[row] for row in chunk], visual_RND)
+                )
         return sums_S4
 
     def _check(self, names: Collection[str]) -> None:
@@ -204,10 +190,10 @@ class Probe:
                 raise UserError(f"the model has no attached expert `{name}`; {nearest(name, attached)}")
 
     @property
-    def _llava(self) -> "LlavaForConditionalGeneration":
-        if self._core is None:
+    def _language(self) -> Responder:
+        if self._responder is None:
             raise ValueError("a tower alone has no language model to answer with")
-        return self._core
+        return self._responder
 
     def _freeze(self, pixels: list[torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         like = next(self.model.parameters() if self.tower is None else self.tower.parameters())
@@ -215,37 +201,31 @@ class Probe:
             return like.new_zeros(0), {}
         pixels_I3HW = torch.stack(pixels).to(like)
         if self.tower is None:
-            return torch.stack(list(self._llava.get_image_features(pixel_values=pixels_I3HW).pooler_output)), {}
+            return torch.stack(list(base_model(self.model).get_image_features(pixels_I3HW).pooler_output)), {}
         frozen = self.tower.encode_frozen(pixels_I3HW)
         return frozen.t_clip_BND, frozen.grids
 
-    def _project(self, encoded: EncodedBatch, names: Collection[str]) -> torch.Tensor:
+    def _visual_tokens(self, encoded: EncodedBatch, names: Collection[str]) -> torch.Tensor:
         if self.tower is None:
             return encoded.t_clip_IND
         grids = {name: grid for name, grid in encoded.grids.items() if name in names}
         weight_I = torch.ones(len(encoded.t_clip_IND), device=encoded.t_clip_IND.device)
         fused = self.tower.tove_fusion(encoded.t_clip_IND, grids, weight_I)
-        return self._llava.model.multi_modal_projector(fused.t_fuse_BND)
+        return self._language.visual_tokens(fused.t_fuse_BND)
 
-    def _answer(self, batch: dict, visual_RND: torch.Tensor) -> torch.Tensor:
-        """(4,) sums, as stock `LlavaForConditionalGeneration` computes them, logits only where there is a label."""
-        core, device = self._llava, visual_RND.device
-        ids_RT, mask_RT = batch["input_ids"].to(device), batch["attention_mask"].to(device)
-        embeds_RTD = core.get_input_embeddings()(ids_RT)
-        places_RT1 = (ids_RT == core.config.image_token_id)[..., None]
-        embeds_RTD = embeds_RTD.masked_scatter(places_RT1, visual_RND.to(embeds_RTD.dtype))
-        output = core.model.language_model(inputs_embeds=embeds_RTD, attention_mask=mask_RT, use_cache=False)
-        targets_RT = batch["labels"][:, 1:].to(device)
-        labelled_RT = targets_RT != IGNORE_INDEX
-        logits_MV = core.lm_head(output.last_hidden_state[:, :-1][labelled_RT]).float()
-        targets_M = targets_RT[labelled_RT]
-        loss = F.cross_entropy(logits_MV, targets_M, reduction="none").double().sum()
-        # An answer is an unbroken run of labels: the words between two answers have none.
-        starts_RT = labelled_RT & ~F.pad(labelled_RT, (1, 0))[:, :-1]
-        answer_M = starts_RT.flatten().cumsum(0)[labelled_RT.flatten()] - 1
-        num_answers = int(starts_RT.sum())
-        wrong_A = torch.zeros(num_answers, device=device).index_add(
-            0, answer_M, (logits_MV.argmax(-1) != targets_M).float()
-        )
-        num_right = int((wrong_A == 0).sum())
-        return torch.tensor([float(loss), len(targets_M), num_right, num_answers], dtype=torch.float64)
+
+def sums_of(answers: AnswerLogits) -> torch.Tensor:
+    """(4,) float64 on the CPU: loss, tokens, right answers, answers.
+
+    Args:
+        answers: An answer is an unbroken run of labels: the words between two answers have none.
+    """
+    logits_MV, targets_M, labelled_RT = answers
+    loss = F.cross_entropy(logits_MV, targets_M, reduction="none").double().sum()
+    starts_RT = labelled_RT & ~F.pad(labelled_RT, (1, 0))[:, :-1]
+    answer_M = starts_RT.flatten().cumsum(0)[labelled_RT.flatten()] - 1
+    num_answers = int(starts_RT.sum())
+    wrong_M = (logits_MV.argmax(-1) != targets_M).float()
+    wrong_A = torch.zeros(num_answers, device=logits_MV.device).index_add(0, answer_M, wrong_M)
+    num_right = int((wrong_A == 0).sum())
+    return torch.tensor([float(loss), len(targets_M), num_right, num_answers], dtype=torch.float64)

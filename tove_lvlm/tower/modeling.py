@@ -110,7 +110,7 @@ class ToVEVisionModel(PreTrainedModel):
             last_hidden_state=fused.t_fuse_BND,
             hidden_states=(frozen.t_clip_BND, fused.t_fuse_BND),
             gate_probs=fused.gate_BNK,
-            balance_loss=fused.balance,
+            balance_loss=fused.balance if torch.is_grad_enabled() else None,
         )
         return output.to_tuple() if return_dict is False else output
 

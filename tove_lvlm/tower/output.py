@@ -20,10 +20,13 @@ class ToVEOutput(ModelOutput):
     """Left to the host: LLaVA puts the projected features here."""
     hidden_states: tuple[torch.Tensor, ...] | None = None
     """(t_clip, t_fuse): hosts that select a layer must select the last one."""
+    attentions: Any = None
+    """Never given; `VisionEncoderDecoderModel` asks every encoder's output for it."""
     gate_probs: torch.Tensor | None = None
     """(B, N, K) float32, columns as `expert_names`; exactly 0 for detached experts."""
     balance_loss: torch.Tensor | None = None
-    """Scalar float32, without its weight."""
+    """Scalar float32, without its weight. None where gradients are off: in beam search, what an encoder gives is repeated
+    along its batch axis, which a scalar does not have."""
 
 
 class FrozenFeatures(NamedTuple):

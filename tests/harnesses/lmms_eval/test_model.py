@@ -12,9 +12,9 @@ from tove_lvlm.config import UserError
 from tove_lvlm.data.images import to_pixels
 from tove_lvlm.eval.io.problems import Problems
 from tove_lvlm.eval.tasks.pope import Pope
+from tove_lvlm.inference import responder_of
 from tove_lvlm.inference.batching import DecodingConfig
 from tove_lvlm.inference.chat import answer
-from tove_lvlm.inference.likelihood import log_likelihoods
 from tove_lvlm.world.benchmark_files import EVAL
 
 
@@ -113,7 +113,7 @@ def test_losses_and_what_greedy_decoding_says(model, chat, pictures):
     assert [is_greedy for _, is_greedy in found] == [True] * 3 + [False] * 3
     pixels = [to_pixels(Image.open(path).convert("RGB"), chat.processor.image_processor, "pad") for path in pictures]
     choices = [[text, "cone"] for text in greedy]
-    ours = log_likelihoods(chat.model, chat.processor, [ASKED] * 3, choices, pixels)
+    ours = responder_of(chat.model, chat.processor).log_likelihoods([ASKED] * 3, choices, pixels)
     np.testing.assert_allclose(np.reshape([-loss for loss, _ in found], (2, 3)).T, ours, atol=1e-4)
 
 

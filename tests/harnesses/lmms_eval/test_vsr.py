@@ -10,7 +10,7 @@ from tove_lvlm.data.images import read_image, to_pixels
 from tove_lvlm.eval.io.problems import Problems
 from tove_lvlm.eval.tasks.vsr import Vsr, VsrLikelihood
 from tove_lvlm.harnesses.lmms_eval import vsr
-from tove_lvlm.inference.likelihood import log_likelihoods
+from tove_lvlm.inference import responder_of
 from tove_lvlm.world.benchmark_files import EVAL
 
 
@@ -30,7 +30,7 @@ def test_vsr_by_likelihood_scores_as_ours(run, root, chat):
     images = [read_image(root / EVAL / "vsr/images" / item.image) for item in items]
     pixels = [to_pixels(image, chat.processor.image_processor, "pad") for image in images]
     choices = [item.choices for item in items]
-    ours = log_likelihoods(chat.model, chat.processor, [item.text for item in items], choices, pixels)
+    ours = responder_of(chat.model, chat.processor).log_likelihoods([item.text for item in items], choices, pixels)
     metrics, losses = run("tove_llava", "tove_vsr_likelihood", 4)
     np.testing.assert_allclose([[-vsr.loss_of(one) for one in pair] for pair in losses], ours, atol=1e-4)
     answers = [item.choices[int(np.argmax(values))] for item, values in zip(items, ours, strict=True)]

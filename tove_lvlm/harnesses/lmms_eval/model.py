@@ -13,9 +13,9 @@ from tqdm import tqdm
 from ... import dist
 from ...checkpoints import load_model
 from ...config import ConfigError
+from ...inference import responder_of
 from ...inference.batching import PixelReader, length_sorted
 from ...inference.chat import answer
-from ...inference.likelihood import score_choices
 from ...registry import nearest, require
 from ...storage.tensors import DTYPES
 from .decoding import GenerationOptions
@@ -131,7 +131,7 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):  # type
                 pictures = [prompt.picture() for prompt in prompts]
                 pixels = [None if picture is None else pixels_of(picture) for picture in pictures]
                 contexts, choices = [prompt.context for prompt in prompts], [[text.strip()] for text in answers]
-                likelihoods = score_choices(self._model, self.processor, contexts, choices, pixels)
+                likelihoods = responder_of(self._model, self.processor).score_choices(contexts, choices, pixels)
                 for i, text, (choice,) in zip(indices, answers, likelihoods, strict=True):
                     scores[i] = (-choice.log_likelihood, choice.greedy)
                     self.cache_hook.add_partial("loglikelihood", (requests[i].args[0], text), scores[i])

@@ -1,0 +1,114 @@
+"""The base model, asked as it was trained: the decoder goes on from the question, whose image it looks at.
+
+A caption's prompt is its prefix, or nothing at all. Answers are weighed as in `llava`: the sum of the log-probabilities
+of an answer's tokens and of the end.
+
+Decoders give no way to skip places on the left, so prompts of one length are generated together. Shapes: B batch, Q
+questions, R rows (question times answer), T tokens, N visual tokens, D width, 3 H W pixels.
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from transformers import VisionEncoderDecoderModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from ..config import UserError
+from ..data.conversations import IGNORE_INDEX, Conversation, Encoded
+from .batching import DecodingConfig
+from .responder import AnswerLogits, Responder, ScoredChoice, choices_of
+
+
+class EncoderDecoderResponder(Responder):
+    """See the module's docstring."""
+
+    prompt_format: ClassVar[str] = "question"
+
+    def encode_question(self, question: str, has_image: bool) -> list[int]:
+        """See `Responder`."""
+        if not has_image:
+            raise UserError(f"the base model answers about an image only; there is none for `{question}`")
+        return self.processor.prompt_ids(question)
+
+    @torch.inference_mode()
+    def generate(
+        self, rows: Sequence[Sequence[int]], pixels: Sequence[torch.Tensor], decoding: DecodingConfig
+    ) -> list[str]:
+        """See `Responder`."""
+        generating: Any = self.model  # `generate` is annotated with a protocol that transformers' models do not fulfil
+        texts = [""] * len(rows)
+        for length in sorted({len(row) for row in rows}):
+            chosen = [index for index, row in enumerate(rows) if len(row) == length]
+            ids_BT = torch.tensor([list(rows[index]) for index in chosen], device=generating.device)
+            if decoding.temperature:
+                torch.manual_seed(decoding.seed + zlib.crc32(repr(ids_BT.tolist()).encode()))
+            out_BT = generating.generate(
+                pixel_values=self._stack([pixels[index] for index in chosen]),
+                decoder_input_ids=ids_BT,
+                **decoding.arguments(),
+                use_cache=True,
+            )
+            for index, text in zip(chosen, self._texts(out_BT[:, length:], self.processor.end_token_id), strict=True):
+                texts[index] = text
+        return texts
+
+    @torch.inference_mode()
+    def score_choices(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[Sequence[str]],
+        pixels: Sequence[torch.Tensor | None],
+    ) -> list[list[ScoredChoice]]:
+        """See `Responder`; each image is read once, however many answers it has."""
+        rows: list[Encoded] = []
+        for question, choices, pixels_3HW in zip(questions, answers, pixels, strict=True):
+            prompt = self.encode_question(question, pixels_3HW is not None)
+            rows += [self.processor.answer_ids(prompt, answer) for answer in choices]
+        model = self._model
+        tokens_QND = model.encoder(pixel_values=self._stack(cast("list[torch.Tensor]", pixels)))[0]
+        repeats_Q = torch.tensor([len(choices) for choices in answers], device=model.device)
+        logits_RTV, labels_RT = self._read(rows, tokens_QND.repeat_interleave(repeats_Q, dim=0))
+        return choices_of(logits_RTV, labels_RT, IGNORE_INDEX, answers)
+
+    def prefill(self, ids_BT: torch.Tensor, pixels_B3HW: torch.Tensor) -> Any:
+        """See `Responder`."""
+        return self.model(pixel_values=pixels_B3HW, decoder_input_ids=ids_BT, use_cache=True)
+
+    @property
+    def _model(self) -> VisionEncoderDecoderModel:
+        return cast(VisionEncoderDecoderModel, self.model)
+
+    def encode_conversation(self, conversation: Conversation) -> list[Encoded]:
+        """See `Responder`; a row for each question."""
+        rows: list[Encoded] = self.processor.encode_rounds(conversation)
+        return rows
+
+    def visual_tokens(self, t_fuse_BND: torch.Tensor) -> torch.Tensor:
+        """See `Responder`: the same; the model itself brings them to the decoder's width."""
+        return t_fuse_BND
+
+    def answer_logits(self, rows: Sequence[Encoded], visual_RND: torch.Tensor) -> AnswerLogits:
+        """See `Responder`."""
+        logits_RTV, labels_RT = self._read(rows, visual_RND)
+        labelled_RT = labels_RT != IGNORE_INDEX
+        return AnswerLogits(logits_RTV[labelled_RT].float(), labels_RT[labelled_RT], labelled_RT)
+
+    def _read(self, rows: Sequence[Encoded], tokens_RND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and, at the same places, the labels."""
+        model = self._model
+        ids_RT = _pad_right([row.input_ids for row in rows], cast(int, model.generation_config.pad_token_id))
+        labels_RT = _pad_right([row.labels for row in rows], IGNORE_INDEX)
+        seen = BaseModelOutput(last_hidden_state=cast(torch.FloatTensor, tokens_RND))
+        output = model(encoder_outputs=seen, decoder_input_ids=ids_RT.to(model.device), use_cache=False)
+        return output.logits[:, :-1], labels_RT[:, 1:].to(model.device)
+
+    def _stack(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(pixels)).to(self._model.device, self._model.dtype)
+
+
+def _pad_right(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """(R, T) ids: a causal decoder's earlier places do not see what follows them."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])

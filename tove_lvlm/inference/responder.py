@@ -1,0 +1,165 @@
+"""What asks a model: one interface for every kind of model that answers questions about images.
+
+How a question becomes tokens, how pictures reach the language model and how an answer is read differ from kind to kind;
+chat, evaluation and the harnesses know only this interface. `inference.responder_of` chooses.
+
+Shapes: B batch, R rows, T tokens, M places with a label, V vocabulary, N visual tokens, D width, 3 H W pixels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import nn
+
+from ..data.conversations import Conversation, Encoded
+from .batching import DecodingConfig
+
+
+class ScoredChoice(NamedTuple):
+    """What a model thinks of one answer."""
+
+    log_likelihood: float
+    greedy: bool
+    """Whether it is what greedy decoding says: each of its tokens is the likeliest one."""
+
+
+class AnswerLogits(NamedTuple):
+    """What a model says at the places of right answers, row after row."""
+
+    logits_MV: torch.Tensor
+    """float32."""
+    targets_M: torch.Tensor
+    """The right tokens."""
+    labelled_RT: torch.Tensor
+    """Which places of the rows these are."""
+
+
+class Responder(ABC):
+    """A model with its processor, to be asked.
+
+    Args:
+        model: In eval mode.
+        processor: Its own: an image processor and a tokenizer.
+    """
+
+    prompt_format: ClassVar[str]
+    """Name of the way in which a question is put, for a record of an evaluation."""
+
+    def __init__(self, model: nn.Module, processor: Any):
+        self.model, self.processor = model, processor
+        self.tokenizer = processor.tokenizer
+
+    @abstractmethod
+    def encode_question(self, question: str, has_image: bool) -> list[int]:
+        """Ids of the prompt that the model goes on from.
+
+        Args:
+            question: Plain text.
+            has_image: Whether it is about an image.
+
+        Raises:
+            UserError: The model answers nothing without an image.
+        """
+
+    @abstractmethod
+    def generate(
+        self, rows: Sequence[Sequence[int]], pixels: Sequence[torch.Tensor], decoding: DecodingConfig
+    ) -> list[str]:
+        """The texts that follow some prompts.
+
+        Args:
+            rows: Ids of `encode_question`.
+            pixels: (3, H, W) for each row with an image, in the rows' order.
+            decoding: How.
+        """
+
+    @abstractmethod
+    def score_choices(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[Sequence[str]],
+        pixels: Sequence[torch.Tensor | None],
+    ) -> list[list[ScoredChoice]]:
+        """How likely each answer to each question is, all in one batch.
+
+        Args:
+            questions: Plain text.
+            answers: For each question the answers to weigh.
+            pixels: (3, H, W) for each question; None for one about no image.
+
+        Returns:
+            For each question one choice for each of its answers; those of batch size 1 up to rounding.
+        """
+
+    @abstractmethod
+    def prefill(self, ids_BT: torch.Tensor, pixels_B3HW: torch.Tensor) -> Any:
+        """Read a prompt and its image, up to the first token of the answer; the model's output.
+
+        Args:
+            ids_BT: Ids of `encode_question`, on the model's device.
+            pixels_B3HW: An image for each.
+        """
+
+    @abstractmethod
+    def encode_conversation(self, conversation: Conversation) -> list[Encoded]:
+        """A conversation about one image with its right answers, as rows for `answer_logits`.
+
+        Args:
+            conversation: LLaVA's.
+
+        Raises:
+            DataError: It does not fit, or has no answer.
+        """
+
+    @abstractmethod
+    def visual_tokens(self, t_fuse_BND: torch.Tensor) -> torch.Tensor:
+        """What the language model sees of a tower's tokens."""
+
+    @abstractmethod
+    def answer_logits(self, rows: Sequence[Encoded], visual_RND: torch.Tensor) -> AnswerLogits:
+        """What the model says at each place of the right answers, which it is shown.
+
+        Args:
+            rows: Of `encode_conversation`.
+            visual_RND: For each row the `visual_tokens` of its image.
+        """
+
+    def log_likelihoods(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[Sequence[str]],
+        pixels: Sequence[torch.Tensor | None],
+    ) -> list[list[float]]:
+        """As `score_choices`, the log-likelihoods alone."""
+        scored = self.score_choices(questions, answers, pixels)
+        return [[choice.log_likelihood for choice in choices] for choices in scored]
+
+    def _texts(self, out_BT: torch.Tensor, end: int) -> list[str]:
+        """What was generated, until the end."""
+        texts = []
+        for row in out_BT.tolist():
+            stop = row.index(end) if end in row else len(row)
+            texts.append(self.tokenizer.decode(row[:stop], skip_special_tokens=True).strip())
+        return texts
+
+
+def choices_of(
+    logits_RKV: torch.Tensor, labels_RK: torch.Tensor, ignored: int, answers: Sequence[Sequence[str]]
+) -> list[list[ScoredChoice]]:
+    """Sums of the log-probabilities of labels, and whether each is the likeliest token.
+
+    Args:
+        logits_RKV: At each place what the model says of the label there.
+        labels_RK: Token ids; `ignored` where there is none.
+        ignored: See there.
+        answers: For each question its answers, in the order of the rows.
+    """
+    labelled_RK = labels_RK != ignored
+    log_p_RKV = logits_RKV.float().log_softmax(-1)
+    log_p_RK = log_p_RKV.gather(-1, labels_RK.where(labelled_RK, 0)[..., None])[..., 0]
+    sums_R = log_p_RK.where(labelled_RK, 0.0).sum(1)
+    greedy_R = ((log_p_RKV.argmax(-1) == labels_RK) | ~labelled_RK).all(1)
+    scored = map(ScoredChoice, sums_R.tolist(), greedy_R.tolist())
+    return [[next(scored) for _ in choices] for choices in answers]
