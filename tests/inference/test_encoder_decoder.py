@@ -82,3 +82,12 @@ def test_chat_opens_its_folder(responder, tmp_path):
     read = PixelReader(responder.processor.image_processor, chat.image_aspect_ratio)
     expected = responder.generate(rows, [read(one) for one in pictures()], DecodingConfig(max_new_tokens=4))
     assert chat.ask_many(pictures(), QUESTIONS, max_new_tokens=4) == expected
+
+
+def test_answers_end_with_the_decoders_context(responder):
+    (one, *_), context = pixels_of(responder), responder.processor.max_length
+    row = responder.encode_question("red " * (context - 4), True)
+    (text,) = responder.generate([row], [one], DecodingConfig(max_new_tokens=99))
+    assert len(responder.processor.tokenizer(text, add_special_tokens=False).input_ids) <= 3
+    with pytest.raises(UserError, match=f"fills the decoder's context of {context}"):
+        responder.generate([responder.encode_question("red " * context, True)], [one], DecodingConfig())

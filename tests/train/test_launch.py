@@ -79,11 +79,11 @@ def test_killed_while_writing_a_checkpoint_and_resumed_is_bit_identical(world, t
         wait_for(lambda: (out / "metrics.jsonl").is_file(), process, log)
         os.killpg(process.pid, signal.SIGINT)
         process.wait(timeout=300)
+        wait_for_ranks_to_end(world)
         (kept,) = checkpoint.checkpoints(out)[-1:]
         reached = checkpoint.read_meta(kept)["step"]
         assert 0 < reached < STEPS
         assert not (out / "model.safetensors").exists()
-        wait_for_ranks_to_end(world)
     delay = random.Random().uniform(0, 0.06)
     process = start("finetune", options(world, zero, "parts"), ranks=2, log=log)
     before = {path.name for path in checkpoint.checkpoints(out)}

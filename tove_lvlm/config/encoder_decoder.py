@@ -1,5 +1,9 @@
-"""What the base model is made of, ToVE without a large language model: a vision tower and a text decoder that looks at
-its tokens by cross-attention (transformers' `VisionEncoderDecoderModel`). The `model` block of its YAMLs.
+"""YAML of the base model's runs: ToVE without a large language model.
+
+A vision tower and a text decoder that looks at its tokens by cross-attention, in transformers'
+`VisionEncoderDecoderModel`.
+
+See docs/design.md, "Base model".
 """
 
 import dataclasses
@@ -7,11 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
+from .loop import LoopConfig, at_least, check_error_share, positive
 from .parsing import DERIVED
 from .tower import TowerConfig
 
 TRAINABLE = ("fusion_and_cross_attention", "language_model", "all_but_backbones")
 """Names of what a run may train, see `lvlm.trainable`."""
+TASKS = ("caption", "vqa", "statement")
+FORMATS = ("llava", "coco", "karpathy", "tsv", "visual_genome", "vsr")
+LOSS_REDUCTIONS = ("mean_per_token", "sum_per_text")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,3 +61,98 @@ class EncoderDecoderConfig:
             )
         if self.vision_tower == "clip" and self.detached:
             raise ConfigError("`model.detached` names experts, but `model.vision_tower` is `clip`, which has none")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceConfig:
+    """One entry of `data.mix`: files of one kind."""
+
+    task: str = dataclasses.field(default="caption", metadata={"choices": TASKS})
+    """`caption`: the decoder says the text after `prefix`. `vqa`: after the question. `statement`: true or false after
+    the statement."""
+    files: list[str]
+    """Read one after the other."""
+    format: str = dataclasses.field(default="llava", metadata={"choices": FORMATS})
+    """`llava` (JSON or JSONL), `coco` (captions_*.json), `karpathy` (dataset_*.json, its train and restval), `tsv` (a
+    text and an image path a line, as CC3M, CC12M and SBU come once their images are here), `visual_genome` (region
+    descriptions), `vsr` (statements, JSONL)."""
+    image_folder: str | None = None
+    """Folder that the files' image paths are relative to."""
+    weight: float = 1.0
+    """Times that the source is gone through in an epoch; .2 takes another fifth of it in each."""
+    prefix: str = ""
+    """What a caption follows, as `A picture of`."""
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ConfigError("`data.mix`: a source has no `files`")
+        if not 0 < self.weight < float("inf"):
+            raise ConfigError(f"`data.mix`: `weight` of {self.files[0]} is {self.weight}; expected a number above 0")
+        if self.prefix and self.task != "caption":
+            raise ConfigError(f"`data.mix`: `prefix` is for captions, and {self.files[0]} is a source of {self.task}")
+        expected = {"vqa": ("llava",), "statement": ("vsr",)}.get(self.task, [f for f in FORMATS if f != "vsr"])
+        if self.format not in expected:
+            raise ConfigError(
+                f"`data.mix`: {self.files[0]} is a source of {self.task} in format `{self.format}`; expected "
+                f"{' or '.join(expected)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """The `data` block."""
+
+    mix: list[SourceConfig]
+    """Sources, which learn together in one run."""
+    image_aspect_ratio: str = dataclasses.field(default="square", metadata={"choices": ("square", "pad")})
+    augment: bool = False
+    """Random crops, and flips where the text names no side, as for caption pre-training."""
+    on_error: str = dataclasses.field(default="raise", metadata={"choices": ("raise", "skip")})
+    """What to do with a broken sample; `skip` counts, reports, and stops when too many are broken."""
+    max_error_share: float = 0.01
+    """With `on_error: skip`, the share of a source's samples that may be broken before the run stops."""
+    allow_symlinks: bool = False
+    """Let links inside an image folder lead out of it."""
+
+    def __post_init__(self) -> None:
+        if not self.mix:
+            raise ConfigError("`data.mix` is empty; list at least one source")
+        check_error_share(self.max_error_share)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig(LoopConfig):
+    """The `train` block."""
+
+    trainable: str = dataclasses.field(default="fusion_and_cross_attention", metadata={"choices": TRAINABLE})
+    """What learns, see `lvlm.trainable`."""
+    fusion_lr: float | None = None
+    """Of `tove_fusion`; none takes `learning_rate`."""
+    gate_lr: float | None = None
+    """Of the gate in `tove_fusion`; none takes that of all `tove_fusion`."""
+    balance_loss_weight: float = 0.01
+    """Weight of the gate's balance loss beside the text's."""
+    label_smoothing: float = 0.1
+    """Share of a token's target that is spread over the vocabulary (Prismer's .1)."""
+    loss_reduction: str = dataclasses.field(default="mean_per_token", metadata={"choices": LOSS_REDUCTIONS})
+    """`mean_per_token` over the global batch: rates and the balance loss's weight mean the same whatever the texts'
+    lengths. `sum_per_text`, its mean over the texts, is Prismer's and weighs the balance loss less, the longer they
+    are."""
+
+    def __post_init__(self) -> None:
+        LoopConfig.__post_init__(self)  # super() does not know a class with slots
+        at_least("balance_loss_weight", self.balance_loss_weight, 0)
+        for name in ("fusion_lr", "gate_lr"):
+            if getattr(self, name) is not None:
+                positive(name, getattr(self, name))
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"`train.label_smoothing` is {self.label_smoothing}; expected 0 <= share < 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """One training YAML."""
+
+    model: EncoderDecoderConfig
+    data: DataConfig
+    train: TrainConfig

@@ -6,7 +6,7 @@ all workers share it.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +66,7 @@ class Records:
         check: Callable[[Record], None],
         on_bad: Callable[[DataError], None] | None = None,
         convert: Callable[[Any], Any] | None = None,
+        entries: Callable[[Path], Iterable[Any]] | None = None,
     ) -> "Records":
         """Read files.
 
@@ -74,6 +75,7 @@ class Records:
             check: raises DataError for a sample that cannot be used.
             on_bad: gets the error of each sample left out; None: the first one is raised.
             convert: turns an entry of another format into a LLaVA sample; raises DataError where it cannot.
+            entries: gives the entries of a file of another format; None reads JSON and JSONL.
 
         Raises:
             DataError: a file that is not valid, or a sample if `on_bad` is None.
@@ -83,7 +85,7 @@ class Records:
         pieces, ends, words, has_image = [], [], [], []
         size = 0
         for file in files:
-            for index, raw in enumerate(_read_file(Path(file))):
+            for index, raw in enumerate((entries or read_entries)(Path(file))):
                 try:
                     raw = raw if convert is None else convert(raw)
                     record = _to_record(str(file), index, raw)
@@ -107,7 +109,13 @@ class Records:
         return records
 
 
-def _read_file(path: Path) -> Iterator[Any]:
+def read_entries(path: Path) -> Iterator[Any]:
+    """Entries of a JSON file that holds a list, or of a JSONL file.
+
+    Raises:
+        DataError: It is not valid or empty.
+        FileNotFoundError: It is missing.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"data file {path} does not exist; `data.train` must name LLaVA JSON or JSONL files")
     try:

@@ -126,3 +126,33 @@ def _deal(indices: list[int], lengths: Sequence[int], num_batches: int) -> list[
         if len(batches[shortest]) == size:
             totals[shortest] = float("inf")
     return batches
+
+
+class MixSampler(SeededSampler):
+    """Samples of several sources, each gone through `weight` times in an epoch, all shuffled together.
+
+    A source with a weight below 1 shows another part of itself in each epoch. Indices are those of `TextMix`: they grow
+    by the number of all samples each time that a source has been gone through.
+
+    Args:
+        sizes: samples of each source.
+        weights: times that each is gone through in an epoch, above 0.
+        seed: seed, at least 0.
+    """
+
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int):
+        self.sizes = list(sizes)
+        self.shares = [max(1, round(size * weight)) for size, weight in zip(sizes, weights, strict=True)]
+        super().__init__(sum(self.shares), seed)
+
+    def _order(self, generator: torch.Generator) -> list[int]:
+        indices: list[int] = []
+        first = 0
+        for source, (size, share) in enumerate(zip(self.sizes, self.shares, strict=True)):
+            start, stop = self.epoch * share, (self.epoch + 1) * share
+            for number in range(start // size, -(-stop // size)):  # of the times that the source is gone through
+                order = torch.randperm(size, generator=epoch_generator(self.seed + 1 + source, number)).tolist()
+                part = order[max(0, start - number * size) : stop - number * size]
+                indices += [number * sum(self.sizes) + first + place for place in part]
+            first += size
+        return [indices[place] for place in torch.randperm(len(indices), generator=generator).tolist()]

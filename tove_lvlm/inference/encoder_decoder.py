@@ -44,10 +44,11 @@ class EncoderDecoderResponder(Responder):
             ids_BT = torch.tensor([list(rows[index]) for index in chosen], device=generating.device)
             if decoding.temperature:
                 torch.manual_seed(decoding.seed + zlib.crc32(repr(ids_BT.tolist()).encode()))
+            options = decoding.arguments() | {"max_new_tokens": min(decoding.max_new_tokens, self._room(length))}
             out_BT = generating.generate(
                 pixel_values=self._stack([pixels[index] for index in chosen]),
                 decoder_input_ids=ids_BT,
-                **decoding.arguments(),
+                **options,
                 use_cache=True,
             )
             for index, text in zip(chosen, self._texts(out_BT[:, length:], self.processor.end_token_id), strict=True):
@@ -103,6 +104,13 @@ class EncoderDecoderResponder(Responder):
         seen = BaseModelOutput(last_hidden_state=cast(torch.FloatTensor, tokens_RND))
         output = model(encoder_outputs=seen, decoder_input_ids=ids_RT.to(model.device), use_cache=False)
         return output.logits[:, :-1], labels_RT[:, 1:].to(model.device)
+
+    def _room(self, length: int) -> int:
+        """Tokens that the decoder has positions for after a prompt."""
+        context = self.processor.max_length
+        if length >= context:
+            raise UserError(f"a question of {length} tokens fills the decoder's context of {context}; shorten it")
+        return int(context - length)
 
     def _stack(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack(list(pixels)).to(self._model.device, self._model.dtype)

@@ -25,8 +25,8 @@ class ToVEOutput(ModelOutput):
     gate_probs: torch.Tensor | None = None
     """(B, N, K) float32, columns as `expert_names`; exactly 0 for detached experts."""
     balance_loss: torch.Tensor | None = None
-    """Scalar float32, without its weight. None where gradients are off: in beam search, what an encoder gives is repeated
-    along its batch axis, which a scalar does not have."""
+    """Scalar float32, without its weight. None where gradients are off: beam search repeats what an encoder gives along
+    its batch axis, which a scalar does not have."""
 
 
 class FrozenFeatures(NamedTuple):

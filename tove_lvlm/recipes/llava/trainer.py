@@ -14,7 +14,7 @@ from ...config.llava import RunConfig
 from ...lvlm.parts import adapter_parts, base_model
 from ...tower.gate import Gate
 from ...train.loop import GuardedTrainer
-from .meter import Meter
+from ..meter import Meter
 
 
 class ToVETrainer(GuardedTrainer):

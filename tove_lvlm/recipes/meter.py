@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from ... import dist
-from ...tower.gate_statistics import entropy, mass
-from ...train.metrics import peak_memory_bytes
+from .. import dist
+from ..tower.gate_statistics import entropy, mass
+from ..train.metrics import peak_memory_bytes
 
 
 class Meter:

@@ -1,0 +1,115 @@
+"""Runs of the base model on a tiny world, and the fixtures for them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers import tiny_towers, training
+from helpers.tiny_decoders import make_decoder
+from helpers.tiny_lvlm import make_data
+from tove_lvlm.recipes.encoder_decoder import FINETUNE, PRETRAIN
+
+STAGES = {stage.name: stage for stage in (PRETRAIN, FINETUNE)}
+
+
+def make_world(folder: Path) -> Path:
+    """Decoder, tower, data and both YAMLs under one folder; outputs go to `folder/out-*`."""
+    make_decoder(folder / "decoder")
+    make_data(folder / "data", text_only=False)
+    statements = [{"image": f"{i}.png", "caption": f"the box is red {i}", "label": i % 2} for i in range(6)]
+    (folder / "data" / "vsr.jsonl").write_text("\n".join(map(json.dumps, statements)))
+    tiny_towers.make_tower_yaml(folder / "tower")
+    for stage in STAGES:
+        (folder / f"{stage}.yaml").write_text(yaml.safe_dump(run_block(folder, stage), sort_keys=False))
+    return folder
+
+
+def run_block(folder: Path, stage: str) -> dict:
+    """The YAML of a stage as a dict."""
+    images = "./data/images"
+    mix = [
+        {"task": "caption", "files": ["./data/pretrain.json"], "image_folder": images},
+        {"task": "vqa", "files": ["./data/finetune.json"], "image_folder": images, "weight": 0.5},
+        {"task": "statement", "format": "vsr", "files": ["./data/vsr.jsonl"], "image_folder": images, "weight": 2.0},
+    ]
+    run = {
+        "model": {"decoder": "./decoder", "vision_tower": "tove", "tower": "./tower/tower.yaml"},
+        "data": {"mix": mix, "augment": True},
+        "train": {
+            "output_dir": str(folder / f"out-{stage}"),
+            "deepspeed": None,
+            "per_device_train_batch_size": 3,
+            "gradient_accumulation_steps": 2,
+            "learning_rate": 0.01,
+            "fusion_lr": 0.005,
+            "max_steps": 6,
+            "save_steps": 2,
+            "save_total_limit": 2,
+            "logging_steps": 1,
+            "seed": 1,
+        },
+    }
+    if stage == "finetune_base":
+        run["model"] = {"pretrained": str(folder / "out-pretrain_base")}
+        run["data"] = {"mix": mix[:1]}
+        run["train"]["trainable"] = "language_model"
+    return run
+
+
+def run(world: Path, stage: str, options: list[str], ranks: int | None = None) -> tuple[int, str]:
+    """(exit code, output) of a stage's finished script."""
+    return training.finish(training.start(f"{stage}.py", world / f"{stage}.yaml", options, ranks))
+
+
+# ---- fixtures; a folder's conftest.py imports those that its tests take ----
+
+
+@pytest.fixture(scope="session")
+def shared_base_world(tmp_path_factory) -> Path:
+    return make_world(tmp_path_factory.mktemp("base_world"))
+
+
+@pytest.fixture
+def base_world(shared_base_world, tmp_path) -> Path:
+    """The tiny world with output folders of the test's own."""
+    for entry in shared_base_world.iterdir():
+        if entry.is_dir():
+            (tmp_path / entry.name).symlink_to(entry)
+        else:
+            shutil.copy(entry, tmp_path)
+    for stage in STAGES:
+        text = (tmp_path / f"{stage}.yaml").read_text()
+        (tmp_path / f"{stage}.yaml").write_text(text.replace(str(shared_base_world), str(tmp_path)))
+    return tmp_path
+
+
+@pytest.fixture
+def train_base(base_world, one_rank, monkeypatch):
+    """`train_base(stage, *options)`: run it here on one rank with plain torch; returns the exit code."""
+    from tove_lvlm.train.launch import main
+
+    monkeypatch.chdir(base_world)
+
+    def run(stage: str, *options: str) -> int:
+        arguments = ["--cfg-path", str(base_world / f"{stage}.yaml")]
+        return main(STAGES[stage], [*arguments, "--options", *options] if options else arguments)
+
+    return run
+
+
+@pytest.fixture
+def make_base_trainer(base_world, train_base):
+    """`make_base_trainer(stage, *options)`: a trainer that is built and not yet run."""
+    from tove_lvlm.train.launch import prepare_environment
+    from tove_lvlm.train.run import build_trainer
+    from tove_lvlm.train.stage import load_run
+
+    def make(stage: str, *options: str):
+        run = load_run(STAGES[stage], base_world / f"{stage}.yaml", list(options))
+        prepare_environment(run, None)
+        return build_trainer(STAGES[stage], run)[0]
+
+    return make

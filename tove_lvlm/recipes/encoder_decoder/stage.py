@@ -1,0 +1,94 @@
+"""The base model's runs as the engine sees them; their configuration is checked here, before torch is imported."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...config import ConfigError
+from ...config.encoder_decoder import EncoderDecoderConfig, RunConfig, SourceConfig
+from ...registry import nearest
+from ...tower.from_yaml import read_tower_yaml
+from ...train.stage import Resolve, TrainingSetup
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderStage:
+    """A run of the base model (a `stage.Stage`). Pre-training and fine-tuning differ by their YAMLs alone."""
+
+    name: str
+    description: str
+    schema: type = RunConfig
+
+    def resolve_paths(self, config: RunConfig, resolve: Resolve) -> RunConfig:
+        """See `stage.Stage`."""
+        if self.name == "finetune_base" and config.model.pretrained is None:
+            raise ConfigError(
+                "`model.pretrained` is empty; fine-tuning starts from the output_dir of a finished "
+                "scripts/pretrain_base.py"
+            )
+        mix = [_source(source, index, resolve) for index, source in enumerate(config.data.mix)]
+        return dataclasses.replace(
+            config,
+            model=_model(config.model, resolve),
+            data=dataclasses.replace(config.data, mix=mix),
+        )
+
+    def build(self, config: RunConfig) -> TrainingSetup:
+        """See `stage.Stage`."""
+        from .setup import build  # imports torch, which the configuration is checked without
+
+        return build(config)
+
+
+PRETRAIN = EncoderDecoderStage(
+    name="pretrain_base",
+    description="The base model learns to caption and to answer: tove_fusion and new cross-attention, by default.",
+)
+FINETUNE = EncoderDecoderStage(
+    name="finetune_base",
+    description="A pre-trained base model goes on with one task, as captions of COCO or questions of VQAv2.",
+)
+
+
+def _model(model: EncoderDecoderConfig, resolve: Resolve) -> EncoderDecoderConfig:
+    model = dataclasses.replace(
+        model,
+        pretrained=_pretrained(model.pretrained, resolve),
+        decoder=resolve("model.decoder", model.decoder, "folder", hub=True),
+        vision_tower=_vision_tower(model.vision_tower, resolve),
+        tower=resolve("model.tower", model.tower, "file"),
+    )
+    return model if model.tower is None else dataclasses.replace(model, tower_config=read_tower_yaml(model.tower))
+
+
+def _pretrained(source: str | None, resolve: Resolve) -> str | None:
+    folder = resolve("model.pretrained", source, "folder")
+    if folder is None:
+        return None
+    file = Path(folder) / "config.json"
+    kind = json.loads(file.read_text(encoding="utf-8")).get("model_type") if file.is_file() else None
+    if kind != "vision-encoder-decoder":
+        raise ConfigError(
+            f"`model.pretrained`: folder `{source}` holds no base model (its config.json says `{kind}`); it must be "
+            "the output_dir of a finished scripts/pretrain_base.py"
+        )
+    return folder
+
+
+def _vision_tower(source: str, resolve: Resolve) -> str:
+    if source in ("tove", "clip"):
+        return source
+    if not source.startswith((".", "/", "~")) and "/" not in source and not Path(source).exists():
+        hint = nearest(source, ["tove", "clip"])
+        raise ConfigError(f"`model.vision_tower` is `{source}`; expected `tove`, `clip` or a folder; {hint}")
+    return resolve("model.vision_tower", source, "folder")
+
+
+def _source(source: SourceConfig, index: int, resolve: Resolve) -> SourceConfig:
+    key = f"data.mix[{index}]"
+    return dataclasses.replace(
+        source,
+        files=[resolve(f"{key}.files[{i}]", path, "file") for i, path in enumerate(source.files)],
+        image_folder=resolve(f"{key}.image_folder", source.image_folder, "folder"),
+    )
