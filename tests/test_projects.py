@@ -7,6 +7,7 @@ import torch
 
 from helpers.paths import ROOT
 from tove_lvlm import ToVEVisionModel, build_tower, config
+from tove_lvlm.config import encoder_decoder
 from tove_lvlm.config.deepspeed import read_deepspeed
 from tove_lvlm.config.llava import RunConfig
 from tove_lvlm.config.merge import MergeRunConfig
@@ -15,6 +16,7 @@ from tove_lvlm.tower.from_yaml import read_tower_yaml
 
 PROJECTS = ROOT / "projects"
 RUNS = sorted([*PROJECTS.glob("*/pretrain.yaml"), *PROJECTS.glob("*/finetune.yaml")])
+BASE_RUNS = sorted(PROJECTS.glob("tove_base/*.yaml"))
 MERGES = sorted(PROJECTS.glob("*/merge.yaml"))
 TOWERS = sorted([*PROJECTS.glob("towers/*.yaml"), *PROJECTS.glob("*/tower.yaml")])
 SMALL = [PROJECTS / "towers" / "clip_b16_base.yaml"]
@@ -26,8 +28,9 @@ def name(path: Path) -> str:
 
 
 def test_nothing_is_left_out():
-    assert {*RUNS, *MERGES, *TOWERS, *LAVIS} == set(PROJECTS.rglob("*.yaml"))
+    assert {*RUNS, *BASE_RUNS, *MERGES, *TOWERS, *LAVIS} == set(PROJECTS.rglob("*.yaml"))
     assert len(RUNS) >= 6
+    assert len(BASE_RUNS) >= 3
     assert len(MERGES) >= 2
     assert len(TOWERS) >= 2
 
@@ -42,6 +45,17 @@ def test_run_fits_the_schema_and_its_deepspeed_json(path):
     assert not {"optimizer", "scheduler"} & set(settings)
     tower = path.parent / run.model.tower if run.model.tower.startswith(".") else PROJECTS.parent / run.model.tower
     assert tower in TOWERS or tower.resolve() in TOWERS
+
+
+@pytest.mark.parametrize("path", BASE_RUNS, ids=name)
+def test_base_run_fits_the_schema_and_its_deepspeed_json(path):
+    run = config.load(encoder_decoder.RunConfig, path)
+    read_deepspeed(str(PROJECTS.parent / run.train.deepspeed), run.train, world_size=8)
+    if run.model.tower is not None:
+        assert PROJECTS.parent / run.model.tower in TOWERS
+        return
+    outputs = [config.load(encoder_decoder.RunConfig, other).train.output_dir for other in BASE_RUNS]
+    assert run.model.pretrained in outputs
 
 
 @pytest.mark.parametrize("path", MERGES, ids=name)

@@ -9,7 +9,13 @@ from pathlib import Path
 from .config import UserError
 from .registry import nearest
 
-SCRIPTS = ("pretrain_projector.py", "finetune_vicuna.py", "merge_experts.py")
+SCRIPTS = (
+    "pretrain_projector.py",
+    "finetune_vicuna.py",
+    "merge_experts.py",
+    "pretrain_base.py",
+    "finetune_base.py",
+)
 """Of `scripts/`, those that train; the others are for developers of this package."""
 SHARED = ("towers", "deepspeed")
 """Of `projects/`, what the projects' YAMLs refer to."""
@@ -33,8 +39,8 @@ def project_files() -> Path:
 
 
 def project_names() -> list[str]:
-    """The projects that train: the folders of `projects/` with a `pretrain.yaml`, sorted."""
-    return sorted(yaml.parent.name for yaml in (project_files() / "projects").glob("*/pretrain.yaml"))
+    """The projects that train: the folders of `projects/` with a YAML to pre-train by, sorted."""
+    return sorted({yaml.parent.name for yaml in (project_files() / "projects").glob("*/pretrain*.yaml")})
 
 
 def check_project(name: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from helpers.paths import ROOT
 from tove_lvlm import project_files
 from tove_lvlm.cli.new import make_project, next_commands
-from tove_lvlm.config import UserError, load
+from tove_lvlm.config import UserError, encoder_decoder, load
 from tove_lvlm.config.deepspeed import read_deepspeed
 from tove_lvlm.config.llava import RunConfig
 from tove_lvlm.recipes.llava import PRETRAIN
@@ -17,7 +17,9 @@ from tove_lvlm.recipes.merge import MERGE
 from tove_lvlm.tower.from_yaml import read_tower_yaml
 from tove_lvlm.train.stage import resolve_run
 
-NAMES = sorted(path.parent.name for path in (ROOT / "projects").glob("*/pretrain.yaml"))
+NAMES = sorted({path.parent.name for path in (ROOT / "projects").glob("*/pretrain*.yaml")})
+SCHEMAS = {"tove_base": encoder_decoder.RunConfig}
+"""Of the projects whose YAMLs are not those of LLaVA's stages."""
 
 
 def files_of(folder: Path) -> set[str]:
@@ -25,8 +27,9 @@ def files_of(folder: Path) -> set[str]:
 
 
 def expected(project: str) -> set[str]:
-    """By hand: the three scripts and three folders of the checkout."""
-    wanted = {f"scripts/{name}" for name in ("pretrain_projector.py", "finetune_vicuna.py", "merge_experts.py")}
+    """By hand: the training scripts and three folders of the checkout."""
+    names = ("pretrain_projector", "finetune_vicuna", "merge_experts", "pretrain_base", "finetune_base")
+    wanted = {f"scripts/{name}.py" for name in names}
     for part in (project, "towers", "deepspeed"):
         found = (path for path in (ROOT / "projects" / part).rglob("*") if path.is_file())
         wanted |= {str(path.relative_to(ROOT)) for path in found if "__pycache__" not in path.parts}
@@ -50,12 +53,15 @@ def test_paths_in_the_yamls_lead_to_files_of_the_new_folder(tmp_path, monkeypatc
     folder = tmp_path / "run"
     make_project(folder, project)
     monkeypatch.chdir(folder)
-    for stage in ("pretrain", "finetune"):
-        cfg_path = Path(f"projects/{project}/{stage}.yaml")
-        run = load(RunConfig, cfg_path)
+    stages = [path for path in Path(f"projects/{project}").glob("*.yaml") if path.stem.startswith(("pre", "fine"))]
+    assert len(stages) >= 2
+    for cfg_path in stages:
+        run = load(SCHEMAS.get(project, RunConfig), cfg_path)
         deepspeed = Path(run.train.deepspeed)
         assert deepspeed.resolve().is_relative_to(folder)
         assert read_deepspeed(str(deepspeed), run.train, world_size=8).zero_stage in (2, 3)
+        if run.model.tower is None:  # it goes on from a finished run
+            continue
         base = cfg_path.parent if run.model.tower.startswith(".") else Path()
         assert (base / run.model.tower).resolve().is_relative_to(folder)
         assert len(read_tower_yaml(base / run.model.tower).experts) >= 2

@@ -9,13 +9,14 @@ from helpers.tiny_lvlm import WORDS
 _SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
 
-def make_decoder(folder: Path, kind: str = "roberta", seed: int = 0) -> Path:
+def make_decoder(folder: Path, kind: str = "roberta", seed: int = 0, **changes) -> Path:
     """A folder of a tiny `roberta`, `bert`, `gpt2` or `bart`, its weights spread so that its words differ.
 
     Args:
         folder: Where; made when it is missing.
         kind: transformers' `model_type`.
         seed: Of its weights.
+        **changes: Fields of its configuration.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -37,7 +38,7 @@ def make_decoder(folder: Path, kind: str = "roberta", seed: int = 0) -> Path:
             "decoder_start_token_id": tokenizer.eos_token_id,
             "is_decoder": True,
         },
-    }[kind]
+    }[kind] | changes
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -57,7 +57,7 @@ def info(
 
 
 def _project(cfg_path: Path, options: list[str], as_json: bool) -> None:
-    from ..recipes.llava.report import budget_report, print_budget
+    from ..recipes.report import budget_report, print_budget
 
     report = budget_report(cfg_path, options)
     if as_json:

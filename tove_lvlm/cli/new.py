@@ -10,7 +10,15 @@ import typer
 from ..config import UserError
 from .app import JsonFlag, app, console
 
-_STAGES = {"pretrain": "pretrain_projector.py", "finetune": "finetune_vicuna.py", "merge": "merge_experts.py"}
+_STAGES = {
+    "pretrain": "pretrain_projector.py",
+    "finetune": "finetune_vicuna.py",
+    "merge": "merge_experts.py",
+    "pretrain_base": "pretrain_base.py",
+    "pretrain_large": "pretrain_base.py",
+    "finetune_coco": "finetune_base.py",
+}
+"""A YAML's name -> the script that it is for."""
 _LAUNCH = {"miniature": "deepspeed --num_accelerators 1"}  # too small to be divided
 _DATA = {
     "miniature": 'python -c "from tove_lvlm.world.dataset import write_dataset as write; '

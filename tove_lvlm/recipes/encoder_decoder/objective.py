@@ -46,8 +46,8 @@ class TextObjective(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The model's, where transformers looks for it."""
-        return self.model.config
+        """The decoder's, by whose width transformers chooses DeepSpeed's bucket sizes."""
+        return self.model.config.decoder
 
     def forward(
         self,

@@ -15,7 +15,13 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, CLIPVisionModel, LlavaForConditionalGeneration, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    CLIPVisionModel,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+    VisionEncoderDecoderModel,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from ...checkpoints import LoadedCheckpoint, detect, open_checkpoint
@@ -32,6 +38,7 @@ from ...lvlm.parts import text_config
 from ...storage import save_json
 from ...tower.from_yaml import read_tower_yaml
 from ...tower.modeling import ToVEVisionModel
+from .encoder_decoder import write_encoder_decoder
 
 CLIP, LVLM, PRETRAIN, LLM = "clip", "lvlm", "pretrain", "llm"
 REPORT = "merge.json"
@@ -115,8 +122,14 @@ def plain_processor(image_processor: Any, clip: CLIPVisionModel) -> Any:
 
 @torch.no_grad()
 def write_lvlm(folder: Path, final: Path, clip: CLIPVisionModel, source: MergeSource, config: MergeRunConfig) -> None:
-    """The LVLM with the student in place of the tower, and what further tuning starts from."""
+    """The LVLM with the student in place of the tower, and what further tuning starts from. A base model goes on from
+    `lvlm/` itself.
+    """
     loaded = open_checkpoint(source.checkpoint)
+    if isinstance(loaded.model, VisionEncoderDecoderModel):
+        base = write_encoder_decoder(folder / LVLM, loaded, clip)
+        save_model_info(folder / LVLM, make_model_info({}, base, source.image_aspect_ratio))
+        return
     model, dtype = replace_tower(loaded, clip, source.select_layer)
     block: dict[str, Any] = {
         "llm": str(final / LLM),

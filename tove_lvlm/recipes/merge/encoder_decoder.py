@@ -1,0 +1,69 @@
+"""A base model with its experts merged: the same decoder behind a tower that is the student CLIP alone."""
+
+import dataclasses
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import CLIPVisionModel, VisionEncoderDecoderModel
+
+from ...checkpoints import LoadedCheckpoint
+from ...config.tower import FusionConfig
+from ...tower.configuration import ToVEVisionConfig
+from ...tower.modeling import ToVEVisionModel
+
+
+def tower_of(clip: CLIPVisionModel, like: ToVEVisionConfig) -> ToVEVisionModel:
+    """A tower without experts whose tokens are a CLIP's.
+
+    Args:
+        clip: A whole CLIPVisionModel; its weights are copied.
+        like: Of the tower that it stands for, whose pixels and layer it has.
+    """
+    config = ToVEVisionConfig(
+        clip_config=clip.config.to_dict(),
+        select_layer=like.select_layer,
+        image_mean=like.image_mean,
+        image_std=like.image_std,
+        input_size=like.input_size,
+        experts=[],
+        fusion=dataclasses.asdict(FusionConfig()),
+    )
+    tower = ToVEVisionModel(config)
+    tower.clip.load_state_dict(clip.state_dict())
+    return tower.eval()
+
+
+def replace_encoder(loaded: LoadedCheckpoint, clip: CLIPVisionModel) -> VisionEncoderDecoderModel:
+    """The base model with a CLIP in its tower's place.
+
+    Args:
+        loaded: A base model, which gives its decoder away.
+        clip: The student.
+    """
+    old = cast(VisionEncoderDecoderModel, loaded.model)
+    tower = tower_of(clip, loaded.require_tower().config).to(old.dtype)
+    model = VisionEncoderDecoderModel(encoder=tower, decoder=old.decoder)
+    if hasattr(old, "enc_to_dec_proj"):
+        model.enc_to_dec_proj = old.enc_to_dec_proj
+    for key in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(model.config, key, getattr(old.config, key))
+    model.generation_config = old.generation_config
+    cast(nn.Module, model).requires_grad_(False)
+    return model.eval()
+
+
+@torch.no_grad()
+def write_encoder_decoder(folder: Path, loaded: LoadedCheckpoint, clip: CLIPVisionModel) -> VisionEncoderDecoderModel:
+    """Write it with its processor.
+
+    Args:
+        folder: Where.
+        loaded: As for `replace_encoder`.
+        clip: The same.
+    """
+    model = replace_encoder(loaded, clip)
+    model.save_pretrained(folder)
+    loaded.processor.save_pretrained(folder)
+    return model
