@@ -14,7 +14,7 @@ help:
 	@echo "make lint       ruff check and format check;  make format mends them"
 	@echo "make typecheck  mypy, with the settings in pyproject.toml"
 	@echo "make docs       the documentation's site in build/site; a broken link is an error"
-	@echo "make miniature  train the shipped miniature models again (35 minutes, 2 cores)"
+	@echo "make miniature  train the shipped miniature models again (40 minutes, 2 cores)"
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

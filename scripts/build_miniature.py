@@ -1,6 +1,7 @@
-"""Train everything that ships in tove_lvlm/assets/miniature, from fixed seeds, in about 35 minutes on 2 cores.
+"""Train everything that ships in tove_lvlm/assets/miniature, from fixed seeds, in about 40 minutes on 2 cores.
 
-    python scripts/build_miniature.py [--only clip,depth,normals,shapes,edges,domains,vicuna] [--out DIR] [--jobs 2]
+    python scripts/build_miniature.py [--only clip,depth,normals,shapes,edges,domains,vicuna,decoder] [--out DIR]
+                                      [--jobs 2]
 
 Every stage runs on one thread and depends on its own seed only; with two jobs the mini Vicuna trains beside the
 encoders. A stage's folder is replaced only when the stage has ended well. training_record.json says how each was made.
@@ -9,6 +10,7 @@ encoders. A stage's folder is replaced only when the stage has ended well. train
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
 import multiprocessing
@@ -30,8 +32,17 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from tove_lvlm.storage import ASSETS, atomic_dir, load_json, save_json
 
 ENCODERS = ("clip", "depth", "normals", "shapes", "edges", "domains")
-STAGES = (*ENCODERS, "vicuna")
-MINUTES = {"clip": 6.5, "depth": 4.5, "normals": 2.5, "shapes": 2.5, "edges": 2.5, "domains": 5, "vicuna": 13}
+STAGES = (*ENCODERS, "vicuna", "decoder")
+MINUTES = {
+    "clip": 6.5,
+    "depth": 4.5,
+    "normals": 2.5,
+    "shapes": 2.5,
+    "edges": 2.5,
+    "domains": 5,
+    "vicuna": 13,
+    "decoder": 12,
+}
 """Roughly what each stage takes on one core of 2025; only used to share the stages out."""
 RECORD = "training_record.json"
 
@@ -154,11 +165,10 @@ def _build(stage: str, pool, folder: Path, messages) -> dict[str, Any]:
     def report(name: str, done: int, steps: int, note: str) -> None:
         messages.put(("progress", name, (done, steps, note)))
 
-    if stage == "vicuna":
-        from miniature import vicuna
-
-        _forward_log(report)
-        return vicuna.build(folder)
+    if stage in ("vicuna", "decoder"):
+        module = importlib.import_module(f"miniature.{stage}")
+        _forward_log(stage, report)
+        return module.build(folder)
     if stage == "clip":
         from miniature import clip
 
@@ -176,16 +186,16 @@ def _build(stage: str, pool, folder: Path, messages) -> dict[str, Any]:
     return dense.train(stage, pool, folder, report)
 
 
-def _forward_log(report) -> None:
-    """Turns the Vicuna stage's log lines into progress."""
+def _forward_log(stage: str, report) -> None:
+    """Turns a language model's log lines into progress."""
 
     class Forward(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             match = re.search(r"step (\d+)/(\d+): (.*)", record.getMessage())
             if match:
-                report("vicuna", int(match[1]), int(match[2]), match[3])
+                report(stage, int(match[1]), int(match[2]), match[3])
 
-    log = logging.getLogger("miniature.vicuna")
+    log = logging.getLogger(f"miniature.{stage}")
     log.setLevel(logging.INFO)
     log.addHandler(Forward())
 

@@ -208,7 +208,7 @@ def train(config: VicunaConfig, tokenizer: Any, evaluate_every: int = 0) -> tupl
         batch = scene.sample(seeds[step * per_step : (step + 1) * per_step])
         rng = np.random.default_rng([config.seed, 1, step])
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * _schedule(step, config.steps, config.warmup)
+            group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
         optimizer.zero_grad(set_to_none=True)
         losses.append(_backward(model, prompts, batch, config, rng, generator, step < config.few_share * config.steps))
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -292,7 +292,7 @@ def _backward(
     return losses[0], losses[1]
 
 
-def _schedule(step: int, steps: int, warmup: float) -> float:
+def schedule(step: int, steps: int, warmup: float) -> float:
     """Share of the peak learning rate: linear warm-up, then cosine to zero."""
     ramp = max(1.0, warmup * steps)
     if step < ramp:

@@ -1,6 +1,7 @@
 """Sizes and FLOPs of the base model on the meta device are those of the real one."""
 
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import tiny_towers
@@ -36,13 +37,12 @@ def test_parts_are_those_of_the_loaded_model(real, tiny_tower_yaml, tmp_path):
         assert sum(row.trainable + row.frozen for row in rows) == sum(p.numel() for p in model.parameters())
         assert sum(row.trainable for row in rows) == sum(p.numel() for p in model.parameters() if p.requires_grad)
         with FlopCounterMode(display=False) as counter:
-            import torch
-
             ids = torch.zeros(1, TEXT_TOKENS, dtype=torch.long)
             model(pixel_values=tiny_towers.pixels(1), decoder_input_ids=ids, use_cache=False)
         assert sum(row.flops for row in rows) == counter.get_total_flops()
 
 
+@pytest.mark.full
 def test_the_paper_size_by_hand():
     """RoBERTa-base: twelve layers of cross-attention with four squares of its width, biases and a norm."""
     report = budget_report(ROOT / "projects" / "tove_base" / "pretrain_base.yaml", [])

@@ -70,7 +70,21 @@ def test_train_files_are_llava_json(written):
     lengths = [len(one["conversations"]) // 2 for one in conversations]
     assert max(lengths) <= 12
     assert np.mean(lengths) > 8
-    assert not list(folder.glob("*.jsonl"))
+    assert [path.name for path in folder.glob("*.jsonl")] == ["statements.jsonl"]
+
+
+def test_train_statements_have_vsrs_format_and_are_true_of_half_of_the_pictures(written):
+    rows = _lines(written / "train" / "statements.jsonl")
+    assert set(rows[0]) == {"image", "caption", "label", "relation"}
+    assert len({row["image"] for row in rows}) > 250, "a few pictures have nothing to be sure of"
+    assert 0.45 < np.mean([row["label"] for row in rows]) < 0.55
+    scenes = sample(split_seeds("train", 300, start=3 << 32))
+    sides = [row for row in rows if row["relation"] == "side"]
+    assert len(sides) > 100
+    for row in sides:
+        here = {thing.color: thing for thing in language.things(scenes, int(row["image"][:6]))}
+        _, first, *_, second, _ = row["caption"].split()
+        assert (here[first].x > here[second].x) == (bool(row["label"]) == ("right" in row["caption"]))
 
 
 def test_texts_are_about_their_own_picture(written):

@@ -5,6 +5,7 @@
 
 train:    pretrain.json             LLaVA JSON, one caption per picture
           finetune.json             LLaVA JSON, one conversation of several questions per picture
+          statements.jsonl          {image, caption, label, relation}, as VSR's
 heldout:  questions.jsonl           {question_id, image, text, answer, family}
           statements.jsonl          {statement_id, image, text, label, relation}
           captions.jsonl            {image, caption}
@@ -162,7 +163,19 @@ def _train_texts(
         pairs += [(DESCRIBE, language.captions(scenes, i, rng))]
         pairs = [pairs[k] for k in rng.permutation(len(pairs))]
     turns = [(("" if turn else "<image>\n") + text, answer) for turn, (text, answer) in enumerate(pairs)]
-    return {"pretrain.json": [caption], "finetune.json": [_sample(f"questions-{stem}", image, turns)]}
+    return {
+        "pretrain.json": [caption],
+        "finetune.json": [_sample(f"questions-{stem}", image, turns)],
+        "statements.jsonl": _statements(scenes, i, image, rng),
+    }
+
+
+def _statements(scenes: Scenes, i: int, image: str, rng: np.random.Generator) -> list[dict]:
+    """In VSR's format."""
+    return [
+        {"image": image, "caption": statement.text, "label": int(statement.label), "relation": statement.relation}
+        for statement in language.statements(scenes, i, rng)
+    ]
 
 
 def _heldout_texts(scenes: Scenes, i: int, image: str, rng: np.random.Generator) -> dict[str, list[dict]]:
