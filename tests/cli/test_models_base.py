@@ -71,3 +71,4 @@ def test_eval_by_words_and_by_likelihood(tove, world, tmp_path):
         record = json.loads((tmp_path / task / "score.json").read_text()) if not out.strip() else json.loads(out)
         assert record["answers"]["n"] == 6
         assert record["conversation"] == "question"
+        assert record["prompt"]["template"] == "{question} true or false?"

@@ -117,6 +117,8 @@ class Checkpoint(ABC):
     kind: ClassVar[str]
     """Name of the form, in reports."""
     has_language_model: ClassVar[bool] = True
+    asked_bare: ClassVar[bool] = False
+    """Whether its model goes on from a question itself, without a conversation around it."""
     holds_tower: ClassVar[bool] = False
     """Whether its config.json says all of its tower, so that no YAML or other folder is read for it."""
 

@@ -26,6 +26,7 @@ class EncoderDecoderCheckpoint(Checkpoint):
     """What scripts/pretrain_base.py writes."""
 
     kind: ClassVar[str] = "encoder_decoder"
+    asked_bare: ClassVar[bool] = True
     holds_tower: ClassVar[bool] = True
 
     @classmethod

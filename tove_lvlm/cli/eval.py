@@ -170,14 +170,18 @@ def _ask(
     max_new_tokens: int | None,
     device: str | None,
 ) -> dict | None:
+    from ..checkpoints import detect
     from ..eval.benchmark import read_benchmark, task_class
     from ..eval.io.find import asked_prompt, find
 
-    chosen = task_class(task)
+    chosen, of_data = task_class(task), None
     if not labels or images is None:
         location = find(chosen, data)
         labels, images = labels or list(location.labels), images or location.images
-        task_options["prompt"] = task_options["prompt"] or asked_prompt(task, data)
+        of_data = asked_prompt(task, data)
+    bare = chosen.bare_prompt if detect(options["model"]).asked_bare else None
+    given = (task_options["prompt"], bare, of_data)
+    task_options["prompt"] = next((prompt for prompt in given if prompt is not None), None)
     benchmark = read_benchmark(task, labels, **task_options)
 
     from .. import dist

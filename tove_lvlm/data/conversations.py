@@ -24,6 +24,9 @@ IMAGE_TOKEN_INDEX = -200
 IMAGE_TOKEN = "<image>"
 """Marks the place of the image in a conversation's text."""
 
+TRUE, FALSE = "true", "false"
+STATEMENT = "{statement} true or false?"
+"""How a statement is put to a base model, which then says TRUE or FALSE; our choice."""
 
 ROLES = ("human", "gpt")
 Conversation = Sequence[Mapping[str, str]]

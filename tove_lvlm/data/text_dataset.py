@@ -80,7 +80,9 @@ class TextDataset(RecordDataset[TextSample]):
         if record.image is None:
             raise DataError("the sample has a text and no image")
         self._folder()
-        rounds(record.conversation)
+        num_texts = len(rounds(record.conversation))
+        if self.prefix is not None and num_texts > 1:
+            raise DataError(f"a caption is one text, the conversation has {num_texts}; give its source as `task: vqa`")
 
     def _load_sample(self, record: Record) -> TextSample:
         return self._load(record, (self.seed, 0, 0))

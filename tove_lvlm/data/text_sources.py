@@ -14,12 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .conversations import FALSE, STATEMENT, TRUE
 from .errors import DataError
 from .records import read_entries
 
-TRUE, FALSE = "true", "false"
-STATEMENT = "{statement} true or false?"
-"""How a statement is put to the decoder; our choice."""
 _TRAIN_SPLITS = ("train", "restval")
 
 

@@ -106,6 +106,10 @@ def talk(question: str, answer: str) -> list[dict]:
     ("sample", "message"),
     [
         ({"id": "x", "conversations": talk("a", "b")}, "'x': the sample has a text and no image"),
+        (
+            {"id": "w", "image": "0.png", "conversations": [*talk("<image>", "a"), *talk("b", "c")]},
+            "'w': a caption is one text, the conversation has 2",
+        ),
         ({"id": "y", "image": "0.png", "conversations": talk("<image>", " ")}, "'y': a question has no answer"),
         (
             {"id": "z", "image": "0.png", "conversations": talk("<image>", "red " * 99)},

@@ -35,6 +35,8 @@ class Task(ABC):
     """LLaVA's first (root: the folder that holds `playground`), then as the official site packs it."""
     prompt: ClassVar[str]
     """Template with `{question}` where there is one; its hash is in the score record."""
+    bare_prompt: ClassVar[str] = "{question}"
+    """The same for a model that goes on from the question itself, as the base model does."""
     conventions: ClassVar[tuple[str, ...]] = ("official",)
     """How answers may be scored; the first is the default."""
     form: ClassVar[str] = GENERATE

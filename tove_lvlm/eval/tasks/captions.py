@@ -43,6 +43,7 @@ class CocoCaption(Task):
         Layout(labels=("annotations/captions_val2014.json",), images="val2014"),
     )
     prompt = "Provide a one-sentence caption for the provided image."
+    bare_prompt = ""
     max_new_tokens = 64
 
     def read(self, labels: Sequence[Path], problems: Problems) -> list[Item]:

@@ -10,6 +10,7 @@ See docs/evaluation.md, "VSR".
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ...data.conversations import FALSE, STATEMENT, TRUE
 from ..io.answers import texts_of
 from ..io.find import Layout
 from ..io.items import Item, checked
@@ -54,6 +55,7 @@ class Vsr(Task):
         Layout(labels=("data/splits/zeroshot/test.jsonl",), images="data/images"),
     )
     prompt = 'Is this statement true of the image? "{question}"\nAnswer the question using yes or no.'
+    bare_prompt = STATEMENT.format(statement="{question}")
     choices: tuple[str, ...] = ()
 
     def read(self, labels: Sequence[Path], problems: Problems) -> list[Item]:
@@ -80,13 +82,14 @@ class Vsr(Task):
                 gold=bool(row.fields["label"]),
                 group=category,
                 aliases=(str(row.number),) if alone else (),
-                choices=self.choices,
+                choices=tuple(map(str.lower, self.choices)) if self.prompt == self.bare_prompt else self.choices,
             )
         ]
 
     def says_true(self, text: str) -> bool | None:
-        """What an answer says of the statement; None where it says neither."""
-        return binary.yes_or_no(text)
+        """What an answer says of the statement, by yes and no or as the one word true or false; None where neither."""
+        said = binary.yes_or_no(text)
+        return {TRUE: True, FALSE: False}.get(text.strip().rstrip(".").lower()) if said is None else said
 
     def score(self, items: Sequence[Item], answers: Mapping[str, str], convention: str, problems: Problems) -> Score:
         """Fractions: accuracy, overall and by relation category, and F1, precision and recall of the true statements.
