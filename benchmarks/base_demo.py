@@ -19,7 +19,7 @@ from study import arguments as arguments_of
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}  # before torch comes in
 
 SCENES, STEPS = {"train": 3000, "heldout": 300}, 1000
-QUICK_SCENES, QUICK_STEPS = {"train": 60, "heldout": 8}, 4
+QUICK_SCENES, QUICK_STEPS = {"train": 60, "heldout": 8}, 20
 HALF = ("normals", "edges")
 """Detached in the variant `detached`: those that go first from the miniature's ToVE_Vicuna (docs/results.md)."""
 

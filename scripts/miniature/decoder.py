@@ -40,10 +40,10 @@ class DecoderConfig:
     layers: int = 4
     heads: int = 4
     context: int = 128
-    steps: int = 1500
+    steps: int = 1800
     scenes: int = 20  # per step
-    questions: int = 7  # of each scene
-    statements: int = 3
+    questions: int = 6  # of each scene
+    statements: int = 6  # true or false of a relation is learnt last
     captions: int = 8  # per step, of other scenes
     micro: int = 120  # rows at a time, sorted by length
     lr: float = 1.5e-3
@@ -203,7 +203,7 @@ def _backward(
         asked = choose(language.questions(batch, i, rng, per_family=6), 16)
         chosen = [asked[k] for k in rng.permutation(len(asked))[: config.questions]]
         answers += [texts.row(i, question.text, question.answer) for question in chosen]
-        stated = language.statements(batch, i, rng)
+        stated = language.statements(batch, i, rng, per_relation=3)
         for k in rng.permutation(len(stated))[: config.statements]:
             answers.append(statement_row(texts, i, stated[k]))
     others = range(config.scenes, len(batch))
