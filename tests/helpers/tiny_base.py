@@ -27,6 +27,8 @@ def build_base(decoder: Path, tower: Path, **keys):
         for name, parameter in model.decoder.named_parameters():
             if name in new:
                 parameter.normal_(std=0.3)
+        if hasattr(model, "enc_to_dec_proj"):
+            model.enc_to_dec_proj.weight.normal_(std=0.3)
     if model.encoder.expert_names:
         tiny_towers.wake(model.encoder)
     return model.eval(), processor

@@ -87,6 +87,14 @@ def test_everything_of_the_decoder_but_cross_attention_is_as_it_was(decoder, tin
     assert all("cross" in name for name in after.keys() - before.keys())
 
 
+def test_the_layer_in_between_starts_at_zero(decoder, tiny_tower_yaml):
+    model, _ = build_encoder_decoder(EncoderDecoderConfig(decoder=str(decoder), tower=str(tiny_tower_yaml)))
+    assert model.config.encoder.hidden_size != model.config.decoder.hidden_size
+    ids = torch.tensor([[0, 5, 6]])
+    first, second = (model.eval()(pixel_values=p[None], decoder_input_ids=ids).logits for p in tiny_towers.pixels())
+    assert torch.equal(first, second)
+
+
 def test_a_decoder_without_cross_attention_is_named(llm):
     with pytest.raises(ConfigError, match="LlamaForCausalLM, which has no cross-attention"):
         load_decoder(str(llm))

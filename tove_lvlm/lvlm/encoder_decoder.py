@@ -166,9 +166,11 @@ def assemble(
     tokens = special_tokens(decoder, tokenizer, where)
     with without_zero3_init():
         model = VisionEncoderDecoderModel(encoder=tower, decoder=decoder)
-        connector = getattr(model, "enc_to_dec_proj", None)
-        if connector is not None:
-            connector.to(decoder.dtype)
+        if hasattr(model, "enc_to_dec_proj"):
+            # Zero start, our choice: tokens of another scale than the decoder reads cost it what it knew.
+            connector = model.enc_to_dec_proj.to(decoder.dtype)
+            nn.init.zeros_(connector.weight)
+            nn.init.zeros_(connector.bias)
     ids = {"bos_token_id": tokens.start, "eos_token_id": tokens.end, "pad_token_id": tokens.pad}
     model.config.update({"decoder_start_token_id": tokens.start, **ids})
     # Nothing of what the decoder's authors generated: BART's forces an end, which would be all of a one-word answer.
