@@ -16,7 +16,7 @@ from tove_lvlm.tower.from_yaml import read_tower_yaml
 
 PROJECTS = ROOT / "projects"
 RUNS = sorted([*PROJECTS.glob("*/pretrain.yaml"), *PROJECTS.glob("*/finetune.yaml")])
-BASE_RUNS = sorted(PROJECTS.glob("tove_base/*.yaml"))
+BASE_RUNS = sorted([*PROJECTS.glob("tove_base/*.yaml"), PROJECTS / "miniature" / "pretrain_base.yaml"])
 MERGES = sorted(PROJECTS.glob("*/merge.yaml"))
 TOWERS = sorted([*PROJECTS.glob("towers/*.yaml"), *PROJECTS.glob("*/tower.yaml")])
 SMALL = [PROJECTS / "towers" / "clip_b16_base.yaml"]
@@ -30,7 +30,7 @@ def name(path: Path) -> str:
 def test_nothing_is_left_out():
     assert {*RUNS, *BASE_RUNS, *MERGES, *TOWERS, *LAVIS} == set(PROJECTS.rglob("*.yaml"))
     assert len(RUNS) >= 6
-    assert len(BASE_RUNS) >= 3
+    assert len(BASE_RUNS) >= 4
     assert len(MERGES) >= 2
     assert len(TOWERS) >= 2
 
@@ -52,7 +52,8 @@ def test_base_run_fits_the_schema_and_its_deepspeed_json(path):
     run = config.load(encoder_decoder.RunConfig, path)
     read_deepspeed(str(PROJECTS.parent / run.train.deepspeed), run.train, world_size=8)
     if run.model.tower is not None:
-        assert PROJECTS.parent / run.model.tower in TOWERS
+        tower = path.parent / run.model.tower if run.model.tower.startswith(".") else PROJECTS.parent / run.model.tower
+        assert tower.resolve() in TOWERS
         return
     outputs = [config.load(encoder_decoder.RunConfig, other).train.output_dir for other in BASE_RUNS]
     assert run.model.pretrained in outputs

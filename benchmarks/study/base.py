@@ -48,7 +48,7 @@ def train(variant: str, seed: int, world: Path, folder: Path, steps: int) -> dic
         f"train.save_steps={steps}",
         *([] if cpu_has_fast_bf16() else ["train.bf16=false"]),
     ]
-    cfg_path = ROOT / "projects" / "tove_base" / "pretrain_miniature.yaml"
+    cfg_path = ROOT / "projects" / "miniature" / "pretrain_base.yaml"
     code = main(PRETRAIN, ["--cfg-path", str(cfg_path), "--options", *options])
     if code != 0:
         raise RuntimeError(f"{variant} ended with exit code {code}")

@@ -60,7 +60,7 @@ def test_shipped_decoder_has_every_word_and_reads_a_map(stage):
     assert record["parameters"] == sum(parameter.numel() for parameter in decoder.parameters())
     found = stage.evaluate(decoder.float(), stage.Texts(tokenizer), stage.DecoderConfig(), num_scenes=60)
     for family, percent in found["accuracy"].items():
-        assert percent > (80 if family in ("count", "statement") else 85), family
+        assert percent > {"count": 65, "statement": 80}.get(family, 95), family
 
 
 def test_it_sees_only_what_its_cross_attention_is_given(stage):
