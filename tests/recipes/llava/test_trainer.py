@@ -1,5 +1,7 @@
 """The trainer of LLaVA's stages: rates of its groups, the loss over micro-batches, the balance loss."""
 
+import json
+
 import pytest
 import torch
 
@@ -88,3 +90,22 @@ def test_balance_loss_is_added_once_whatever_the_accumulation(make_trainer):
     for index, balance in enumerate(with_balance[-1]):
         assert balance > 0
         assert with_balance[index] - without[index] == pytest.approx(100.0 * balance / 2, rel=1e-3)
+
+
+def test_text_only_batches_train_and_count_no_image(make_trainer, world):
+    talks = [talk for talk in json.loads((world / "data" / "finetune.json").read_text()) if "image" not in talk]
+    (world / "text.json").write_text(json.dumps(talks * 3))
+    ours = make_trainer("finetune", f"data.train=[{world}/text.json]", "train.max_steps=1", "train.save_steps=99")
+    sums = []
+    inner = ours.meter.read
+
+    def read(device):
+        sums.append(ours.meter.sums.clone())
+        return inner(device)
+
+    ours.meter.read = read
+    ours.train()
+    entropy, weight, _, batches, images, tokens = sums[0].tolist()
+    assert (entropy, weight, images) == (0, 0, 0)
+    assert batches == 2
+    assert tokens > 0
