@@ -95,6 +95,36 @@ def test_the_layer_in_between_starts_at_zero(decoder, tiny_tower_yaml):
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        ("roberta", "RobertaForMaskedLM"),
+        ("bert", "BertForPreTraining"),
+        ("gpt2", "GPT2Model"),
+        ("bart", "BartModel"),
+        ("bart", "BartForConditionalGeneration"),
+    ],
+)
+def test_a_decoder_is_read_from_the_form_in_which_its_authors_publish_it(tmp_path, kind, form):
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(make_decoder(tmp_path / "d", kind))
+    sides = {"encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 48} if kind == "bart" else {}
+    for name, value in {"is_decoder": False, "add_cross_attention": False, **sides}.items():
+        setattr(config, name, value)
+    published = getattr(transformers, form)(config)
+    published.save_pretrained(tmp_path / "d")
+    decoder, _ = load_decoder(str(tmp_path / "d"))
+    words = published.get_input_embeddings().weight
+    assert torch.equal(decoder.get_input_embeddings().weight, words)
+    assert decoder.get_output_embeddings().weight is decoder.get_input_embeddings().weight
+    there = {".".join(name.split(".")[-4:]): tensor for name, tensor in published.state_dict().items()}
+    here = {".".join(name.split(".")[-4:]): tensor for name, tensor in decoder.state_dict().items()}
+    # Of BART's two sides the decoder's comes last; cross-attention is new but in BART.
+    read = [name for name, tensor in there.items() if name in here and torch.equal(here[name], tensor)]
+    assert len(read) >= 20
+
+
 def test_a_decoder_without_cross_attention_is_named(llm):
     with pytest.raises(ConfigError, match="LlamaForCausalLM, which has no cross-attention"):
         load_decoder(str(llm))

@@ -33,6 +33,9 @@ from .build import without_zero3_init
 from .prompt_processor import PromptProcessor
 from .trainable import cross_attention_names
 
+_SHARED_EMBEDDING = {r"^(model\.)?shared\.weight$": "model.decoder.embed_tokens.weight"}
+"""A whole BART names the embedding that its encoder and decoder share by itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpecialTokens:
@@ -85,7 +88,12 @@ def load_decoder(source: str, dtype: torch.dtype = torch.float32) -> tuple[PreTr
     check_decoder(config, source)
     tokenizer = AutoTokenizer.from_pretrained(source)
     loaded = AutoModelForCausalLM.from_pretrained(
-        source, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+        source,
+        config=config,
+        dtype=dtype,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+        key_mapping=_SHARED_EMBEDDING,
     )
     decoder, report = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
     new = cross_attention_names(decoder)
