@@ -73,6 +73,15 @@ def test_vsr(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_file_that_is_no_text_is_named(tmp_path, name):
+    (tmp_path / "file").write_bytes(b"\xff\xfe\x00broken")
+    with pytest.raises(DataError, match=f"{tmp_path / 'file'}: cannot be read"):
+        load(tmp_path / "file", name)
+    with pytest.raises(FileNotFoundError, match="absent does not exist"):
+        load(tmp_path / "absent", name)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -81,6 +90,11 @@ def test_vsr(tmp_path):
         ("coco", {"images": {}}, "the list `images`"),
         ("coco", "[1]", "the list `images`"),
         ("karpathy", {"images": [{"filename": "a", "split": "train", "sentences": []}]}, "an image and no text"),
+        ("coco", {"images": [3], "annotations": ["words"]}, "sample 'None': the entry has a text and no image"),
+        ("karpathy", {"images": [{"filename": "a", "split": "train", "sentences": ["x"]}]}, "an image and no text"),
+        ("karpathy", {"images": [{"filename": "a", "split": "train", "sentences": {"raw": "x"}}]}, "image and no text"),
+        ("visual_genome", [{"id": 1, "regions": ["a hat"]}], "an image and no text"),
+        ("visual_genome", ["no image"], "a text and no image"),
         ("tsv", "a\tx.jpg\nb\n", "sample 'line 2': the entry has a text and no image"),
         ("tsv", "a\tx.jpg\n \tx.jpg\n", "sample 'line 2': the entry has an image and no text"),
         ("vsr", '{"image": "a", "caption": "x", "label": 2}', "label of 0 or 1"),

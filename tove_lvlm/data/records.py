@@ -109,6 +109,21 @@ class Records:
         return records
 
 
+def read_text(path: Path) -> str:
+    """A data file.
+
+    Raises:
+        DataError: It cannot be read as UTF-8.
+        FileNotFoundError: It is missing.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"data file {path} does not exist; `data.train` must name LLaVA JSON or JSONL files")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read: {error}", file=path) from error
+
+
 def read_entries(path: Path) -> Iterator[Any]:
     """Entries of a JSON file that holds a list, or of a JSONL file.
 
@@ -116,12 +131,7 @@ def read_entries(path: Path) -> Iterator[Any]:
         DataError: It is not valid or empty.
         FileNotFoundError: It is missing.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"data file {path} does not exist; `data.train` must name LLaVA JSON or JSONL files")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", file=path) from error
+    text = read_text(path)
     if path.suffix == ".jsonl":
         # Not splitlines: U+2028 and the like may stand inside a JSON string.
         numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from .conversations import FALSE, STATEMENT, TRUE
 from .errors import DataError
-from .records import read_entries
+from .records import read_entries, read_text
 
 _TRAIN_SPLITS = ("train", "restval")
 
@@ -43,59 +43,65 @@ def caption_sample(sample_id: Any, image: Any, caption: Any, question: str = "")
     return {"id": str(sample_id), "image": image, "conversations": turns}
 
 
-def _object(path: Path, *keys: str) -> dict[str, Any]:
-    """A file that is one JSON object.
+def _lists(path: Path, *keys: str) -> list[list[Any]]:
+    """These lists of a file that is one JSON object.
 
     Raises:
-        DataError: It is not, or lacks a key.
+        DataError: It is not, or lacks one.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"data file {path} does not exist")
+    text = read_text(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        found = _fields(json.loads(text))
+    except ValueError as error:
         raise DataError(f"not valid JSON: {error}", file=path) from error
-    absent = [key for key in keys if not isinstance(found, dict) or not isinstance(found.get(key), list)]
-    if absent:
-        raise DataError(f"expected an object with the list `{absent[0]}`", file=path)
-    return dict(found)
+    for key in keys:
+        if not isinstance(found.get(key), list):
+            raise DataError(f"expected an object with the list `{key}`", file=path)
+    return [found[key] for key in keys]
+
+
+def _fields(entry: Any) -> dict[str, Any]:
+    """An entry's; of something else none, so that it is named as one that lacks them."""
+    return entry if isinstance(entry, dict) else {}
+
+
+def _entries(value: Any) -> list[dict[str, Any]]:
+    """The entries of a list in an entry; of something else one without fields."""
+    return [_fields(entry) for entry in value] if isinstance(value, list) and value else [{}]
 
 
 def _coco(path: Path) -> Iterator[Any]:
-    content = _object(path, "images", "annotations")
-    images = {image.get("id"): image.get("file_name") for image in content["images"] if isinstance(image, dict)}
-    for entry in content["annotations"]:
-        fields = entry if isinstance(entry, dict) else {}
-        yield fields.get("id"), images.get(fields.get("image_id")), fields.get("caption")
+    pictures, annotations = _lists(path, "images", "annotations")
+    names = {image.get("id"): image.get("file_name") for image in map(_fields, pictures)}
+    for entry in map(_fields, annotations):
+        yield entry.get("id"), names.get(entry.get("image_id")), entry.get("caption")
 
 
 def _karpathy(path: Path) -> Iterator[Any]:
-    for image in _object(path, "images")["images"]:
-        fields = image if isinstance(image, dict) else {}
-        if fields.get("split") not in _TRAIN_SPLITS:
+    (images,) = _lists(path, "images")
+    for image in map(_fields, images):
+        if image.get("split") not in _TRAIN_SPLITS:
             continue
-        name = "/".join(str(part) for part in (fields.get("filepath"), fields.get("filename")) if part)
-        for number, sentence in enumerate(fields.get("sentences") or [{}]):
-            yield f"{fields.get('cocoid', name)}/{number}", name, sentence.get("raw")
+        name = "/".join(str(part) for part in (image.get("filepath"), image.get("filename")) if part)
+        for number, sentence in enumerate(_entries(image.get("sentences"))):
+            yield f"{image.get('cocoid', name)}/{number}", name, sentence.get("raw")
 
 
 def _tsv(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"data file {path} does not exist")
-    with open(path, encoding="utf-8-sig", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            caption, _, image = line.rstrip("\r\n").partition("\t")
-            if number == 1 and not Path(image).suffix:
-                continue
-            if line.strip():
-                yield f"line {number}", image.split("\t")[0], caption
+    # Not splitlines: U+2028 and the like may stand inside a caption.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        caption, _, image = line.rstrip("\r").partition("\t")
+        if number == 1 and not Path(image).suffix:
+            continue
+        if line.strip():
+            yield f"line {number}", image.split("\t")[0], caption
 
 
 def _visual_genome(path: Path) -> Iterator[Any]:
-    for image in read_entries(path):
-        for region in image.get("regions") or [] if isinstance(image, dict) else [{}]:
-            number = region.get("image_id", image.get("id") if isinstance(image, dict) else None)
-            yield region.get("region_id"), f"{number}.jpg" if number is not None else None, region.get("phrase")
+    for image in map(_fields, read_entries(path)):
+        for region in _entries(image.get("regions")) if image.get("regions") != [] else ():
+            number = region.get("image_id", image.get("id"))
+            yield region.get("region_id"), None if number is None else f"{number}.jpg", region.get("phrase")
 
 
 def _statement(entry: Any) -> dict[str, Any]:
