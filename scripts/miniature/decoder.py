@@ -24,7 +24,7 @@ from torch import nn
 from tove_lvlm.data.conversations import FALSE, IGNORE_INDEX, STATEMENT, TRUE
 from tove_lvlm.world import language, maplang, scene
 
-from .vicuna import VicunaConfig, choose, roughen, schedule
+from .vicuna import VicunaConfig, choose, percent_by_family, roughen, schedule
 
 log = logging.getLogger("miniature.decoder")
 
@@ -261,10 +261,7 @@ def evaluate(model: nn.Module, texts: Texts, config: DecoderConfig, num_scenes: 
         for family, row in part:
             hits.setdefault(family, []).append(right[at])
             at += sum(label != IGNORE_INDEX for label in row.labels)
-    return {
-        "accuracy": {family: round(100 * float(np.mean(correct)), 1) for family, correct in hits.items()},
-        "n": {family: len(correct) for family, correct in hits.items()},
-    }
+    return percent_by_family(hits)
 
 
 def build(folder: Path, config: DecoderConfig | None = None) -> dict:

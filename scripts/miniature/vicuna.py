@@ -15,7 +15,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +336,11 @@ def evaluate(model: nn.Module, prompts: Prompts, num_scenes: int, rough: VicunaC
         guesses = model.lm_head(hidden_BTD[torch.arange(len(part)), ends]).argmax(-1).tolist()
         for guess, question in zip(guesses, part, strict=True):
             hits[question.family].append([guess] == prompts.ids(question.answer))
+    return percent_by_family(hits)
+
+
+def percent_by_family(hits: Mapping[str, Sequence[bool]]) -> dict:
+    """{"accuracy": percent right by family, "n": texts by family}."""
     return {
         "accuracy": {family: round(100 * float(np.mean(correct)), 1) for family, correct in hits.items()},
         "n": {family: len(correct) for family, correct in hits.items()},

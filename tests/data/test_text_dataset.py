@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor
 
-from tove_lvlm.data.conversations import IGNORE_INDEX, Encoded, rounds
+from tove_lvlm.data.conversations import IGNORE_INDEX, Encoded
 from tove_lvlm.data.errors import DataError
 from tove_lvlm.data.text_dataset import TextCollator, TextDataset, TextMix
 
@@ -16,9 +16,9 @@ from tove_lvlm.data.text_dataset import TextCollator, TextDataset, TextMix
 class Encoder:
     """Rows that can be read: the lengths of the words."""
 
-    def encode_rounds(self, conversation):
+    def encode_rounds(self, pairs):
         rows = []
-        for question, answer in rounds(conversation):
+        for question, answer in pairs:
             asked, said = ([len(word) for word in text.split()] for text in (question, answer))
             rows.append(Encoded([0, *asked, *said, 9], [*[IGNORE_INDEX] * (1 + len(asked)), *said, 9]))
         return rows

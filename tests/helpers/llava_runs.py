@@ -1,6 +1,5 @@
 """Runs of LLaVA's two stages on a tiny world, and the fixtures for them."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -72,41 +71,17 @@ def shared_world(tmp_path_factory) -> Path:
 @pytest.fixture
 def world(shared_world, tmp_path) -> Path:
     """The tiny world with output folders of the test's own."""
-    for entry in shared_world.iterdir():
-        if entry.is_dir():
-            (tmp_path / entry.name).symlink_to(entry)
-        else:
-            shutil.copy(entry, tmp_path)
-    for stage in SCRIPTS:
-        text = (tmp_path / f"{stage}.yaml").read_text()
-        (tmp_path / f"{stage}.yaml").write_text(text.replace(str(shared_world), str(tmp_path)))
-    return tmp_path
+    return training.own_world(shared_world, tmp_path, SCRIPTS)
 
 
 @pytest.fixture
 def train(world, one_rank, monkeypatch):
     """`train(stage, *options)`: run it here on one rank with plain torch; returns the exit code."""
-    from tove_lvlm.train.launch import main
-
     monkeypatch.chdir(world)
-
-    def run(stage: str, *options: str) -> int:
-        arguments = ["--cfg-path", str(world / f"{stage}.yaml")]
-        return main(STAGES[stage], [*arguments, "--options", *options] if options else arguments)
-
-    return run
+    return lambda stage, *options: training.run_here(STAGES[stage], world / f"{stage}.yaml", options)
 
 
 @pytest.fixture
 def make_trainer(world, train):
     """`make_trainer(stage, *options)`: a trainer that is built and not yet run."""
-    from tove_lvlm.train.launch import prepare_environment
-    from tove_lvlm.train.run import build_trainer
-    from tove_lvlm.train.stage import load_run
-
-    def make(stage: str, *options: str):
-        run = load_run(STAGES[stage], world / f"{stage}.yaml", list(options))
-        prepare_environment(run, None)
-        return build_trainer(STAGES[stage], run)[0]
-
-    return make
+    return lambda stage, *options: training.trainer_of(STAGES[stage], world / f"{stage}.yaml", options)

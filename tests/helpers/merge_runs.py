@@ -32,10 +32,8 @@ def write_yaml(folder: Path, checkpoint: Path, images: Path, **train) -> Path:
 def run(cfg_path: Path, *options: str) -> int:
     """Exit code of scripts/merge_experts.py, run here."""
     from tove_lvlm.recipes.merge import MERGE
-    from tove_lvlm.train.launch import main
 
-    arguments = ["--cfg-path", str(cfg_path)]
-    return main(MERGE, [*arguments, "--options", *options] if options else arguments)
+    return training.run_here(MERGE, cfg_path, options)
 
 
 def load_clip(folder: Path):

@@ -2,10 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -62,6 +65,38 @@ def finish(process: subprocess.Popen, timeout: float = 1500) -> tuple[int, str]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, output
+
+
+def own_world(shared: Path, folder: Path, stages: Iterable[str]) -> Path:
+    """A shared world with output folders of a test's own: its folders as links, its YAMLs changed."""
+    for entry in shared.iterdir():
+        if entry.is_dir():
+            (folder / entry.name).symlink_to(entry)
+        else:
+            shutil.copy(entry, folder)
+    for stage in stages:
+        text = (folder / f"{stage}.yaml").read_text()
+        (folder / f"{stage}.yaml").write_text(text.replace(str(shared), str(folder)))
+    return folder
+
+
+def run_here(stage: Any, cfg_path: Path, options: Sequence[str]) -> int:
+    """Exit code of a stage, run in this process on one rank with plain torch."""
+    from tove_lvlm.train.launch import main
+
+    arguments = ["--cfg-path", str(cfg_path)]
+    return main(stage, [*arguments, "--options", *options] if options else arguments)
+
+
+def trainer_of(stage: Any, cfg_path: Path, options: Sequence[str]) -> Any:
+    """A stage's trainer that is built and not yet run."""
+    from tove_lvlm.train.launch import prepare_environment
+    from tove_lvlm.train.run import build_trainer
+    from tove_lvlm.train.stage import load_run
+
+    run = load_run(stage, cfg_path, list(options))
+    prepare_environment(run, None)
+    return build_trainer(stage, run)[0]
 
 
 def metrics(folder: Path) -> list[dict]:

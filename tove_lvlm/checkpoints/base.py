@@ -41,6 +41,9 @@ _ABOUT = (
 )
 """Files of a model that are no weights. What belongs to a run (checkpoints, logs, stage 1 below stage 2) is none."""
 
+BARE = "question"
+"""The prompt is the question itself, without a conversation around it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedCheckpoint:
@@ -117,8 +120,8 @@ class Checkpoint(ABC):
     kind: ClassVar[str]
     """Name of the form, in reports."""
     has_language_model: ClassVar[bool] = True
-    asked_bare: ClassVar[bool] = False
-    """Whether its model goes on from a question itself, without a conversation around it."""
+    prompt_format: ClassVar[str] = "v1"
+    """How its model is asked: in LLaVA's conversation, or BARE."""
     holds_tower: ClassVar[bool] = False
     """Whether its config.json says all of its tower, so that no YAML or other folder is read for it."""
 

@@ -1,7 +1,6 @@
 """The base model's folder: an ordinary VisionEncoderDecoderModel, experts included."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -13,21 +12,19 @@ from transformers import PreTrainedConfig, VisionEncoderDecoderModel
 from ..config.trained import read_model_info
 from ..lvlm.build import without_zero3_init
 from ..lvlm.prompt_processor import PromptProcessor
-from ..storage import WeightsError, load_json, weight_files
+from ..storage import WeightsError, load_json
 from ..tower.configuration import ToVEVisionConfig
-from .base import Checkpoint, LoadedCheckpoint
-from .experts import CONFIG, Attachment, experts_in_config
-from .tensor_files import TensorAt
-from .whole import check_report
+from .base import BARE, LoadedCheckpoint
+from .experts import CONFIG
+from .whole import WholeCheckpoint, check_report
 
 
 @dataclass(frozen=True)
-class EncoderDecoderCheckpoint(Checkpoint):
+class EncoderDecoderCheckpoint(WholeCheckpoint):
     """What scripts/pretrain_base.py writes."""
 
     kind: ClassVar[str] = "encoder_decoder"
-    asked_bare: ClassVar[bool] = True
-    holds_tower: ClassVar[bool] = True
+    prompt_format: ClassVar[str] = BARE
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
@@ -41,22 +38,6 @@ class EncoderDecoderCheckpoint(Checkpoint):
         model, processor = load_encoder_decoder(self.folder)
         ratio = read_model_info(self.folder).get("image_aspect_ratio", "square")
         return LoadedCheckpoint(checkpoint=self, model=model, processor=processor, image_aspect_ratio=ratio)
-
-    def experts(self) -> Attachment:
-        """See `Checkpoint.experts`."""
-        return experts_in_config(self.folder)
-
-    @property
-    def holds_experts(self) -> bool:
-        """It always does."""
-        return True
-
-    def weight_files(self) -> list[Path]:
-        """See `Checkpoint.weight_files`."""
-        return weight_files(self.folder)
-
-    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
-        return self._write_holding(target, detached, extra, layout)
 
 
 def load_encoder_decoder(

@@ -13,20 +13,19 @@ from ..config import UserError
 from ..config.trained import read_model_info
 from ..lvlm.build import without_zero3_init
 from ..lvlm.parts import base_model
-from ..storage import load_json, weight_files
+from ..storage import load_json
 from .adapter import AdapterCheckpoint
-from .base import Checkpoint, LoadedCheckpoint
-from .experts import CONFIG, Attachment, experts_in_config
+from .base import LoadedCheckpoint
+from .experts import CONFIG
 from .tensor_files import TensorAt
-from .whole import load_whole
+from .whole import WholeCheckpoint, load_whole
 
 
 @dataclass(frozen=True)
-class MergedCheckpoint(Checkpoint):
+class MergedCheckpoint(WholeCheckpoint):
     """A whole LLaVA model; stage 2's adapter may lie in it too."""
 
     kind: ClassVar[str] = "merged"
-    holds_tower: ClassVar[bool] = True
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
@@ -44,31 +43,18 @@ class MergedCheckpoint(Checkpoint):
         ratio = read_model_info(self.folder).get("image_aspect_ratio", "pad")
         return LoadedCheckpoint(checkpoint=self, model=model, processor=processor, image_aspect_ratio=ratio)
 
-    def experts(self) -> Attachment:
-        """See `Checkpoint.experts`."""
-        return experts_in_config(self.folder)
-
-    @property
-    def holds_experts(self) -> bool:
-        """It always does."""
-        return True
-
     @property
     def adapter(self) -> AdapterCheckpoint | None:
         """Stage 2's adapter in it."""
         found = AdapterCheckpoint(self.folder / AdapterCheckpoint.kind)
         return found if found.exists else None
 
-    def weight_files(self) -> list[Path]:
-        """See `Checkpoint.weight_files`."""
-        return weight_files(self.folder)
-
     def files(self) -> list[Path]:
         """See `Checkpoint.files`; those of the adapter in it too."""
         return sorted([*super().files(), *(self.adapter.files() if self.adapter else [])])
 
     def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
-        written = self._write_holding(target, detached, extra, layout)
+        written = super()._write_model(target, detached, extra, layout)
         if self.adapter is None:
             return written
         (target / self.adapter.kind).mkdir()

@@ -1,15 +1,42 @@
 """A whole LLaVA folder of transformers' layout, loaded without a random tensor."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 from ..config import UserError
-from ..storage import WeightsError, load_json
+from ..storage import WeightsError, load_json, weight_files
 from ..tower.configuration import ToVEVisionConfig
+from .base import Checkpoint
+from .experts import Attachment, experts_in_config
+from .tensor_files import TensorAt
+
+
+@dataclass(frozen=True)
+class WholeCheckpoint(Checkpoint):
+    """A whole model of transformers' layout, whatever its kind: all of it is in its own files."""
+
+    holds_tower: ClassVar[bool] = True
+
+    def experts(self) -> Attachment:
+        """See `Checkpoint.experts`."""
+        return experts_in_config(self.folder)
+
+    @property
+    def holds_experts(self) -> bool:
+        """It always does."""
+        return True
+
+    def weight_files(self) -> list[Path]:
+        """See `Checkpoint.weight_files`."""
+        return weight_files(self.folder)
+
+    def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
+        return self._write_holding(target, detached, extra, layout)
 
 
 def read_llava_config(folder: str | Path) -> LlavaConfig:

@@ -171,6 +171,7 @@ def _ask(
     device: str | None,
 ) -> dict | None:
     from ..checkpoints import detect
+    from ..checkpoints.base import BARE
     from ..eval.benchmark import read_benchmark, task_class
     from ..eval.io.find import asked_prompt, find
 
@@ -179,7 +180,7 @@ def _ask(
         location = find(chosen, data)
         labels, images = labels or list(location.labels), images or location.images
         of_data = asked_prompt(task, data)
-    bare = chosen.bare_prompt if detect(options["model"]).asked_bare else None
+    bare = chosen.bare_prompt if detect(options["model"]).prompt_format == BARE else None
     given = (task_options["prompt"], bare, of_data)
     task_options["prompt"] = next((prompt for prompt in given if prompt is not None), None)
     benchmark = read_benchmark(task, labels, **task_options)

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from .augment import augment
-from .conversations import IGNORE_INDEX, Conversation, Encoded, rounds
+from .conversations import IGNORE_INDEX, Encoded, rounds
 from .errors import DataError
 from .record_dataset import RecordDataset
 from .records import Record
@@ -20,9 +20,9 @@ from .text_sources import SOURCES
 
 
 class TextEncoder(Protocol):
-    """What the model's processor can: a row for each question of a conversation about an image."""
+    """What the model's processor can: a row for each question about an image, with its answer."""
 
-    def encode_rounds(self, conversation: Conversation) -> list[Encoded]: ...
+    def encode_rounds(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]: ...
 
 
 class TextSample(TypedDict):
@@ -91,17 +91,11 @@ class TextDataset(RecordDataset[TextSample]):
         pairs = rounds(record.conversation)
         if self.prefix is not None:
             pairs = [(self.prefix, answer) for _, answer in pairs]
-        talk = [turn for question, answer in pairs for turn in _turns(question, answer)]
-        talk[0] = {"from": "human", "value": f"<image>\n{pairs[0][0]}"}
-        rows = self.encoder.encode_rounds(talk)
-        said = " ".join(turn["value"] for turn in talk)
+        rows = self.encoder.encode_rounds(pairs)
+        said = " ".join(text for pair in pairs for text in pair)
         change = (lambda image: augment(image, said, *seed)) if self.augmented else None
         pixels_3HW = self._read(record.image or "", change)
         return TextSample(rows=rows, pixel_values=pixels_3HW, sample_id=record.sample_id)
-
-
-def _turns(question: str, answer: str) -> list[dict[str, str]]:
-    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
 
 
 class TextMix(Dataset[TextSample]):

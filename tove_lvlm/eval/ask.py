@@ -16,7 +16,6 @@ import torch.distributed as td
 from .. import dist, provenance
 from ..checkpoints import LoadedCheckpoint, detect, load_model
 from ..config import UserError
-from ..inference import responder_of
 from ..inference.batching import DecodingConfig
 from ..storage import fingerprint
 from ..storage.tensors import DTYPES
@@ -209,7 +208,7 @@ def _made_by(settings: EvalConfig, loaded: LoadedCheckpoint, plan: dict[str, Any
     on_gpu = loaded.device.type == "cuda"
     return {
         "model": plan["model"],
-        "conversation": responder_of(loaded.model, loaded.processor).prompt_format,
+        "conversation": loaded.checkpoint.prompt_format,
         "decoding": plan["decoding"],
         "dtype": plan["dtype"],
         "device": str(loaded.model.device),

@@ -9,22 +9,20 @@ questions, R rows (question times answer), T tokens, N visual tokens, D width, 3
 
 import zlib
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from transformers import VisionEncoderDecoderModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..config import UserError
-from ..data.conversations import IGNORE_INDEX, Conversation, Encoded
+from ..data.conversations import IGNORE_INDEX, Conversation, Encoded, rounds
 from .batching import DecodingConfig
 from .responder import AnswerLogits, Responder, ScoredChoice, choices_of
 
 
 class EncoderDecoderResponder(Responder):
     """See the module's docstring."""
-
-    prompt_format: ClassVar[str] = "question"
 
     def encode_question(self, question: str, has_image: bool) -> list[int]:
         """See `Responder`."""
@@ -83,7 +81,7 @@ class EncoderDecoderResponder(Responder):
 
     def encode_conversation(self, conversation: Conversation) -> list[Encoded]:
         """See `Responder`; a row for each question."""
-        rows: list[Encoded] = self.processor.encode_rounds(conversation)
+        rows: list[Encoded] = self.processor.encode_rounds(rounds(conversation))
         return rows
 
     def visual_tokens(self, t_fuse_BND: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ See docs/evaluation.md, "VSR".
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -35,8 +35,6 @@ from .responder import AnswerLogits, Responder, ScoredChoice, choices_of
 
 class LlavaResponder(Responder):
     """See the module's docstring; the model may be inside peft."""
-
-    prompt_format: ClassVar[str] = "v1"
 
     def encode_question(self, question: str, has_image: bool) -> list[int]:
         """See `Responder`; the image's placeholders are expanded."""

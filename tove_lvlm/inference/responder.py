@@ -8,7 +8,7 @@ Shapes: B batch, R rows, T tokens, M places with a label, V vocabulary, N visual
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -43,9 +43,6 @@ class Responder(ABC):
         model: In eval mode.
         processor: Its own: an image processor and a tokenizer.
     """
-
-    prompt_format: ClassVar[str]
-    """Name of the way in which a question is put, for a record of an evaluation."""
 
     def __init__(self, model: nn.Module, processor: Any):
         self.model, self.processor = model, processor

@@ -3,7 +3,7 @@
 Shapes: B images, T tokens, 3 H W pixels.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,14 +11,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, VisionEncoderDecoderM
 
 from ..config import ConfigError
 from ..config.encoder_decoder import EncoderDecoderConfig
-from ..config.sources import resolve_source
-from ..config.tower import check_names
 from ..cost import count, flop_counter, totals_by_module
-from ..tower.build import vision_config
+from ..tower.configuration import ToVEVisionConfig
 from ..tower.cost import tower_parts
 from ..tower.modeling import ToVEVisionModel
 from .budget import Part
 from .encoder_decoder import check_decoder, read_encoder_tower
+from .meta import language_config, tower_with_detached
 
 TEXT_TOKENS = 30
 """Tokens of a caption, for which the decoder's FLOPs are counted: Prismer's longest."""
@@ -79,28 +78,15 @@ def encoder_decoder_parts(model: VisionEncoderDecoderModel) -> list[Part]:
     return rows
 
 
-def _tower_config(config: EncoderDecoderConfig):
+def _tower_config(config: EncoderDecoderConfig) -> ToVEVisionConfig:
     if config.vision_tower not in ("tove", "clip"):
         raise ConfigError(f"`model.vision_tower` is `{config.vision_tower}`; sizes are read for `tove` and `clip`")
-    tower = vision_config(read_encoder_tower(config))
-    if config.detached:
-        check_names(tower.expert_names, config.detached, "`model.detached`")
-        tower.detached = [name for name in tower.expert_names if name in {*tower.detached, *config.detached}]
-    return tower
+    return tower_with_detached(read_encoder_tower(config), config.detached, "`model.detached`")
 
 
-def _decoder_config(config: EncoderDecoderConfig):
-    if config.decoder_architecture is not None:
-        architecture = dict(config.decoder_architecture)
-        decoder = AutoConfig.for_model(architecture.pop("model_type", "roberta"), **architecture)
-    else:
-        try:
-            decoder = AutoConfig.from_pretrained(resolve_source(cast(str, config.decoder)))
-        except OSError as error:
-            raise ConfigError(
-                f"`model.decoder`: the config of `{config.decoder}` is not at hand; state its sizes with "
-                "`model.decoder_architecture`"
-            ) from error
+def _decoder_config(config: EncoderDecoderConfig) -> Any:
+    source = cast(str, config.decoder)
+    decoder = language_config(source, config.decoder_architecture, "decoder")
     decoder.is_decoder = decoder.add_cross_attention = True
-    check_decoder(decoder, str(config.decoder))
+    check_decoder(decoder, source)
     return decoder

@@ -3,7 +3,8 @@
 What `tove info` counts and `benchmarks/train_step.py` times.
 """
 
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, LlavaCon
 from ..config import ConfigError
 from ..config.model import ModelConfig
 from ..config.sources import resolve_source
-from ..config.tower import check_names
+from ..config.tower import TowerConfig, check_names
 from ..tower.build import vision_config
 from ..tower.configuration import ToVEVisionConfig
 from ..tower.modeling import ToVEVisionModel
@@ -54,10 +55,9 @@ def unloaded_config(config: ModelConfig) -> LlavaConfig:
     text_config = _text_config(config)
     image_token_id = text_config.vocab_size
     text_config.vocab_size = image_token_rows(image_token_id, image_token_id + 1)
-    tower = vision_config(read_tower(config)) if config.tower is not None else None
-    if tower is not None and config.detached:
-        check_names(tower.expert_names, config.detached, config.require_tower())
-        tower.detached = [name for name in tower.expert_names if name in {*tower.detached, *config.detached}]
+    tower = None
+    if config.tower is not None:
+        tower = tower_with_detached(read_tower(config), config.detached, config.require_tower())
     with torch.device("meta"):
         if config.vision_tower == "tove":
             vision = tove_vision(ToVEVisionModel(_required(tower)))
@@ -86,12 +86,43 @@ def _clip_config(config: ModelConfig, tower: ToVEVisionConfig | None) -> CLIPVis
 
 
 def _text_config(config: ModelConfig):
-    if config.llm_architecture is not None:
-        architecture = dict(config.llm_architecture)
-        return AutoConfig.for_model(architecture.pop("model_type", "llama"), **architecture)
+    return language_config(config.llm, config.llm_architecture, "llm")
+
+
+def language_config(source: str, architecture: Mapping[str, Any] | None, key: str) -> Any:
+    """The configuration of a language model that need not be at hand.
+
+    Args:
+        source: Folder or hub id.
+        architecture: Its fields with `model_type`, where they are stated.
+        key: Of the `model` block, for the message; `KEY_architecture` states the fields.
+
+    Raises:
+        ConfigError: They are not stated, and the configuration is not at hand.
+    """
+    if architecture is not None:
+        fields = dict(architecture)
+        return AutoConfig.for_model(fields.pop("model_type", "llama"), **fields)
     try:
-        return AutoConfig.from_pretrained(resolve_source(config.llm))
+        return AutoConfig.from_pretrained(resolve_source(source))
     except OSError as error:
         raise ConfigError(
-            f"`model.llm`: the config of `{config.llm}` is not at hand; state its sizes with `model.llm_architecture`"
+            f"`model.{key}`: the config of `{source}` is not at hand; state its sizes with `model.{key}_architecture`"
         ) from error
+
+
+def tower_with_detached(tower: TowerConfig, detached: Sequence[str], where: str) -> ToVEVisionConfig:
+    """A tower's architecture with further experts detached.
+
+    Args:
+        tower: What its YAML holds.
+        detached: Names, besides those that it says itself.
+        where: Named in the message.
+
+    Raises:
+        ConfigError: It has no expert of such a name.
+    """
+    config = vision_config(tower)
+    check_names(config.expert_names, list(detached), where)
+    config.detached = [name for name in config.expert_names if name in {*config.detached, *detached}]
+    return config

@@ -13,7 +13,7 @@ from typing import Any, Self, cast
 import torch
 from transformers import BatchFeature, TrOCRProcessor, VisionEncoderDecoderModel
 
-from ..data.conversations import IGNORE_INDEX, Conversation, Encoded, rounds
+from ..data.conversations import IGNORE_INDEX, Encoded
 from ..data.errors import DataError
 
 
@@ -59,16 +59,16 @@ class PromptProcessor(TrOCRProcessor):
         said = [*self._encode(text), self.end_token_id]
         return Encoded([*prompt, *said], [*[IGNORE_INDEX] * len(prompt), *said])
 
-    def encode_rounds(self, conversation: Conversation) -> list[Encoded]:
-        """A row for each question of a conversation, with its answer; the rows do not see each other.
+    def encode_rounds(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
+        """A row for each question about an image, with its answer; the rows do not see each other.
 
         Args:
-            conversation: LLaVA's, about one image.
+            pairs: Of `data.conversations.rounds`; at least one.
 
         Raises:
-            DataError: It is not valid, has no answer, or one is longer than the decoder's texts can be.
+            DataError: One is longer than the decoder's texts can be.
         """
-        rows = [self.answer_ids(self.prompt_ids(question), answer) for question, answer in rounds(conversation)]
+        rows = [self.answer_ids(self.prompt_ids(question), answer) for question, answer in pairs]
         longest = max(len(row.input_ids) for row in rows)
         if longest > self.max_length:
             raise DataError(f"a text of {longest} tokens is longer than the decoder's context of {self.max_length}")

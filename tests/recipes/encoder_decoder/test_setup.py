@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers.training import metrics, same, weights
+from helpers.training import losses, metrics, same, weights
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.inference.chat import Chat
 
@@ -61,6 +61,14 @@ def test_the_baseline_runs_through_the_same_code(base_world, train_base):
     assert not any("experts" in name or ".gate." in name for name in weights(out))
     assert not any(key.startswith("gate_mass") for line in metrics(out) for key in line)
     assert open_checkpoint(out).tower.expert_names == []
+
+
+def test_gradient_checkpointing_changes_no_loss(base_world, train_base):
+    for name, on in (("plain", "false"), ("recomputed", "true")):
+        options = [f"train.output_dir={base_world}/{name}", f"train.gradient_checkpointing={on}", "train.max_steps=2"]
+        assert train_base("pretrain_base", *options) == 0
+    plain, recomputed = (losses(base_world / name) for name in ("plain", "recomputed"))
+    assert recomputed == pytest.approx(plain, rel=1e-5)
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(base_world, train_base):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ...config import ConfigError
 from ...config.encoder_decoder import EncoderDecoderConfig, RunConfig, SourceConfig
-from ...registry import nearest
 from ...tower.from_yaml import read_tower_yaml
 from ...train.stage import Resolve, TrainingSetup
+from ..sources import vision_tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def _model(model: EncoderDecoderConfig, resolve: Resolve) -> EncoderDecoderConfi
         model,
         pretrained=_pretrained(model.pretrained, resolve),
         decoder=resolve("model.decoder", model.decoder, "folder", hub=True),
-        vision_tower=_vision_tower(model.vision_tower, resolve),
+        vision_tower=vision_tower(model.vision_tower, resolve),
         tower=resolve("model.tower", model.tower, "file"),
     )
     return model if model.tower is None else dataclasses.replace(model, tower_config=read_tower_yaml(model.tower))
@@ -74,15 +74,6 @@ def _pretrained(source: str | None, resolve: Resolve) -> str | None:
             "the output_dir of a finished scripts/pretrain_base.py"
         )
     return folder
-
-
-def _vision_tower(source: str, resolve: Resolve) -> str:
-    if source in ("tove", "clip"):
-        return source
-    if not source.startswith((".", "/", "~")) and "/" not in source and not Path(source).exists():
-        hint = nearest(source, ["tove", "clip"])
-        raise ConfigError(f"`model.vision_tower` is `{source}`; expected `tove`, `clip` or a folder; {hint}")
-    return resolve("model.vision_tower", source, "folder")
 
 
 def _source(source: SourceConfig, index: int, resolve: Resolve) -> SourceConfig:

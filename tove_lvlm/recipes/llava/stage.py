@@ -8,9 +8,9 @@ from ...config import ConfigError
 from ...config.llava import RunConfig
 from ...config.model import PROJECTOR_FILE
 from ...config.trained import left_out_of_start
-from ...registry import nearest
 from ...tower.from_yaml import read_tower_yaml
 from ...train.stage import Resolve, TrainingSetup
+from ..sources import vision_tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class LlavaStage:
             model=dataclasses.replace(
                 model,
                 llm=resolve("model.llm", model.llm, "folder", hub=True),
-                vision_tower=_vision_tower(model.vision_tower, resolve),
+                vision_tower=vision_tower(model.vision_tower, resolve),
                 tower=resolve("model.tower", model.tower, "file"),
                 clip=resolve("model.clip", model.clip, "folder", hub=True),
                 pretrain_mm_mlp_adapter=_adapter(model.pretrain_mm_mlp_adapter, resolve),
@@ -75,18 +75,6 @@ FINETUNE = LlavaStage(
     name="finetune",
     description="Stage 2: LoRA on the language model, projector and tove_fusion go on; conversations (v1).",
 )
-
-
-def _vision_tower(source: str, resolve: Resolve) -> str:
-    if source in ("tove", "clip"):
-        return source
-    if not source.startswith(("shipped:", ".", "/", "~")) and "/" not in source and not Path(source).exists():
-        hint = nearest(source, ["tove", "clip"])
-        raise ConfigError(f"`model.vision_tower` is `{source}`; expected `tove`, `clip` or a folder; {hint}")
-    folder = resolve("model.vision_tower", source, "folder")
-    if not (Path(folder) / "config.json").is_file():
-        raise ConfigError(f"`model.vision_tower`: folder `{source}` has no config.json")
-    return folder
 
 
 def _adapter(source: str | None, resolve: Resolve) -> str | None:
