@@ -32,7 +32,7 @@ VSR = '{"image": "a.jpg", "caption": "The cat is left of the dog.", "label": 1}\
 
 def load(path: Path, name: str, on_bad=None) -> list[tuple]:
     source = SOURCES[name]
-    records = Records.load([path], lambda record: None, on_bad, source.convert, source.entries)
+    records = Records.load([path], lambda record: None, on_bad, source.convert, source.reader)
     return [
         (r.image, r.conversation[0]["value"].removeprefix("<image>\n"), r.conversation[1]["value"])
         for r in map(records.__getitem__, range(len(records)))
@@ -73,7 +73,7 @@ def test_vsr(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", sorted({*SOURCES} - {"webdataset"}))
 def test_a_file_that_is_no_text_is_named(tmp_path, name):
     (tmp_path / "file").write_bytes(b"\xff\xfe\x00broken")
     with pytest.raises(DataError, match=f"{tmp_path / 'file'}: cannot be read"):

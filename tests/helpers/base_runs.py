@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import webdataset
 import yaml
 
 from helpers import tiny_towers, training
@@ -20,10 +21,21 @@ def make_world(folder: Path) -> Path:
     make_data(folder / "data", text_only=False)
     statements = [{"image": f"{i}.png", "caption": f"the box is red {i}", "label": i % 2} for i in range(6)]
     (folder / "data" / "vsr.jsonl").write_text("\n".join(map(json.dumps, statements)))
+    make_shards(folder / "data")
     tiny_towers.make_tower_yaml(folder / "tower")
     for stage in STAGES:
         (folder / f"{stage}.yaml").write_text(yaml.safe_dump(run_block(folder, stage), sort_keys=False))
     return folder
+
+
+def make_shards(data: Path) -> None:
+    """Six images with captions as two shards of webdataset, `data/shards/0000{0,1}.tar`."""
+    (data / "shards").mkdir()
+    for shard in range(2):
+        with webdataset.TarWriter(str(data / "shards" / f"{shard:05d}.tar")) as writer:
+            for number in range(3 * shard, 3 * shard + 3):
+                content = (data / "images" / f"{number}.png").read_bytes()
+                writer.write({"__key__": f"{number:09d}", "png": content, "txt": f"box number {number}"})
 
 
 def run_block(folder: Path, stage: str) -> dict:
@@ -33,6 +45,7 @@ def run_block(folder: Path, stage: str) -> dict:
         {"task": "caption", "files": ["./data/pretrain.json"], "image_folder": images},
         {"task": "vqa", "files": ["./data/finetune.json"], "image_folder": images, "weight": 0.5},
         {"task": "statement", "format": "vsr", "files": ["./data/vsr.jsonl"], "image_folder": images, "weight": 2.0},
+        {"task": "caption", "format": "webdataset", "files": ["./data/shards/{00000..00001}.tar"]},
     ]
     run = {
         "model": {"decoder": "./decoder", "vision_tower": "tove", "tower": "./tower/tower.yaml"},

@@ -18,7 +18,7 @@ from .tower import TowerConfig
 TRAINABLE = ("fusion_and_cross_attention", "language_model", "all_but_backbones")
 """Names of what a run may train, see `lvlm.trainable`."""
 TASKS = ("caption", "vqa", "statement")
-FORMATS = ("llava", "coco", "karpathy", "tsv", "visual_genome", "vsr")
+FORMATS = ("llava", "coco", "karpathy", "tsv", "visual_genome", "vsr", "vqav2", "webdataset")
 LOSS_REDUCTIONS = ("mean_per_token", "sum_per_text")
 
 
@@ -71,13 +71,14 @@ class SourceConfig:
     """`caption`: the decoder says the text after `prefix`. `vqa`: after the question. `statement`: true or false after
     the statement."""
     files: list[str]
-    """Read one after the other."""
+    """Read one after the other. `{00000..00331}` in a name stands for that many files."""
     format: str = dataclasses.field(default="llava", metadata={"choices": FORMATS})
-    """`llava` (JSON or JSONL), `coco` (captions_*.json), `karpathy` (dataset_*.json, its train and restval), `tsv` (a
-    text and an image path a line, as CC3M, CC12M and SBU come once their images are here), `visual_genome` (region
-    descriptions), `vsr` (statements, JSONL)."""
+    """`llava` (JSON, JSONL or shards), `coco` (captions_*.json), `karpathy` (dataset_*.json, its train and restval),
+    `tsv` (a text and an image path a line, as CC3M, CC12M and SBU come once their images are here), `visual_genome`
+    (region descriptions), `vsr` (statements, JSONL), `vqav2` (its questions and its annotations), `webdataset` (tar
+    shards, see `data.shards`)."""
     image_folder: str | None = None
-    """Folder that the files' image paths are relative to."""
+    """Folder that the files' image paths are relative to; shards need none."""
     weight: float = 1.0
     """Times that the source is gone through in an epoch; .2 takes another fifth of it in each."""
     prefix: str = ""
@@ -90,7 +91,8 @@ class SourceConfig:
             raise ConfigError(f"`data.mix`: `weight` of {self.files[0]} is {self.weight}; expected a number above 0")
         if self.prefix and self.task != "caption":
             raise ConfigError(f"`data.mix`: `prefix` is for captions, and {self.files[0]} is a source of {self.task}")
-        expected = {"vqa": ("llava",), "statement": ("vsr",)}.get(self.task, [f for f in FORMATS if f != "vsr"])
+        captions = [name for name in FORMATS if name not in ("vsr", "vqav2")]
+        expected = {"vqa": ("llava", "vqav2", "webdataset"), "statement": ("vsr",)}.get(self.task, captions)
         if self.format not in expected:
             raise ConfigError(
                 f"`data.mix`: {self.files[0]} is a source of {self.task} in format `{self.format}`; expected "

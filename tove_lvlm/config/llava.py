@@ -16,9 +16,10 @@ class DataConfig:
     """The `data` block."""
 
     train: list[str]
-    """LLaVA JSON files, concatenated in this order."""
+    """LLaVA JSON or JSONL files, or webdataset's tar shards (see `data.shards`), concatenated in this order.
+    `{00000..00331}` in a name stands for that many files."""
     image_folder: str | None = None
-    """Folder that the samples' `image` paths are relative to; none for text-only data."""
+    """Folder that the samples' `image` paths are relative to; none for text-only data and for shards."""
     image_aspect_ratio: str = dataclasses.field(default="square", metadata={"choices": ("square", "pad")})
     """`pad` pads to a square with the image mean before resizing, as LLaVA-1.5 does in stage 2."""
     on_error: str = dataclasses.field(default="raise", metadata={"choices": ("raise", "skip")})
@@ -30,7 +31,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if not self.train:
-            raise ConfigError("`data.train` is empty; list at least one LLaVA JSON file")
+            raise ConfigError("`data.train` is empty; list at least one LLaVA JSON file or shard")
         check_error_share(self.max_error_share)
 
 

@@ -26,7 +26,7 @@ class ToVEDataset(RecordDataset[Sample]):
     """Conversations of one or several LLaVA files, with their images.
 
     Args:
-        files: JSON or JSONL file, or several.
+        files: JSON or JSONL file, a webdataset shard, or several.
         tokenizer: the language model's tokenizer.
         num_image_tokens: tokens that an image takes in the context.
         model_max_length: the context; longer samples lose their end, as in LLaVA.
@@ -68,7 +68,7 @@ class ToVEDataset(RecordDataset[Sample]):
         if not render(self.template, record.conversation, has_image).answers:
             raise DataError("the conversation has no answer to learn from")
         if has_image:
-            self._folder()
+            self._check_image(record)
 
     def _load_sample(self, record: Record) -> Sample:
         encoded = encode(self.tokenizer, record.conversation, self.template.name, record.image is not None)
@@ -76,7 +76,7 @@ class ToVEDataset(RecordDataset[Sample]):
         return Sample(
             input_ids=encoded.input_ids,
             labels=encoded.labels,
-            pixel_values=None if record.image is None else self._read(record.image),
+            pixel_values=None if record.image is None else self._read(record),
             sample_id=record.sample_id,
         )
 

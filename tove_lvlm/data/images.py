@@ -8,7 +8,7 @@ Shapes: 3 channels, H W of the image processor.
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from PIL import Image, ImageOps
@@ -46,24 +46,33 @@ def resolve_image(folder: str | Path, name: str, *, allow_symlinks: bool = False
     return path
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, apply_exif: bool = False) -> Image.Image:
+def read_image(
+    source: str | Path | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS, apply_exif: bool = False
+) -> Image.Image:
     """Decode an image to RGB.
+
+    Args:
+        source: a file, by path or opened.
+        name: for messages; the path by default.
+        max_pixels: largest image that is decoded.
+        apply_exif: turn it as the camera says.
 
     Raises:
         DataError: not an image, cut short, broken, or larger than `max_pixels`.
     """
+    name = str(source) if name is None else name
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise DataError(f"image {path} has {width} x {height} pixels, more than the limit of {max_pixels}")
+                raise DataError(f"image {name} has {width} x {height} pixels, more than the limit of {max_pixels}")
             if apply_exif:
                 return ImageOps.exif_transpose(image).convert("RGB")
             return image.convert("RGB")
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever they like on broken files
-        raise DataError(f"image {path} cannot be read: {type(error).__name__}: {error}") from error
+        raise DataError(f"image {name} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def expand_to_square(image: Image.Image, color: tuple[int, ...]) -> Image.Image:

@@ -6,7 +6,8 @@ on its index alone, whatever the number of workers, with bad samples skipped or 
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -14,9 +15,11 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from .entries import Reader
 from .errors import DataError
 from .images import MAX_PIXELS, check_aspect_ratio, read_image, resolve_image, to_pixels
-from .records import Record, Records
+from .records import READ_SAMPLES, Record, Records
+from .shards import read_member
 from .skips import Skips
 
 logger = logging.getLogger(__name__)
@@ -39,7 +42,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         min_errors: that many bad samples are always allowed with `skip`.
         allow_symlinks: accept links inside the image folder that lead out of it.
         max_pixels: largest image that is decoded.
-        entries: gives a file's entries, see `Records.load`.
+        reader: gives the files' entries, see `Records.load`; JSON, JSONL and shards by default.
         convert: turns an entry into a LLaVA sample, see there.
 
     Raises:
@@ -60,7 +63,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         min_errors: int = 5,
         allow_symlinks: bool = False,
         max_pixels: int = MAX_PIXELS,
-        entries: Callable[[Path], Iterable[Any]] | None = None,
+        reader: Reader = READ_SAMPLES,
         convert: Callable[[Any], Any] | None = None,
     ):
         check_aspect_ratio(image_aspect_ratio)
@@ -81,7 +84,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             raise ValueError("files is empty; name at least one JSON or JSONL file")
         bad: list[DataError] = []
         self.records = Records.load(
-            files, self._check_text, bad.append if on_error == "skip" else None, convert, entries
+            files, self._check_text, bad.append if on_error == "skip" else None, convert, reader
         )
         num_all = len(self.records) + len(bad)
         self.skips = Skips(len(self.records), max_error_share, min_errors, already=len(bad))
@@ -135,14 +138,24 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             if has_image[candidate] == has_image[index]:
                 yield candidate
 
+    def _check_image(self, record: Record) -> None:
+        """Raise DataError where nothing says in which folder the image is."""
+        if record.place is None:
+            self._folder()
+
     def _folder(self) -> str | Path:
         if self.image_folder is None:
             raise DataError("the sample has an image but image_folder is not set")
         return self.image_folder
 
-    def _read(self, image: str, change: Callable[[Image.Image], Image.Image] | None = None) -> torch.Tensor:
-        """(3, H, W) pixels of an image by its path in the folder, after `change`."""
-        path = resolve_image(self._folder(), image, allow_symlinks=self.allow_symlinks)
-        picture = read_image(path, max_pixels=self.max_pixels)
+    def _read(self, record: Record, change: Callable[[Image.Image], Image.Image] | None = None) -> torch.Tensor:
+        """(3, H, W) pixels of a sample's image, in the folder or in its shard, after `change`."""
+        name = record.image or ""
+        if record.place is not None:
+            content = BytesIO(read_member(record.file, record.place))
+            picture = read_image(content, name=name, max_pixels=self.max_pixels)
+        else:
+            path = resolve_image(self._folder(), name, allow_symlinks=self.allow_symlinks)
+            picture = read_image(path, max_pixels=self.max_pixels)
         picture = picture if change is None else change(picture)
         return to_pixels(picture, self.image_processor, self.image_aspect_ratio, self.max_pixels)

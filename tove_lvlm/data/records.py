@@ -1,4 +1,4 @@
-"""LLaVA JSON and JSONL files, checked and packed.
+"""The samples of data files, checked and packed.
 
 A data set of a million conversations as Python objects costs several GB, and each DataLoader worker ends up with its
 own copy, because reading an object writes its reference count. Packed into one buffer it is as large as the file, and
@@ -6,16 +6,21 @@ all workers share it.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .entries import Reader, each, read_entries
 from .errors import DataError
+from .shards import SUFFIX, Place, ShardSample, read_shard
 
 IMAGE_WORDS = 128
 """What LLaVA's length estimate counts for an image."""
+READ_JSON: Reader = each(read_entries)
+"""JSON (a list of samples) and JSONL (a sample per line)."""
 
 
 class Record(NamedTuple):
@@ -25,6 +30,8 @@ class Record(NamedTuple):
     sample_id: str
     image: str | None
     conversation: list[dict[str, str]]
+    place: Place | None = None
+    """Of the image inside `file`, where that is a shard."""
 
 
 class Records:
@@ -33,11 +40,13 @@ class Records:
     Attributes:
         words: (S,) words of each sample's conversation, at least 1.
         has_image: (S,) bool.
+        shards: Samples of each file in turn where one of the files is a shard, else empty.
     """
 
     def __init__(self) -> None:
         self.words = np.zeros(0, np.int64)
         self.has_image = np.zeros(0, bool)
+        self.shards: list[int] = []
         self._buffer = b""
         self._ends = np.zeros(0, np.int64)
 
@@ -46,7 +55,8 @@ class Records:
 
     def __getitem__(self, index: int) -> Record:
         start = self._ends[index - 1] if index else 0
-        return Record(*json.loads(self._buffer[start : self._ends[index]]))
+        record = Record(*json.loads(self._buffer[start : self._ends[index]]))
+        return record if record.place is None else record._replace(place=Place(*record.place))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -66,16 +76,16 @@ class Records:
         check: Callable[[Record], None],
         on_bad: Callable[[DataError], None] | None = None,
         convert: Callable[[Any], Any] | None = None,
-        entries: Callable[[Path], Iterable[Any]] | None = None,
+        reader: Reader = READ_JSON,
     ) -> "Records":
         """Read files.
 
         Args:
-            files: JSON files (a list of samples) or JSONL files (a sample per line).
+            files: data files, of whatever kind the reader reads.
             check: raises DataError for a sample that cannot be used.
             on_bad: gets the error of each sample left out; None: the first one is raised.
             convert: turns an entry of another format into a LLaVA sample; raises DataError where it cannot.
-            entries: gives the entries of a file of another format; None reads JSON and JSONL.
+            reader: gives the entries of the files.
 
         Raises:
             DataError: a file that is not valid, or a sample if `on_bad` is None.
@@ -84,24 +94,29 @@ class Records:
         records = cls()
         pieces, ends, words, has_image = [], [], [], []
         size = 0
-        for file in files:
-            for index, raw in enumerate((entries or read_entries)(Path(file))):
-                try:
-                    raw = raw if convert is None else convert(raw)
-                    record = _to_record(str(file), index, raw)
-                    check(record)
-                except DataError as error:
-                    located = error.at(file=file, sample_id=_id_of(raw, index))
-                    if on_bad is None:
-                        raise located from error
-                    on_bad(located)
-                    continue
-                # json.loads reads bytes with surrogatepass too; a field that nobody reads may hold anything.
-                pieces.append(json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-                size += len(pieces[-1])
-                ends.append(size)
-                words.append(max(1, sum(len(turn["value"].split()) for turn in record.conversation)))
-                has_image.append(record.image is not None)
+        num_read: Counter[Path] = Counter()
+        runs: list[tuple[Path, int]] = []  # samples that follow each other in a file
+        for file, raw in reader([Path(file) for file in files]):
+            index, num_read[file] = num_read[file], num_read[file] + 1
+            try:
+                raw = raw if convert is None else convert(raw)
+                record = _to_record(str(file), index, raw)
+                check(record)
+            except DataError as error:
+                located = error.at(file=file, sample_id=_id_of(raw, index))
+                if on_bad is None:
+                    raise located from error
+                on_bad(located)
+                continue
+            # json.loads reads bytes with surrogatepass too; a field that nobody reads may hold anything.
+            pieces.append(json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            size += len(pieces[-1])
+            ends.append(size)
+            words.append(max(1, sum(len(turn["value"].split()) for turn in record.conversation)))
+            has_image.append(record.image is not None)
+            runs.append((file, runs.pop()[1] + 1) if runs and runs[-1][0] == file else (file, 1))
+        if any(file.suffix == SUFFIX for file, _ in runs):
+            records.shards = [number for _, number in runs]
         records._buffer = b"".join(pieces)
         records._ends = np.array(ends, np.int64)
         records.words = np.array(words, np.int64)
@@ -109,61 +124,36 @@ class Records:
         return records
 
 
-def read_text(path: Path) -> str:
-    """A data file.
+def read_samples(path: Path) -> Iterator[Any]:
+    """The samples of a JSON or JSONL file, or of a shard.
 
     Raises:
-        DataError: It cannot be read as UTF-8.
+        DataError: The file as a whole cannot be used.
         FileNotFoundError: It is missing.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"data file {path} does not exist; `data.train` must name LLaVA JSON or JSONL files")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", file=path) from error
+    return read_shard(path) if path.suffix == SUFFIX else read_entries(path)
 
 
-def read_entries(path: Path) -> Iterator[Any]:
-    """Entries of a JSON file that holds a list, or of a JSONL file.
-
-    Raises:
-        DataError: It is not valid or empty.
-        FileNotFoundError: It is missing.
-    """
-    text = read_text(path)
-    if path.suffix == ".jsonl":
-        # Not splitlines: U+2028 and the like may stand inside a JSON string.
-        numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        items = (_parse(line, path, f"line {number}: ") for number, line in numbered)
-        num_items = len(numbered)
-    else:
-        items = _parse(text, path, "")
-        if not isinstance(items, list):
-            raise DataError(f"must hold a list of samples, holds {type(items).__name__}", file=path)
-        num_items = len(items)
-    if num_items == 0:
-        raise DataError("holds no samples", file=path)
-    return iter(items)
+READ_SAMPLES: Reader = each(read_samples)
+"""The same, and webdataset's shards."""
 
 
-def _parse(text: str, path: Path, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{where}not valid JSON: {error}", file=path) from error
-
-
-def _id_of(raw: Any, index: int) -> str:
+def _id_of(raw: Any, index: int) -> str | None:
+    if isinstance(raw, DataError):  # it says itself what it is about: a sample, or the file
+        return raw.sample_id
+    raw = raw.sample if isinstance(raw, ShardSample) else raw
     sample_id = raw.get("id") if isinstance(raw, dict) else None
     return f"#{index}" if sample_id is None else str(sample_id)
 
 
 def _to_record(file: str, index: int, raw: Any) -> Record:
+    if isinstance(raw, DataError):
+        raise raw
+    raw, place = raw if isinstance(raw, ShardSample) else (raw, None)
     if not isinstance(raw, dict):
         raise DataError(f"a sample must be an object, got {type(raw).__name__}")
     image = raw.get("image")
     if image is not None and not isinstance(image, str):
         raise DataError(f"'image' must be one path, got {type(image).__name__}")
     conversation: Any = raw.get("conversations")  # whatever the file says: the check that the loader is given looks
-    return Record(file, _id_of(raw, index), image, conversation)
+    return Record(file, str(_id_of(raw, index)), image, conversation, place)

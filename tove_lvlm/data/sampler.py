@@ -4,6 +4,7 @@ Both orders depend on (seed, epoch) alone. LLaVA draws from torch's global gener
 that ran before; given the same generator, the grouping here is LLaVA's.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,17 +18,44 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
+SHARDS_AT_A_TIME = 16
+"""Shards whose samples are shuffled together; of webdataset's usual 10,000 samples each."""
+
+
+def shuffled(num_samples: int, generator: torch.Generator, shards: Sequence[int] = ()) -> list[int]:
+    """All samples in random order.
+
+    Args:
+        num_samples: samples there are.
+        generator: source of the shuffling.
+        shards: samples of each shard in turn. They are shuffled, then the samples of `SHARDS_AT_A_TIME` of them, so
+            that reads stay within a few large files. Empty where any sample is as good to read as any other.
+    """
+    if not shards:
+        return torch.randperm(num_samples, generator=generator).tolist()
+    starts = [0, *itertools.accumulate(shards)]
+    turns = torch.randperm(len(shards), generator=generator).tolist()
+    order: list[int] = []
+    for first in range(0, len(turns), SHARDS_AT_A_TIME):
+        chosen = turns[first : first + SHARDS_AT_A_TIME]
+        members = [index for shard in chosen for index in range(starts[shard], starts[shard + 1])]
+        order += [members[place] for place in torch.randperm(len(members), generator=generator).tolist()]
+    return order
+
+
 class SeededSampler(Sampler[int]):
     """Shuffles all samples anew each epoch.
 
     Args:
         num_samples: samples of the data set.
         seed: seed, at least 0.
+        shards: as for `shuffled`.
     """
 
-    def __init__(self, num_samples: int, seed: int):
+    def __init__(self, num_samples: int, seed: int, shards: Sequence[int] = ()):
         self.num_samples = num_samples
         self.seed = seed
+        self.shards = list(shards)
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -41,7 +69,7 @@ class SeededSampler(Sampler[int]):
         return iter(self._order(epoch_generator(self.seed, self.epoch)))
 
     def _order(self, generator: torch.Generator) -> list[int]:
-        return torch.randperm(self.num_samples, generator=generator).tolist()
+        return shuffled(self.num_samples, generator, self.shards)
 
 
 class ModalityLengthSampler(SeededSampler):
@@ -138,21 +166,32 @@ class MixSampler(SeededSampler):
         sizes: samples of each source.
         weights: times that each is gone through in an epoch, above 0.
         seed: seed, at least 0.
+        shards: for each source as for `shuffled`; none by default.
     """
 
-    def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int):
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        weights: Sequence[float],
+        seed: int,
+        shards: Sequence[Sequence[int]] | None = None,
+    ):
         self.sizes = list(sizes)
+        self.shards_of = [list(of_source) for of_source in shards or [[] for _ in sizes]]
         self.shares = [max(1, round(size * weight)) for size, weight in zip(sizes, weights, strict=True)]
         super().__init__(sum(self.shares), seed)
 
     def _order(self, generator: torch.Generator) -> list[int]:
-        indices: list[int] = []
-        first = 0
-        for source, (size, share) in enumerate(zip(self.sizes, self.shares, strict=True)):
-            start, stop = self.epoch * share, (self.epoch + 1) * share
-            for number in range(start // size, -(-stop // size)):  # of the times that the source is gone through
-                order = torch.randperm(size, generator=epoch_generator(self.seed + 1 + source, number)).tolist()
-                part = order[max(0, start - number * size) : stop - number * size]
-                indices += [number * sum(self.sizes) + first + place for place in part]
-            first += size
-        return [indices[place] for place in torch.randperm(len(indices), generator=generator).tolist()]
+        parts = [iter(self._part(source)) for source in range(len(self.sizes))]
+        turns = [source for source, share in enumerate(self.shares) for _ in range(share)]
+        # Who is next is drawn, each source in its own order: as random as shuffling all, and shards stay together.
+        return [next(parts[turns[place]]) for place in torch.randperm(len(turns), generator=generator).tolist()]
+
+    def _part(self, source: int) -> Iterator[int]:
+        """What an epoch takes of a source, in the order in which it comes."""
+        size, share, first = self.sizes[source], self.shares[source], sum(self.sizes[:source])
+        start, stop = self.epoch * share, (self.epoch + 1) * share
+        for number in range(start // size, -(-stop // size)):  # of the times that the source is gone through
+            order = shuffled(size, epoch_generator(self.seed + 1 + source, number), self.shards_of[source])
+            for place in order[max(0, start - number * size) : stop - number * size]:
+                yield number * sum(self.sizes) + first + place

@@ -62,7 +62,7 @@ class TextDataset(RecordDataset[TextSample]):
     ):
         self.encoder, self.prefix, self.augmented, self.seed = encoder, prefix, augmented, seed
         source = SOURCES[source_format]
-        super().__init__(files, entries=source.entries, convert=source.convert, **options)
+        super().__init__(files, reader=source.reader, convert=source.convert, **options)
 
     def sample(self, index: int, epoch: int) -> TextSample:
         """The sample as it is seen in an epoch: the text is the same, the crop another.
@@ -79,7 +79,7 @@ class TextDataset(RecordDataset[TextSample]):
     def _check_text(self, record: Record) -> None:
         if record.image is None:
             raise DataError("the sample has a text and no image")
-        self._folder()
+        self._check_image(record)
         num_texts = len(rounds(record.conversation))
         if self.prefix is not None and num_texts > 1:
             raise DataError(f"a caption is one text, the conversation has {num_texts}; give its source as `task: vqa`")
@@ -94,7 +94,7 @@ class TextDataset(RecordDataset[TextSample]):
         rows = self.encoder.encode_rounds(pairs)
         said = " ".join(text for pair in pairs for text in pair)
         change = (lambda image: augment(image, said, *seed)) if self.augmented else None
-        pixels_3HW = self._read(record.image or "", change)
+        pixels_3HW = self._read(record, change)
         return TextSample(rows=rows, pixel_values=pixels_3HW, sample_id=record.sample_id)
 
 
@@ -108,6 +108,7 @@ class TextMix(Dataset[TextSample]):
     def __init__(self, sources: Sequence[TextDataset]):
         self.sources = list(sources)
         self.sizes = [len(source) for source in self.sources]
+        self.shards = [source.records.shards for source in self.sources]
 
     def __len__(self) -> int:
         return sum(self.sizes)

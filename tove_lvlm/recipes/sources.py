@@ -3,10 +3,11 @@
 See docs/design.md, "Configuration".
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import ConfigError
-from ..registry import nearest
+from ..registry import nearest, require
 from ..train.stage import Resolve
 
 
@@ -29,3 +30,22 @@ def vision_tower(source: str, resolve: Resolve) -> str:
     if not (Path(folder) / "config.json").is_file():
         raise ConfigError(f"`model.vision_tower`: folder `{source}` has no config.json")
     return folder
+
+
+def data_files(key: str, names: Sequence[str], resolve: Resolve) -> list[str]:
+    """Absolute paths of data files.
+
+    Args:
+        key: Dotted key of the list, for messages.
+        names: As they were written; `{00000..00331}` stands for that many names, as in a shell and in webdataset.
+        resolve: See `train.stage.Stage.resolve_paths`.
+
+    Raises:
+        ConfigError: One does not exist.
+        ImportError: Braces without the package that knows them; names the extra.
+    """
+    paths = []
+    for index, name in enumerate(names):
+        expand = require("braceexpand", "train").braceexpand if "{" in name else lambda one: [one]
+        paths += [resolve(f"{key}[{index}]", path, "file") for path in expand(name)]
+    return paths

@@ -1,8 +1,11 @@
 """What LLaVA's two stages train, with a ToVE tower and with a plain CLIP, and which run may go on."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+import webdataset
 from safetensors.torch import load_file
 
 from helpers.training import metrics, same, weights
@@ -73,3 +76,19 @@ def test_baseline_runs_through_the_same_code(world, train):
     model = LlavaForConditionalGeneration.from_pretrained(world / "out-finetune")
     assert type(model.model.vision_tower).__name__ == "CLIPVisionModel"
     assert (model.config.vision_feature_layer, model.config.vision_feature_select_strategy) == (-2, "default")
+
+
+def test_shards_train_as_loose_files_do(world, train):
+    samples = json.loads((world / "data" / "finetune.json").read_text())
+    for shard in range(2):
+        with webdataset.TarWriter(str(world / f"{shard:05d}.tar")) as writer:
+            for sample in samples[12 * shard : 12 * shard + 12]:
+                image = sample.get("image")
+                content = {} if image is None else {"png": (world / "data" / "images" / image).read_bytes()}
+                writer.write({"__key__": sample["id"], "json": sample, **content})
+    same_order = ["train.group_by_modality_length=true", "train.max_steps=3"]
+    assert train("finetune", *same_order) == 0
+    of_shards = ["data.train=['./{00000..00001}.tar']", "data.image_folder=null", f"train.output_dir={world}/shards"]
+    assert train("finetune", *same_order, *of_shards) == 0
+    assert metrics(world / "shards") == metrics(world / "out-finetune")
+    assert same(weights(world / "shards"), weights(world / "out-finetune"))

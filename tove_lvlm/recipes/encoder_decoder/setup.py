@@ -48,7 +48,7 @@ def build(config: RunConfig) -> TrainingSetup:
         model=TextObjective(model, config.train.label_smoothing),
         dataset=dataset,
         collator=TextCollator(pad_token_id=cast(int, model.generation_config.pad_token_id)),
-        sampler=MixSampler(dataset.sizes, weights, config.train.seed),
+        sampler=MixSampler(dataset.sizes, weights, config.train.seed, dataset.shards),
         identity=identity,
         results=lambda trainer: gather_results(config, trainer.model.model, processor),
         trainer_class=TextTrainer,

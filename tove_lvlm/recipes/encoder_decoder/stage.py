@@ -9,7 +9,7 @@ from ...config import ConfigError
 from ...config.encoder_decoder import EncoderDecoderConfig, RunConfig, SourceConfig
 from ...tower.from_yaml import read_tower_yaml
 from ...train.stage import Resolve, TrainingSetup
-from ..sources import vision_tower
+from ..sources import data_files, vision_tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,6 @@ def _source(source: SourceConfig, index: int, resolve: Resolve) -> SourceConfig:
     key = f"data.mix[{index}]"
     return dataclasses.replace(
         source,
-        files=[resolve(f"{key}.files[{i}]", path, "file") for i, path in enumerate(source.files)],
+        files=data_files(f"{key}.files", source.files, resolve),
         image_folder=resolve(f"{key}.image_folder", source.image_folder, "folder"),
     )

@@ -115,7 +115,7 @@ def build_data(stage: str, config: RunConfig, model: torch.nn.Module, processor)
             lengths, train.per_device_train_batch_size, per_update, train.seed
         )
     else:
-        sampler = SeededSampler(len(dataset), train.seed)
+        sampler = SeededSampler(len(dataset), train.seed, dataset.records.shards)
     return dataset, collator, sampler
 
 

@@ -10,7 +10,7 @@ from ...config.model import PROJECTOR_FILE
 from ...config.trained import left_out_of_start
 from ...tower.from_yaml import read_tower_yaml
 from ...train.stage import Resolve, TrainingSetup
-from ..sources import vision_tower
+from ..sources import data_files, vision_tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class LlavaStage:
             ),
             data=dataclasses.replace(
                 data,
-                train=[resolve(f"data.train[{i}]", path, "file") for i, path in enumerate(data.train)],
+                train=data_files("data.train", data.train, resolve),
                 image_folder=resolve("data.image_folder", data.image_folder, "folder"),
             ),
         )
