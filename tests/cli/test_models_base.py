@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from helpers.requirements import needs_java
 from helpers.tiny_base import build_base, save_base
 from helpers.tiny_decoders import make_decoder
 from helpers.tiny_lvlm import make_data
@@ -72,3 +73,62 @@ def test_eval_by_words_and_by_likelihood(tove, world, tmp_path):
         assert record["answers"]["n"] == 6
         assert record["conversation"] == "question"
         assert record["prompt"]["template"] == "{question} true or false?"
+
+
+def vqav2_files(folder) -> list:
+    """VQAv2's own two files about three images of the tiny world."""
+    asked = [{"question_id": i, "image_id": i, "question": "what color is it ?", "image": f"{i}.png"} for i in range(3)]
+    known = [
+        {"question_id": i, "answers": [{"answer": "red"}] * 10, "answer_type": "other", "question_type": "what color"}
+        for i in range(3)
+    ]
+    files = [folder / "questions.json", folder / "annotations.json"]
+    for path, content in zip(files, ({"questions": asked}, {"annotations": known}), strict=True):
+        path.write_text(json.dumps(content))
+    return files
+
+
+def test_vqav2_by_ranking_among_candidates(tove, world, tmp_path):
+    (tmp_path / "answers.json").write_text(json.dumps(["blue", "red", "box", "two"]))
+    where = ["--labels", *vqav2_files(tmp_path), "--images", world / "data" / "images", "--output", tmp_path / "out"]
+    given = [*where, "--candidates", tmp_path / "answers.json", "--top-k", 3, "--json"]
+    code, out, err = tove("eval", "vqav2", "--model", world / "model", *given)
+    assert code == 0, err
+    decoding = json.loads(out)["decoding"]
+    assert (decoding["num_candidates"], decoding["top_k"]) == (4, 3)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    assert {row["text"] for row in rows} <= {"blue", "red", "box", "two"}
+    assert all(row["metadata"]["log_likelihood"] < 0 for row in rows)
+    code, _, err = tove("eval", "vqav2", "--model", world / "model", *where)
+    assert code == 2, "the same folder holds ranked answers"
+    assert "decoding" in err
+
+
+def test_candidates_that_do_not_fit(tove, world, tmp_path):
+    (tmp_path / "answers.json").write_text(json.dumps(["blue", "red", "blue"]))
+    candidates = ["--candidates", tmp_path / "answers.json"]
+    where = ["--labels", *vqav2_files(tmp_path), "--images", world / "data" / "images", "--output", tmp_path / "out"]
+    code, _, err = tove("eval", "vqav2", "--model", world / "model", *where, *candidates)
+    assert code == 2
+    assert "candidate answer 3, 'blue', is number 1 too" in err
+    assert not (tmp_path / "out").exists()
+    code, _, err = tove("eval", "vqav2", "--answers", "a.json", *where[:3], *candidates)
+    assert (code, "--candidates goes with --model" in err) == (2, True)
+
+
+@needs_java
+def test_captions_are_asked_as_blip_asks_for_them(tove, world, tmp_path):
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(2)]
+    said = [{"id": i, "image_id": i, "caption": "the red box is left"} for i in range(2)]
+    labels = tmp_path / "captions.json"
+    labels.write_text(json.dumps({"images": images, "annotations": said}))
+    where = ["--labels", labels, "--images", world / "data" / "images", "--limit", 1, "--json"]
+    for name, options in (("default", []), ("given", ["--num-beams", 1, "--max-new-tokens", 6, "--prompt", "the"])):
+        output = tmp_path / name
+        code, out, err = tove("eval", "coco_caption", "--model", world / "model", *where, "--output", output, *options)
+        assert code == 0, err
+        record = json.loads(out)
+        decoding = record["decoding"]
+        shape = (decoding["num_beams"], decoding["max_new_tokens"], decoding["min_new_tokens"])
+        assert shape == ((3, 20, 5) if name == "default" else (1, 6, 5))
+        assert record["prompt"]["template"] == ("" if name == "default" else "the")

@@ -25,12 +25,31 @@ def test_padding_is_on_the_left_and_masked():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"num_beams": 0}, {"top_p": 0.5}]
+    "settings",
+    [
+        {"max_new_tokens": 0},
+        {"temperature": -1.0},
+        {"top_p": 0.0},
+        {"num_beams": 0},
+        {"top_p": 0.5},
+        {"min_new_tokens": 9, "max_new_tokens": 8},
+        {"min_new_tokens": -1},
+        {"length_penalty": 2.0},
+    ],
 )
 def test_decoding_that_makes_no_sense_is_refused(settings):
     name = next(iter(settings))
     with pytest.raises(UserError, match=f"`{name}`"):
         DecodingConfig(**settings)
+
+
+def test_lengths_reach_generate_and_records_where_they_are_given():
+    plain = DecodingConfig(num_beams=3)
+    assert plain.arguments() == {"do_sample": False, "num_beams": 3, "max_new_tokens": 64, "length_penalty": 1.0}
+    assert not {"min_new_tokens", "length_penalty"} & plain.about().keys()
+    given = DecodingConfig(num_beams=3, min_new_tokens=5, length_penalty=0.6)
+    assert given.arguments() | {"min_new_tokens": 5, "length_penalty": 0.6} == given.arguments()
+    assert given.about() | {"min_new_tokens": 5, "length_penalty": 0.6} == given.about()
 
 
 def test_pixels_of_a_file_are_read_once(built, tmp_path):

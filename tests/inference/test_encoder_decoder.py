@@ -11,6 +11,7 @@ from tove_lvlm.config import UserError
 from tove_lvlm.inference import EncoderDecoderResponder, responder_of
 from tove_lvlm.inference.batching import DecodingConfig, PixelReader
 from tove_lvlm.inference.chat import Chat
+from tove_lvlm.inference.ranking import RankingConfig
 
 QUESTIONS = ["is the red box left ?", "what shape is on the right of the blue ball ?", "what color ?"]
 ANSWERS = [["yes", "no"], ["box", "the red ball", "two"], ["red", "blue green"]]
@@ -91,3 +92,32 @@ def test_answers_end_with_the_decoders_context(responder):
     assert len(responder.processor.tokenizer(text, add_special_tokens=False).input_ids) <= 3
     with pytest.raises(UserError, match=f"fills the decoder's context of {context}"):
         responder.generate([responder.encode_question("red " * context, True)], [one], DecodingConfig())
+
+
+CANDIDATES = ("yes", "no", "box", "the red ball", "the box", "two", "red", "blue green", "blue")
+
+
+def test_all_candidates_are_ranked_as_their_likelihoods_are(responder):
+    pixels = pixels_of(responder)
+    ranking = RankingConfig(candidates=CANDIDATES, top_k=len(CANDIDATES))
+    ranked = responder.rank(QUESTIONS, pixels, ranking)
+    values = responder.log_likelihoods(QUESTIONS, [CANDIDATES] * 3, pixels)
+    for answer, of_question in zip(ranked, values, strict=True):
+        assert answer.log_likelihood == pytest.approx(max(of_question), abs=2e-4)
+        assert answer.text == CANDIDATES[of_question.index(max(of_question))]
+
+
+def test_only_the_likeliest_first_tokens_are_weighed(responder):
+    pixels, tokenizer, k = pixels_of(responder), responder.processor.tokenizer, 3
+    ranked = responder.rank(QUESTIONS, pixels, RankingConfig(candidates=CANDIDATES, top_k=k))
+    first = [tokenizer(f" {text}", add_special_tokens=False).input_ids[0] for text in CANDIDATES]
+    for question, one, answer in zip(QUESTIONS, pixels, ranked, strict=True):
+        prompt = responder.encode_question(question, True)
+        with torch.inference_mode():
+            next_V = responder.model(pixel_values=one[None], decoder_input_ids=torch.tensor([prompt])).logits[0, -1]
+        values = next_V[first]
+        kept = [text for text, value in zip(CANDIDATES, values.tolist(), strict=True) if value >= values.topk(k)[0][-1]]
+        (weighed,) = responder.log_likelihoods([question], [kept], [one])
+        # "the red ball" and "the box" share their first token, so that more than k may be as likely as the k-th.
+        assert answer.text in kept
+        assert answer.log_likelihood in [pytest.approx(value, abs=2e-4) for value in weighed]

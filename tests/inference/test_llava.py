@@ -10,6 +10,7 @@ from PIL import Image
 from helpers.tiny_lvlm import WORDS
 from tove_lvlm.inference import LlavaResponder
 from tove_lvlm.inference.batching import DecodingConfig, PixelReader, pad_left
+from tove_lvlm.inference.ranking import RankingConfig
 
 QUESTIONS = ["is the red box left ?", "what shape is on the right of the blue ball ?", "no picture ?"]
 ANSWERS = [["yes", "no"], ["box", "the red ball", "two"], ["yes", "no picture"]]
@@ -60,6 +61,28 @@ def test_probabilities_of_all_one_token_answers_sum_to_less_than_one(built, pixe
     words = ["yes", "no", "red", "blue", "box", "ball"]
     (values,) = responder.log_likelihoods(QUESTIONS[:1], [words], pixels[:1])
     assert 0 < np.exp(values).sum() < 1
+
+
+def test_candidates_are_ranked_as_their_likelihoods_are(built, pixels):
+    responder, candidates = LlavaResponder(*built), ("yes", "no", "red box", "red", "blue ball")
+    values = responder.log_likelihoods(QUESTIONS, [candidates] * len(QUESTIONS), pixels)
+    ranked = responder.rank(QUESTIONS, pixels, RankingConfig(candidates=candidates))
+    for answer, of_question in zip(ranked, values, strict=True):
+        assert answer.text == candidates[of_question.index(max(of_question))]
+        assert answer.log_likelihood == pytest.approx(max(of_question), abs=2e-4)
+
+
+def test_one_candidate_is_weighed_where_only_one_is_asked_for(built, pixels):
+    responder, words = LlavaResponder(*built), ("yes", "no", "red", "blue", "box", "ball")
+    model, processor = built
+    ranked = responder.rank(QUESTIONS, pixels, RankingConfig(candidates=words, top_k=1))
+    for question, picture, answer in zip(QUESTIONS, pixels, ranked, strict=True):
+        ids = responder.encode_question(question, picture is not None)
+        images = {} if picture is None else {"pixel_values": picture[None]}
+        with torch.inference_mode():
+            next_V = model(input_ids=torch.tensor([ids]), **images).logits[0, -1]
+        first = [processor.tokenizer(word, add_special_tokens=False).input_ids[0] for word in words]
+        assert answer.text == words[int(next_V[first].argmax())]
 
 
 def prompts(responder, lengths=(2, 5, 9)):

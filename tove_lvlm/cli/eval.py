@@ -26,7 +26,11 @@ BatchSize = Annotated[int, typer.Option(help="Questions at a time.", min=1, **_A
 MaxNewTokens = Annotated[int | None, typer.Option(help="Else the task's.", min=1, **_ASKING)]
 Temperature = Annotated[float, typer.Option(help="0: greedy.", min=0.0, **_ASKING)]
 TopP = Annotated[float, typer.Option(help="With a temperature.", **_ASKING)]
-NumBeams = Annotated[int, typer.Option(help="Beam search.", min=1, **_ASKING)]
+NumBeams = Annotated[int | None, typer.Option(help="Beam search; else the task's.", min=1, **_ASKING)]
+MinNewTokens = Annotated[int | None, typer.Option(help="Else the task's.", min=0, **_ASKING)]
+LengthPenalty = Annotated[float, typer.Option(help="With beams.", **_ASKING)]
+Candidates = Annotated[Path | None, typer.Option(help="Answer out of this list: JSON, or a text a line.", **_ASKING)]
+TopK = Annotated[int, typer.Option(help="Candidates that are weighed as a whole.", min=1, **_ASKING)]
 Seed = Annotated[int, typer.Option(help="With a temperature, or of --miniature.", min=0, **_ASKING)]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; else the checkpoint's.", **_ASKING)]
 Device = Annotated[str | None, typer.Option(help="Else CUDA when there is one.", **_ASKING)]
@@ -55,7 +59,11 @@ def evaluate(
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
-    num_beams: NumBeams = 1,
+    num_beams: NumBeams = None,
+    min_new_tokens: MinNewTokens = None,
+    length_penalty: LengthPenalty = 1.0,
+    candidates: Candidates = None,
+    top_k: TopK = 128,
     seed: Seed = 0,
     dtype: Dtype = None,
     device: Device = None,
@@ -80,19 +88,24 @@ def evaluate(
         return _write_miniature(miniature, scenes, seed)
     if task == "compare":
         return _compare(further or [], force, as_json)
-    task = _check(task, answers, model, bool(further and not labels), limit)
+    task = _check(task, answers, model, bool(further and not labels), {"--limit": limit, "--candidates": candidates})
     files = [*(labels or []), *map(Path, further or [])]
     if answers is not None:
         return _show(_score(task, answers, files, data, convention, prompt, output, strict), as_json)
-    decoding = {"temperature": temperature, "top_p": top_p, "num_beams": num_beams, "seed": seed}
+    decoding = {"temperature": temperature, "top_p": top_p, "length_penalty": length_penalty, "seed": seed}
+    given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "min_new_tokens": min_new_tokens}
+    decoding |= {name: value for name, value in given.items() if value is not None}
+    ranking = None if candidates is None else {"path": candidates, "top_k": top_k}
     settings = {"batch_size": batch_size, "dtype": dtype, "strict": strict, "output": output, "model": model}
     task_options = {"convention": convention, "prompt": prompt, "limit": limit}
     with _quiet_ranks(), contextlib.redirect_stdout(sys.stderr):  # stdout may be somebody's JSON
-        result = _ask(task, files, images, data, task_options, settings, decoding, max_new_tokens, device)
+        result = _ask(task, files, images, data, task_options, settings, decoding, ranking, device)
     return _show(result, as_json)
 
 
-def _check(task: str | None, answers: Path | None, model: Path | None, stray: bool, limit: int | None) -> str:
+def _check(
+    task: str | None, answers: Path | None, model: Path | None, stray: bool, of_asking: dict[str, object]
+) -> str:
     """The task, after a look at what goes with what: one of `answers` and `model` is given."""
     if task is None:
         raise UserError("name a task (`tove eval --list` shows them), or give --list, --miniature DIR or `compare A B`")
@@ -103,8 +116,10 @@ def _check(task: str | None, answers: Path | None, model: Path | None, stray: bo
     task_class(task)
     if (answers is None) == (model is None):
         raise UserError("give either --model FOLDER or --answers FILE")
-    if answers is not None and limit is not None:
-        raise UserError("--limit goes with --model; an answers file is scored as a whole")
+    if answers is not None:
+        for option, value in of_asking.items():
+            if value is not None:
+                raise UserError(f"{option} goes with --model; an answers file is scored as a whole")
     return task
 
 
@@ -167,7 +182,7 @@ def _ask(
     task_options: dict,
     options: dict,
     decoding: dict,
-    max_new_tokens: int | None,
+    ranking: dict | None,
     device: str | None,
 ) -> dict | None:
     from ..checkpoints import detect
@@ -180,19 +195,22 @@ def _ask(
         location = find(chosen, data)
         labels, images = labels or list(location.labels), images or location.images
         of_data = asked_prompt(task, data)
-    bare = chosen.bare_prompt if detect(options["model"]).prompt_format == BARE else None
-    given = (task_options["prompt"], bare, of_data)
+    is_bare = detect(options["model"]).prompt_format == BARE
+    given = (task_options["prompt"], chosen.bare_prompt if is_bare else None, of_data)
     task_options["prompt"] = next((prompt for prompt in given if prompt is not None), None)
     benchmark = read_benchmark(task, labels, **task_options)
 
     from .. import dist
     from ..eval.ask import EvalConfig, evaluate_model
     from ..inference.batching import DecodingConfig
+    from ..inference.ranking import RankingConfig
 
+    usual = dict(chosen.bare_decoding) if is_bare and not decoding["temperature"] else {}
     options["output"] = options["output"] or Path("outputs/eval") / options["model"].resolve().name / task
     settings = EvalConfig(
         images=images,
-        decoding=DecodingConfig(max_new_tokens=max_new_tokens or chosen.max_new_tokens, **decoding),
+        decoding=DecodingConfig(**{"max_new_tokens": chosen.max_new_tokens} | usual | decoding),
+        ranking=None if ranking is None else RankingConfig.from_file(**ranking),
         device=choose_device(device),
         **options,
     )

@@ -17,6 +17,7 @@ from .. import dist, provenance
 from ..checkpoints import LoadedCheckpoint, detect, load_model
 from ..config import UserError
 from ..inference.batching import DecodingConfig
+from ..inference.ranking import RANKED_BY, RankingConfig
 from ..storage import fingerprint
 from ..storage.tensors import DTYPES
 from . import generate
@@ -27,7 +28,7 @@ from .io.store import ANSWERS, Shard, Store
 from .run import write_score
 from .tasks.base import LIKELIHOOD
 
-RANKED = {"ranked_by": "log-likelihood, summed over the answer's tokens and </s>"}
+RANKED = {"ranked_by": RANKED_BY}
 """In place of a decoding where choices are ranked."""
 _PATIENCE = 1800.0
 
@@ -43,6 +44,8 @@ class EvalConfig:
     output: Path
     """Folder of the run; what is there is gone on from."""
     decoding: DecodingConfig
+    ranking: RankingConfig | None = None
+    """Answer open questions out of a list of candidates instead."""
     batch_size: int = 16
     device: str = "cpu"
     dtype: str | None = None
@@ -95,6 +98,8 @@ def _check_before(benchmark: Benchmark, settings: EvalConfig) -> None:
     """What would otherwise fail after the questions have been asked."""
     if not detect(settings.model).has_language_model:
         raise UserError(f"`{settings.model}` is a tower without a language model: it answers nothing")
+    if settings.ranking is not None and benchmark.task.form == LIKELIHOOD:
+        raise UserError(f"--candidates answers open questions, and {benchmark.task.name} brings its own choices")
     if not settings.images.is_dir():
         raise UserError(f"image folder `{settings.images}` does not exist")
     if benchmark.is_labelled:
@@ -124,7 +129,7 @@ def _plan(
         "model": model["fingerprint"],
         "tower": model["tower"]["fingerprint"],
         "image_aspect_ratio": model["image_aspect_ratio"],
-        "decoding": RANKED if benchmark.task.form == LIKELIHOOD else settings.decoding.about(),
+        "decoding": _how(benchmark, settings),
         "dtype": dtype,
     }
     answered = store.prepare(identity)
@@ -137,6 +142,13 @@ def _plan(
         "num_resumed": len(answered & question_ids),
         "todo": [id_ for id_ in (item.question_id for item in benchmark.items) if id_ not in answered | absent],
     }
+
+
+def _how(benchmark: Benchmark, settings: EvalConfig) -> dict[str, Any]:
+    """How answers are found, for the record."""
+    if benchmark.task.form == LIKELIHOOD:
+        return dict(RANKED)
+    return settings.decoding.about() if settings.ranking is None else settings.ranking.about()
 
 
 def _agree(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -168,7 +180,9 @@ def _ask_share(
     problems = Problems()
     progress(0, len(items))
     with Shard(settings.output, rank, plan["launch"], plan["model"]["id"]) as shard:
-        predictions = generate.answers(loaded, items, settings.images, settings.decoding, settings.batch_size, problems)
+        predictions = generate.answers(
+            loaded, items, settings.images, settings.decoding, settings.batch_size, problems, settings.ranking
+        )
         try:
             for number, (item, text, metadata) in enumerate(predictions, start=1):
                 shard.write(item, text, metadata)

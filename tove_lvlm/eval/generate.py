@@ -16,6 +16,7 @@ from ..data.errors import DataError
 from ..data.images import resolve_image
 from ..inference import Responder, responder_of
 from ..inference.batching import DecodingConfig, PixelReader, length_sorted
+from ..inference.ranking import RankingConfig
 from .io.items import Item
 from .io.problems import Problems
 
@@ -25,9 +26,10 @@ class Prediction(NamedTuple):
 
     item: Item
     text: str
-    """Of a ranked question, the likeliest of its choices."""
+    """Of a ranked question, the likeliest of its choices or of the candidates."""
     metadata: Mapping[str, Any] = {}
-    """Of a ranked question, `Responder.log_likelihoods`: choice -> value."""
+    """Of a question with choices, `Responder.log_likelihoods`: choice -> value; of one that is ranked among candidates,
+    the likeliest one's."""
 
 
 class _Batch(NamedTuple):
@@ -45,6 +47,7 @@ def answers(
     decoding: DecodingConfig,
     batch_size: int,
     problems: Problems,
+    ranking: RankingConfig | None = None,
 ) -> Iterator[Prediction]:
     """Ask a model; each batch's answers come as soon as they are there, longest prompts first.
 
@@ -55,6 +58,7 @@ def answers(
         decoding: How words are chosen.
         batch_size: Questions at a time; it changes no answer, up to rounding where two tokens are equally likely.
         problems: An image that is missing or broken is noted, and its questions are left out.
+        ranking: Candidates out of which open questions are answered, in place of `decoding`.
     """
     responder = responder_of(loaded.model.eval(), loaded.processor)
     rows = [responder.encode_question(item.text, bool(item.image)) for item in items]
@@ -73,6 +77,11 @@ def answers(
         ranked = bool(batch.items[0].choices)
         if ranked:
             yield from _rank(responder, batch)
+            continue
+        if ranking is not None:
+            best = responder.rank([item.text for item in batch.items], batch.pixels, ranking)
+            for item, (text, value) in zip(batch.items, best, strict=True):
+                yield Prediction(item, text, {"log_likelihood": value})
             continue
         pixels = [pixels_3HW for pixels_3HW in batch.pixels if pixels_3HW is not None]
         texts = responder.generate([row_of[i.question_id] for i in batch.items], pixels, decoding)

@@ -29,6 +29,10 @@ class DecodingConfig:
     top_p: float = 1.0
     """Draw from the likeliest tokens that hold this probability."""
     num_beams: int = 1
+    min_new_tokens: int = 0
+    """Shortest answer."""
+    length_penalty: float = 1.0
+    """With beams: above 1 longer answers win, below 1 shorter ones."""
     seed: int = 0
     """Of what is drawn. A draw also depends on which questions share a batch."""
 
@@ -38,23 +42,31 @@ class DecodingConfig:
             ("temperature", self.temperature >= 0, "0 or more"),
             ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
             ("num_beams", self.num_beams >= 1, "1 or more"),
+            ("min_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens, f"0 to {self.max_new_tokens}"),
         ):
             if not fits:
                 raise UserError(f"`{name}` is {getattr(self, name)}; expected {expected}")
         if self.temperature == 0 and self.top_p < 1:
             raise UserError("`top_p` says how tokens are drawn; give a `temperature` above 0 with it")
+        if self.num_beams == 1 and self.length_penalty != 1:
+            raise UserError("`length_penalty` weighs beams; give `num_beams` above 1 with it")
 
     def about(self) -> dict[str, float]:
-        """For a record."""
-        return asdict(self)
+        """For a record; lengths only where they are not the usual ones, as in records of before they could be set."""
+        unset = {"min_new_tokens": 0, "length_penalty": 1.0}
+        return {name: value for name, value in asdict(self).items() if unset.get(name) != value}
 
     def arguments(self) -> dict[str, float]:
         """For `generate` of transformers, whose own default draws from 50 tokens only."""
         drawn = {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if self.temperature else {}
+        lengths: dict[str, float] = {"min_new_tokens": self.min_new_tokens} if self.min_new_tokens else {}
+        if self.num_beams > 1:
+            lengths["length_penalty"] = self.length_penalty
         return {
             "do_sample": self.temperature > 0,
             "num_beams": self.num_beams,
             "max_new_tokens": self.max_new_tokens,
+            **lengths,
             **drawn,
         }
 

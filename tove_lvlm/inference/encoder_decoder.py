@@ -18,7 +18,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from ..config import UserError
 from ..data.conversations import IGNORE_INDEX, Conversation, Encoded, rounds
 from .batching import DecodingConfig
-from .responder import AnswerLogits, Responder, ScoredChoice, choices_of
+from .ranking import RankedAnswer, RankingConfig
+from .responder import AnswerLogits, Responder, ScoredChoice, choices_of, likeliest
 
 
 class EncoderDecoderResponder(Responder):
@@ -61,13 +62,47 @@ class EncoderDecoderResponder(Responder):
         pixels: Sequence[torch.Tensor | None],
     ) -> list[list[ScoredChoice]]:
         """See `Responder`; each image is read once, however many answers it has."""
-        rows: list[Encoded] = []
-        for question, choices, pixels_3HW in zip(questions, answers, pixels, strict=True):
-            prompt = self.encode_question(question, pixels_3HW is not None)
-            rows += [self.processor.answer_ids(prompt, answer) for answer in choices]
-        model = self._model
-        tokens_QND = model.encoder(pixel_values=self._stack(cast("list[torch.Tensor]", pixels)))[0]
-        repeats_Q = torch.tensor([len(choices) for choices in answers], device=model.device)
+        return self._score(self._prompts(questions, pixels), answers, self._see(pixels))
+
+    @torch.inference_mode()
+    def rank(
+        self, questions: Sequence[str], pixels: Sequence[torch.Tensor | None], ranking: RankingConfig
+    ) -> list[RankedAnswer]:
+        """See `Responder`; each image is read once."""
+        prompts = self._prompts(questions, pixels)
+        tokens_QND = self._see(pixels)
+        logits_QTV = self._logits(prompts, tokens_QND)
+        ranked = []
+        for question, prompt in enumerate(prompts):
+            next_V = logits_QTV[question, len(prompt) - 1]
+            (answers,) = ranking.shortlists(self._first_tokens(prompt, ranking.candidates), next_V[None])
+            (choices,) = self._score([prompt], [answers], tokens_QND[question : question + 1])
+            ranked.append(likeliest(answers, choices))
+        return ranked
+
+    def _first_tokens(self, prompt: Sequence[int], answers: tuple[str, ...]) -> list[int]:
+        """Of each answer, as it follows a prompt: behind one, a blank may be a part of it."""
+        key = (len(prompt) > 1, answers)
+        if key not in self._first_tokens_of:
+            rows = [self.processor.answer_ids(prompt, answer).input_ids for answer in answers]
+            self._first_tokens_of[key] = [ids[len(prompt)] for ids in rows]
+        return self._first_tokens_of[key]
+
+    def _see(self, pixels: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        """(Q, N, D) the tower's tokens."""
+        tokens_QND: torch.Tensor = self._model.encoder(pixel_values=self._stack(cast("list[torch.Tensor]", pixels)))[0]
+        return tokens_QND
+
+    def _score(
+        self, prompts: Sequence[list[int]], answers: Sequence[Sequence[str]], tokens_QND: torch.Tensor
+    ) -> list[list[ScoredChoice]]:
+        """As `score_choices`, the images seen already."""
+        rows = [
+            self.processor.answer_ids(prompt, answer)
+            for prompt, choices in zip(prompts, answers, strict=True)
+            for answer in choices
+        ]
+        repeats_Q = torch.tensor([len(choices) for choices in answers], device=tokens_QND.device)
         logits_RTV, labels_RT = self._read(rows, tokens_QND.repeat_interleave(repeats_Q, dim=0))
         return choices_of(logits_RTV, labels_RT, IGNORE_INDEX, answers)
 
@@ -96,12 +131,19 @@ class EncoderDecoderResponder(Responder):
 
     def _read(self, rows: Sequence[Encoded], tokens_RND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and, at the same places, the labels."""
-        model = self._model
-        ids_RT = _pad_right([row.input_ids for row in rows], cast(int, model.generation_config.pad_token_id))
         labels_RT = _pad_right([row.labels for row in rows], IGNORE_INDEX)
+        logits_RTV = self._logits([row.input_ids for row in rows], tokens_RND)
+        return logits_RTV[:, :-1], labels_RT[:, 1:].to(logits_RTV.device)
+
+    def _logits(self, rows: Sequence[Sequence[int]], tokens_RND: torch.Tensor) -> torch.Tensor:
+        """(R, T, V) what the decoder says after each token of some rows, which are padded on the right."""
+        model = self._model
+        ids_RT = _pad_right(rows, cast(int, model.generation_config.pad_token_id))
         seen = BaseModelOutput(last_hidden_state=cast(torch.FloatTensor, tokens_RND))
-        output = model(encoder_outputs=seen, decoder_input_ids=ids_RT.to(model.device), use_cache=False)
-        return output.logits[:, :-1], labels_RT[:, 1:].to(model.device)
+        logits_RTV: torch.Tensor = model(
+            encoder_outputs=seen, decoder_input_ids=ids_RT.to(model.device), use_cache=False
+        ).logits
+        return logits_RTV
 
     def _room(self, length: int) -> int:
         """Tokens that the decoder has positions for after a prompt."""

@@ -30,7 +30,8 @@ from ..data.conversations import (
 from ..data.dataset import Sample, check_context
 from ..lvlm.parts import as_llava, base_model, text_config
 from .batching import DecodingConfig, human_turn, pad_left
-from .responder import AnswerLogits, Responder, ScoredChoice, choices_of
+from .ranking import RankedAnswer, RankingConfig
+from .responder import AnswerLogits, Responder, ScoredChoice, choices_of, likeliest
 
 
 class LlavaResponder(Responder):
@@ -91,6 +92,29 @@ class LlavaResponder(Responder):
         position_RT = (mask_RT.cumsum(1) - 1).clamp(min=0).to(device)
         out = self.model(**inputs, position_ids=position_RT, logits_to_keep=num + 1, use_cache=False)
         return choices_of(out.logits[:, :-1], labels_RT[:, -num:].to(device), IGNORE_INDEX, answers)
+
+    @torch.inference_mode()
+    def rank(
+        self, questions: Sequence[str], pixels: Sequence[torch.Tensor | None], ranking: RankingConfig
+    ) -> list[RankedAnswer]:
+        """See `Responder`."""
+        ids_BT, mask_BT = pad_left(self._prompts(questions, pixels), self.tokenizer.pad_token_id)
+        inputs = self.model_inputs(ids_BT, mask_BT, [one for one in pixels if one is not None])
+        position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0).to(inputs["input_ids"].device)
+        out = self.model(**inputs, position_ids=position_BT, logits_to_keep=1, use_cache=False)
+        shortlists = ranking.shortlists(self._first_tokens(ranking.candidates), out.logits[:, -1])
+        ranked = []
+        for question, answers, one in zip(questions, shortlists, pixels, strict=True):
+            (choices,) = self.score_choices([question], [answers], [one])
+            ranked.append(likeliest(answers, choices))
+        return ranked
+
+    def _first_tokens(self, answers: tuple[str, ...]) -> list[int]:
+        """Of each answer, as it follows a question."""
+        if answers not in self._first_tokens_of:
+            labels_of = [self.encode_answer("", answer, has_image=False)[1] for answer in answers]
+            self._first_tokens_of[answers] = [next(t for t in labels if t != IGNORE_INDEX) for labels in labels_of]
+        return self._first_tokens_of[answers]
 
     def prefill(self, ids_BT: torch.Tensor, pixels_B3HW: torch.Tensor) -> Any:
         """See `Responder`."""

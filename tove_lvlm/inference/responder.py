@@ -7,7 +7,7 @@ Shapes: B batch, R rows, T tokens, M places with a label, V vocabulary, N visual
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 
 from ..data.conversations import Conversation, Encoded
 from .batching import DecodingConfig
+from .ranking import RankedAnswer, RankingConfig
 
 
 class ScoredChoice(NamedTuple):
@@ -47,6 +48,8 @@ class Responder(ABC):
     def __init__(self, model: nn.Module, processor: Any):
         self.model, self.processor = model, processor
         self.tokenizer = processor.tokenizer
+        self._first_tokens_of: dict[Hashable, list[int]] = {}
+        """Of lists of candidate answers, which are the same for thousands of questions."""
 
     @abstractmethod
     def encode_question(self, question: str, has_image: bool) -> list[int]:
@@ -88,6 +91,18 @@ class Responder(ABC):
 
         Returns:
             For each question one choice for each of its answers; those of batch size 1 up to rounding.
+        """
+
+    @abstractmethod
+    def rank(
+        self, questions: Sequence[str], pixels: Sequence[torch.Tensor | None], ranking: RankingConfig
+    ) -> list[RankedAnswer]:
+        """The likeliest answer to each question out of a list, see `ranking`.
+
+        Args:
+            questions: Plain text.
+            pixels: (3, H, W) for each question; None for one about no image.
+            ranking: The list.
         """
 
     @abstractmethod
@@ -133,6 +148,10 @@ class Responder(ABC):
         scored = self.score_choices(questions, answers, pixels)
         return [[choice.log_likelihood for choice in choices] for choices in scored]
 
+    def _prompts(self, questions: Sequence[str], pixels: Sequence[torch.Tensor | None]) -> list[list[int]]:
+        """Ids of each question's prompt."""
+        return [self.encode_question(text, one is not None) for text, one in zip(questions, pixels, strict=True)]
+
     def _texts(self, out_BT: torch.Tensor, end: int) -> list[str]:
         """What was generated, until the end."""
         texts = []
@@ -140,6 +159,12 @@ class Responder(ABC):
             stop = row.index(end) if end in row else len(row)
             texts.append(self.tokenizer.decode(row[:stop], skip_special_tokens=True).strip())
         return texts
+
+
+def likeliest(answers: Sequence[str], choices: Sequence[ScoredChoice]) -> RankedAnswer:
+    """Of some answers to a question the likeliest, the first among equals."""
+    ranked = [RankedAnswer(text, choice.log_likelihood) for text, choice in zip(answers, choices, strict=True)]
+    return max(ranked, key=lambda answer: answer.log_likelihood)
 
 
 def choices_of(

@@ -41,6 +41,8 @@ class Task(ABC):
     """How answers may be scored; the first is the default."""
     form: ClassVar[str] = GENERATE
     max_new_tokens: ClassVar[int] = 16
+    bare_decoding: ClassVar[Mapping[str, int]] = {}
+    """What of `DecodingConfig` is conventional for such a model, where it is not greedy."""
 
     @abstractmethod
     def read(self, labels: Sequence[Path], problems: Problems) -> list[Item]:

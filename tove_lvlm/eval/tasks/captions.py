@@ -45,6 +45,8 @@ class CocoCaption(Task):
     prompt = "Provide a one-sentence caption for the provided image."
     bare_prompt = ""
     max_new_tokens = 64
+    bare_decoding: ClassVar[Mapping[str, int]] = {"num_beams": 3, "max_new_tokens": 20, "min_new_tokens": 5}
+    """BLIP's."""
 
     def read(self, labels: Sequence[Path], problems: Problems) -> list[Item]:
         """Any of the files that `read_captioned_images` takes."""
