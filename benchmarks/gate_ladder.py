@@ -32,19 +32,14 @@ def main() -> int:
     warm_up()
     from study import ladder, ladder_figures, plan, pool
 
-    from tove_lvlm.storage import atomic_file, load_json, save_json
+    from tove_lvlm.storage import atomic_file, save_json
 
     ladder.register_experts()
     rows = ladder.quick_rows() if arguments.quick else ladder.ladder_rows()
     scenes, steps = (QUICK_SCENES, QUICK_STEPS) if arguments.quick else (SCENES, STEPS)
     output, file = arguments.output.resolve(), arguments.results / "gate_ladder.json"
     setting = {"scenes": {split: num for split, (num, _) in scenes.items()}, "steps": steps}
-    kept = output / "setting.json"
-    if kept.is_file() and load_json(kept) != setting:
-        sys.exit(f"{output} holds runs of other scenes or steps; name another --output or remove it")
-    save_json(kept, setting)
-    before = load_json(file) if file.is_file() else {}
-    earlier = before.get("runs", {}) if before.get("setting") == setting else {}
+    earlier = plan.earlier_runs(output, file, setting)
     world = write_world(output / "world", scenes)
     jobs = []
     for seed in arguments.seeds:
@@ -53,7 +48,7 @@ def main() -> int:
         jobs += ladder.ladder_jobs(missing, seed, world, output, steps)
 
     def write() -> dict:
-        runs = ladder.collect(output, rows, arguments.seeds, earlier)
+        runs = plan.collect(output, [row.id for row in rows], arguments.seeds, earlier)
         results = {**ladder.summarise(runs), "runs": runs, "setting": setting}
         save_json(file, results)
         return results

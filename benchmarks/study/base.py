@@ -1,32 +1,103 @@
-"""The base model of the miniature: trained by the script's own code, asked for captions, statements and answers."""
+"""The base model of the miniature: trained by the script's own code, taken apart, asked for captions and answers."""
 
+import functools
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tove_lvlm.data.conversations import FALSE, STATEMENT, TRUE
 from tove_lvlm.eval.families import read_questions, score
 from tove_lvlm.inference.batching import DecodingConfig
 from tove_lvlm.inference.chat import Chat, answer
-from tove_lvlm.provenance import cpu_has_fast_bf16
+from tove_lvlm.provenance import commit, cpu_has_fast_bf16, hardware
 from tove_lvlm.world.scene import COLORS, SHAPES
 
-VARIANTS = ("clip", "tove")
+from .plan import row_folder
+from .pool import Job
+from .rows import CONTROLS, DATA, FRACTIONS, MAIN, Row
+from .surgery import merge
+from .training import write_tower
+
+HALF = ("normals", "edges")
+"""Detached in the variant `detached`: those that go first from the miniature's ToVE_Vicuna (docs/results.md)."""
+SHARES = ("1/100", "1/10")
+ROWS = [*MAIN, CONTROLS[0], *(row for row in DATA if row.fraction in SHARES)]
+"""What is trained."""
+DERIVED = ("detached", "merged")
+"""What is made of `tove`."""
 BATCH = 64
 _OBJECT = re.compile(rf"({'|'.join(COLORS)}) ({'|'.join(SHAPES)})(?: (near|far|halfway))?")
 PARTS = ("objects", "colors", "shapes", "distances")
 
 
-def train(variant: str, seed: int, world: Path, folder: Path, steps: int) -> dict:
+def write_world(folder: Path, scenes: dict[str, int]) -> Path:
+    """Training scenes, the first of them as smaller data sets, held-out scenes, and the same as benchmarks' files.
+
+    Args:
+        folder: Where; what is there is not written again.
+        scenes: `train`, `heldout`, and `pope`: how many have POPE's questions.
+    """
+    from tove_lvlm.world.benchmarks import write_benchmarks
+    from tove_lvlm.world.dataset import write_dataset
+
+    sizes = {train_folder(folder, share): max(1, round(FRACTIONS[share] * scenes["train"])) for share in SHARES}
+    sizes |= {folder / "train": scenes["train"], folder / "heldout": scenes["heldout"]}
+    for path, num in sizes.items():
+        if not (path / "dataset.json").is_file():
+            write_dataset(path, "heldout" if path.name == "heldout" else "train", num)
+    if not (folder / "benchmarks" / "benchmarks.json").is_file():
+        write_benchmarks(folder / "benchmarks", scenes["pope"])
+    return folder
+
+
+def train_folder(world: Path, fraction: str) -> Path:
+    """Training data of a share of the scenes."""
+    return world / ("train" if fraction == "1" else f"train_{fraction.replace('/', '-')}")
+
+
+def base_jobs(ids: Sequence[str], seed: int, world: Path, output: Path, steps: dict[str, int]) -> list[Job]:
+    """Training, surgery and scores of some rows.
+
+    Args:
+        ids: Of `ROWS` and `DERIVED`.
+        seed: Of initialisation and data order.
+        world: From `write_world`.
+        output: The benchmark's folder.
+        steps: `train` and `merge`.
+    """
+    jobs: dict[Path, Job] = {}
+
+    def add(result: Path, work, *needs: Path) -> Path:
+        jobs[result] = Job(result=result, work=work, needs=needs)
+        return result
+
+    made_by = {"commit": commit(), "hardware": hardware()}
+    row_of = {row.id: row for row in ROWS}
+    for row_id in ids:
+        folder = row_folder(output, seed, row_id)
+        trained = row_folder(output, seed, row_id if row_id in row_of else "tove")
+        row = row_of.get(row_id, row_of["tove"])
+        work = functools.partial(train, row, seed, world, trained, steps["train"])
+        ready, model = add(trained / "trained.json", work), trained / "model"
+        if row_id == "detached":
+            ready = add(folder / "made.json", functools.partial(detach_half, model, folder / "model"), ready)
+            model = folder / "model"
+        elif row_id == "merged":
+            work = functools.partial(merge, model, world, folder / "merge", seed, steps["merge"])
+            ready, model = add(folder / "made.json", work, ready), folder / "merge" / "lvlm"
+        add(folder / "score.json", functools.partial(evaluate, model, world, made_by), ready)
+    return list(jobs.values())
+
+
+def train(row: Row, seed: int, world: Path, folder: Path, steps: int) -> dict:
     """Run `scripts/pretrain_base.py` in this process.
 
     Args:
-        variant: `clip` or `tove`.
+        row: What is trained.
         seed: Of initialisation and data order.
-        world: Folder with `train/`.
-        folder: Where the model goes.
+        world: From `write_world`.
+        folder: The row's; the model goes to `folder/model`.
         steps: Optimizer steps.
 
     Returns:
@@ -37,12 +108,14 @@ def train(variant: str, seed: int, world: Path, folder: Path, steps: int) -> dic
 
     from .arguments import ROOT
 
+    data, output = train_folder(world, row.fraction), folder / "model"
     files = ("pretrain.json", "finetune.json", "statements.jsonl")
     options = [
-        f"model.vision_tower={variant}",
-        *(f"data.mix.{number}.files=[{world / 'train' / name}]" for number, name in enumerate(files)),
-        *(f"data.mix.{number}.image_folder={world / 'train' / 'images'}" for number in range(len(files))),
-        f"train.output_dir={folder}",
+        f"model.vision_tower={row.vision_tower}",
+        f"model.tower={write_tower(row, folder)}",
+        *(f"data.mix.{number}.files=[{data / name}]" for number, name in enumerate(files)),
+        *(f"data.mix.{number}.image_folder={data / 'images'}" for number in range(len(files))),
+        f"train.output_dir={output}",
         f"train.seed={seed}",
         f"train.max_steps={steps}",
         f"train.save_steps={steps}",
@@ -51,22 +124,28 @@ def train(variant: str, seed: int, world: Path, folder: Path, steps: int) -> dic
     cfg_path = ROOT / "projects" / "miniature" / "pretrain_base.yaml"
     code = main(PRETRAIN, ["--cfg-path", str(cfg_path), "--options", *options])
     if code != 0:
-        raise RuntimeError(f"{variant} ended with exit code {code}")
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        raise RuntimeError(f"{row.id} ended with exit code {code}")
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     return {"loss": sum(line["loss"] for line in lines[-5:]) / len(lines[-5:]), "steps": lines[-1]["step"]}
 
 
-def evaluate(model: Path, world: Path, detached: Sequence[str] = ()) -> dict[str, Any]:
-    """Percent right of held-out questions and statements, and what captions recall.
+def detach_half(model: Path, output: Path) -> dict:
+    """`tove detach` with the experts of `HALF`."""
+    from tove_lvlm.surgery.detach import detach
+
+    detach(model, output, experts=HALF, device="cpu", seconds=0.1)
+    return {"experts": list(HALF)}
+
+
+def evaluate(model: Path, world: Path, made_by: dict[str, str]) -> dict[str, Any]:
+    """Percent right of held-out questions and statements, POPE's F1, and what captions recall.
 
     Args:
         model: A model's folder.
-        world: Folder with `heldout/`.
-        detached: Experts to take out first.
+        world: From `write_world`.
+        made_by: What else the result says.
     """
     talk = Chat.load(model, device="cpu")
-    if detached:
-        talk.model.encoder.detach(*detached)
     held_out = world / "heldout"
     questions = read_questions(held_out / "questions.jsonl")
     asked = _ask(talk, [held_out / "images" / q.image for q in questions], [q.text for q in questions], tokens=8)
@@ -76,18 +155,20 @@ def evaluate(model: Path, world: Path, detached: Sequence[str] = ()) -> dict[str
     said = _ask(talk, pictures, [""] * len(pictures), tokens=80, beams=3)
     references = [row["caption"] for row in captions]
     return {
-        "vqa": 100 * scored["overall"]["accuracy"],
-        "families": {name: 100 * part["accuracy"] for name, part in scored["families"].items()},
-        **statements(talk, held_out),
-        "recall": recall(said, references),
         "cider": cider(said, references),
+        **statements(talk, held_out),
+        "pope_f1": pope(model, world / "benchmarks"),
+        "vqa": 100 * scored["overall"]["accuracy"],
+        "recall": recall(said, references),
+        "families": {name: 100 * part["accuracy"] for name, part in scored["families"].items()},
         "captions": dict(zip([row["image"] for row in captions[:5]], said[:5], strict=True)),
-        "detached": list(detached),
+        **made_by,
     }
 
 
 def statements(talk: Chat, held_out: Path) -> dict[str, Any]:
     """Percent right by the likelihoods of true and false, overall and by relation."""
+    from tove_lvlm.data.conversations import FALSE, STATEMENT, TRUE
     from tove_lvlm.inference import responder_of
     from tove_lvlm.inference.batching import PixelReader
 
@@ -106,6 +187,26 @@ def statements(talk: Chat, held_out: Path) -> dict[str, Any]:
     every = [hit for of_relation in hits.values() for hit in of_relation]
     by_relation = {relation: 100 * sum(found) / len(found) for relation, found in hits.items()}
     return {"vsr": 100 * sum(every) / len(every), "vsr_n": len(every), "vsr_by_relation": by_relation}
+
+
+def pope(model: Path, folder: Path) -> float:
+    """POPE's F1 (times 100), the mean of its three splits, by `tove eval`'s own code."""
+    from tove_lvlm.eval.ask import EvalConfig, evaluate_model
+    from tove_lvlm.eval.benchmark import read_benchmark, task_class
+    from tove_lvlm.eval.io.find import find
+
+    place = find(task_class("pope"), folder)
+    benchmark = read_benchmark("pope", place.labels, prompt=task_class("pope").bare_prompt)
+    settings = EvalConfig(
+        model=model,
+        images=place.images,
+        output=model / "eval" / "pope",
+        decoding=DecodingConfig(max_new_tokens=4),
+        batch_size=BATCH,
+    )
+    record = evaluate_model(benchmark, settings)
+    assert record is not None  # of the only rank
+    return 100 * record["metrics"]["mean_f1"]
 
 
 def recall(said: Sequence[str], references: Sequence[str]) -> dict[str, float]:

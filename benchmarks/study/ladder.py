@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import training
-from .plan import row_folder, training_jobs
-from .pool import Job, read_result
+from .plan import training_jobs
+from .pool import Job
 from .routing import mass_right
 from .rows import Row
 
@@ -107,17 +107,6 @@ def score(row: Row, model: Path, world: Path, made_by: Mapping[str, str]) -> dic
     images = [world / "heldout" / "images" / f"{index:06d}.png" for index in range(len(scenes))]
     experts = dict(zip(DOMAINS[row.id.split("/")[0]], row.experts, strict=True))
     return found | mass_right(Chat.load(model, device="cpu"), scenes, images, experts)
-
-
-def collect(output: Path, rows: Sequence[Row], seeds: Sequence[int], earlier: Mapping[str, dict]) -> dict:
-    """Row -> seed -> what `score` found, here or in an earlier run."""
-    runs: dict[str, dict] = {row_id: dict(by_seed) for row_id, by_seed in earlier.items()}
-    for row in rows:
-        for seed in seeds:
-            path = row_folder(output, seed, row.id) / "score.json"
-            if path.is_file():
-                runs.setdefault(row.id, {})[str(seed)] = read_result(path)
-    return runs
 
 
 def summarise(runs: Mapping[str, Mapping[str, dict]]) -> dict:

@@ -1,9 +1,13 @@
 """The jobs of the study and what each needs."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from .pool import Job
+from tove_lvlm.storage import load_json, save_json
+
+from .pool import Job, read_result
 from .rows import Row
 
 HALF = 2
@@ -12,6 +16,33 @@ HALF = 2
 def row_folder(output: Path, seed: int, row_id: str) -> Path:
     """Where a row of a seed lies."""
     return output / f"seed{seed}" / row_id.replace("/", "-")
+
+
+def earlier_runs(output: Path, file: Path, setting: Mapping[str, Any]) -> dict[str, dict]:
+    """Row -> seed -> result, of an earlier run with the same setting; it may have been on another machine.
+
+    Args:
+        output: Folder of models and logs; it says from now on what its runs are of.
+        file: JSON of results.
+        setting: Scenes and steps.
+    """
+    kept = output / "setting.json"
+    if kept.is_file() and load_json(kept) != setting:
+        sys.exit(f"{output} holds runs of other scenes or steps; name another --output or remove it")
+    save_json(kept, dict(setting))
+    before = load_json(file) if file.is_file() else {}
+    return before.get("runs", {}) if before.get("setting") == setting else {}
+
+
+def collect(output: Path, row_ids: Sequence[str], seeds: Sequence[int], earlier: Mapping[str, dict]) -> dict:
+    """Row -> seed -> what is in its `score.json`, here or in an earlier run."""
+    runs: dict[str, dict] = {row_id: dict(by_seed) for row_id, by_seed in earlier.items()}
+    for row_id in row_ids:
+        for seed in seeds:
+            path = row_folder(output, seed, row_id) / "score.json"
+            if path.is_file():
+                runs.setdefault(row_id, {})[str(seed)] = read_result(path)
+    return runs
 
 
 def training_jobs(rows: Sequence[Row], seed: int, world: Path, output: Path, steps: Mapping[str, int]) -> list[Job]:
@@ -49,7 +80,6 @@ def surgery_jobs(ids: Sequence[str], seed: int, world: Path, output: Path, steps
         steps: `merge` and `retune`.
     """
     from . import surgery, training
-    from .pool import read_result
 
     tove, clip = row_folder(output, seed, "tove"), row_folder(output, seed, "clip")
     jobs = []
