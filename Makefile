@@ -6,9 +6,10 @@ BIN    := $(VENV)/bin
 # without it every process would compile torch and transformers again.
 RUN    := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help demo test test-all lint format typecheck docs miniature clean
+.PHONY: help demo demo-base test test-all lint format typecheck docs miniature clean
 help:
 	@echo "make demo       train ToVE_Vicuna and CLIP-only in the miniature world and compare them (6 to 14 minutes, 2 cores)"
+	@echo "make demo-base  the same for the base model, which has no large language model (25 minutes, 2 cores)"
 	@echo "make test       the tests that every change must pass (CPU, no hub; 9 to 11 minutes, 2 cores)"
 	@echo "make test-all   all tests with coverage: tutorials, wheels, other versions, many kills (an hour at most)"
 	@echo "make lint       ruff check and format check;  make format mends them"
@@ -42,6 +43,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready-test
 
 demo: $(VENV)/.ready-demo
 	$(RUN) $(BIN)/tove demo
+
+demo-base: $(VENV)/.ready-demo
+	$(RUN) $(BIN)/python benchmarks/base_demo.py --seeds 0 --only clip tove detached merged --results outputs/base_demo
 
 test: $(VENV)/.ready-test
 	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

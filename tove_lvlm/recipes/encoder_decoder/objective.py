@@ -84,7 +84,7 @@ class TextObjective(nn.Module):
         )
         return TextLoss(loss_sum=loss_sum, num_texts=len(input_ids), tower=seen)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs: Any) -> None:
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """The decoder's; the tower's own work has no gradient but for `tove_fusion`."""
         decoder: Any = self.model.decoder
-        decoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
+        decoder.activation_checkpointing_enable(**kwargs)

@@ -76,10 +76,10 @@ class Distiller(nn.Module):
         self.teacher.eval()
         return self
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """Of the student; the teacher keeps nothing for a backward pass."""
         student: Any = self.student  # transformers' model, or peft's around it
-        student.gradient_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
+        student.activation_checkpointing_enable(**kwargs)
 
     @torch.no_grad()
     def target(self, pixels_B3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
