@@ -39,9 +39,9 @@ def test_a_timm_folder_from_the_hub(tmp_path):
     ("change", "message"),
     [
         ({"image_size": 18}, "`image_size` 18 is not a multiple of `patch_size` 4"),
-        ({"width": 25}, "width a multiple of heads"),
-        ({"depth": 0}, "must be at least 1"),
-        ({"std": [0.0, 1.0, 1.0]}, "std above 0"),
+        ({"width": 25}, "`width` 25 is not a multiple of `heads`"),
+        ({"depth": 0}, "`depth` is 0; expected at least 1"),
+        ({"std": [0.0, 1.0, 1.0]}, "`std` has 0.0 in it; expected above 0"),
         ({"mean": [0.5]}, "need 3 numbers each"),
         ({"image_size": "big"}, "`image_size` is 'big'"),
         ({"family": "dense"}, "unknown expert family `dense`; did you mean `dense_vit`"),

@@ -112,7 +112,7 @@ def test_random_weights_only_when_asked_and_with_a_warning(folder, caplog):
         (lambda c: c.update(fusin={}), "unknown key `fusin`; did you mean `fusion`"),
         (lambda c: c["fusion"].update(zero_start=1), "unknown key `fusion.zero_start`; did you mean `zero_init`"),
         (lambda c: c["fusion"].update(temperature="hot"), "`fusion.temperature` is 'hot'"),
-        (lambda c: c["fusion"].update(temperature=0), "`temperature` is 0.0; expected above 0"),
+        (lambda c: c["fusion"].update(temperature=0), "`fusion.temperature` is 0.0; expected above 0"),
         (
             lambda c: c["experts"][0].update(family="dense_vti"),
             "unknown expert family `dense_vti`; did you mean `dense_vit`",

@@ -120,9 +120,9 @@ SHAPES = {"name": "more", **tiny_towers.EXPERTS["shapes"], "pretrained": "none"}
         ({**SHAPES, "image_size": 18, "model_args": {}}, "`image_size` 18 is not a multiple of the patch size 16"),
         ({**SHAPES, "image_size": 0}, "`image_size` is 0; expected at least 1"),
         ({**SHAPES, "image_size": 8, "model_args": {}}, "`image_size` 8 is not a multiple of the patch size 16"),
-        ({**SHAPES, "channels": 24, "grid": [0, 4]}, "`grid` is [0, 4]; expected height and width, at least 1 each"),
+        ({**SHAPES, "channels": 24, "grid": [0, 4]}, "`grid` has 0 in it; expected at least 1"),
         ({**SHAPES, "channels": 0, "grid": [4, 4]}, "`channels` is 0; expected at least 1"),
-        ({**SHAPES, "std": [0, 1, 1]}, "std above 0"),
+        ({**SHAPES, "std": [0, 1, 1]}, "`std` has 0.0 in it; expected above 0"),
         (
             {
                 "name": "d",

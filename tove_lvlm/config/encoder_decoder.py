@@ -6,13 +6,13 @@ A vision tower and a text decoder that looks at its tokens by cross-attention, i
 See docs/design.md, "Base model".
 """
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
-from .loop import LoopConfig, at_least, check_error_share, positive
+from .loop import LoopConfig
 from .parsing import DERIVED
+from .ranges import number
 from .tower import TowerConfig
 
 TRAINABLE = ("fusion_and_cross_attention", "language_model", "all_but_backbones")
@@ -38,9 +38,9 @@ class EncoderDecoderConfig:
     tower."""
     tower: str | None = None
     """YAML of the tower; with `vision_tower: clip` only its `clip` entry counts."""
-    tower_config: TowerConfig | None = dataclasses.field(default=None, metadata=DERIVED)
+    tower_config: TowerConfig | None = field(default=None, metadata=DERIVED)
     """What that YAML holds, once it is read."""
-    detached: list[str] = dataclasses.field(default_factory=list)
+    detached: list[str] = field(default_factory=list)
     """Experts that are neither loaded nor run, besides those that the tower itself says."""
 
     def __post_init__(self) -> None:
@@ -67,19 +67,19 @@ class EncoderDecoderConfig:
 class SourceConfig:
     """One entry of `data.mix`: files of one kind."""
 
-    task: str = dataclasses.field(default="caption", metadata={"choices": TASKS})
+    task: str = field(default="caption", metadata={"choices": TASKS})
     """`caption`: the decoder says the text after `prefix`. `vqa`: after the question. `statement`: true or false after
     the statement."""
     files: list[str]
     """Read one after the other. `{00000..00331}` in a name stands for that many files."""
-    format: str = dataclasses.field(default="llava", metadata={"choices": FORMATS})
+    format: str = field(default="llava", metadata={"choices": FORMATS})
     """`llava` (JSON, JSONL or shards), `coco` (captions_*.json), `karpathy` (dataset_*.json, its train and restval),
     `tsv` (a text and an image path a line, as CC3M, CC12M and SBU come once their images are here), `visual_genome`
     (region descriptions), `vsr` (statements, JSONL), `vqav2` (its questions and its annotations), `webdataset` (tar
     shards, see `data.shards`)."""
     image_folder: str | None = None
     """Folder that the files' image paths are relative to; shards need none."""
-    weight: float = 1.0
+    weight: float = field(default=1.0, metadata=number(above=0))
     """Times that the source is gone through in an epoch; .2 takes another fifth of it in each."""
     prefix: str = ""
     """What a caption follows, as `A picture of`."""
@@ -87,8 +87,6 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if not self.files:
             raise ConfigError("`data.mix`: a source has no `files`")
-        if not 0 < self.weight < float("inf"):
-            raise ConfigError(f"`data.mix`: `weight` of {self.files[0]} is {self.weight}; expected a number above 0")
         if self.prefix and self.task != "caption":
             raise ConfigError(f"`data.mix`: `prefix` is for captions, and {self.files[0]} is a source of {self.task}")
         captions = [name for name in FORMATS if name not in ("vsr", "vqav2")]
@@ -106,12 +104,12 @@ class DataConfig:
 
     mix: list[SourceConfig]
     """Sources, which learn together in one run."""
-    image_aspect_ratio: str = dataclasses.field(default="square", metadata={"choices": ("square", "pad")})
+    image_aspect_ratio: str = field(default="square", metadata={"choices": ("square", "pad")})
     augment: bool = False
     """Random crops, and flips where the text names no side, as for caption pre-training."""
-    on_error: str = dataclasses.field(default="raise", metadata={"choices": ("raise", "skip")})
+    on_error: str = field(default="raise", metadata={"choices": ("raise", "skip")})
     """What to do with a broken sample; `skip` counts, reports, and stops when too many are broken."""
-    max_error_share: float = 0.01
+    max_error_share: float = field(default=0.01, metadata=number(low=0, high=1))
     """With `on_error: skip`, the share of a source's samples that may be broken before the run stops."""
     allow_symlinks: bool = False
     """Let links inside an image folder lead out of it."""
@@ -119,36 +117,26 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.mix:
             raise ConfigError("`data.mix` is empty; list at least one source")
-        check_error_share(self.max_error_share)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig(LoopConfig):
     """The `train` block."""
 
-    trainable: str = dataclasses.field(default="fusion_and_cross_attention", metadata={"choices": TRAINABLE})
+    trainable: str = field(default="fusion_and_cross_attention", metadata={"choices": TRAINABLE})
     """What learns, see `lvlm.trainable`."""
-    fusion_lr: float | None = None
+    fusion_lr: float | None = field(default=None, metadata=number(above=0))
     """Of `tove_fusion`; none takes `learning_rate`."""
-    gate_lr: float | None = None
+    gate_lr: float | None = field(default=None, metadata=number(above=0))
     """Of the gate in `tove_fusion`; none takes that of all `tove_fusion`."""
-    balance_loss_weight: float = 0.01
+    balance_loss_weight: float = field(default=0.01, metadata=number(low=0))
     """Weight of the gate's balance loss beside the text's."""
-    label_smoothing: float = 0.1
+    label_smoothing: float = field(default=0.1, metadata=number(low=0, below=1))
     """Share of a token's target that is spread over the vocabulary (Prismer's .1)."""
-    loss_reduction: str = dataclasses.field(default="mean_per_token", metadata={"choices": LOSS_REDUCTIONS})
+    loss_reduction: str = field(default="mean_per_token", metadata={"choices": LOSS_REDUCTIONS})
     """`mean_per_token` over the global batch: rates and the balance loss's weight mean the same whatever the texts'
     lengths. `sum_per_text`, its mean over the texts, is Prismer's and weighs the balance loss less, the longer they
     are."""
-
-    def __post_init__(self) -> None:
-        LoopConfig.__post_init__(self)  # super() does not know a class with slots
-        at_least("balance_loss_weight", self.balance_loss_weight, 0)
-        for name in ("fusion_lr", "gate_lr"):
-            if getattr(self, name) is not None:
-                positive(name, getattr(self, name))
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"`train.label_smoothing` is {self.label_smoothing}; expected 0 <= share < 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

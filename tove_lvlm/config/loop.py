@@ -12,6 +12,7 @@ from typing import TypeVar
 from ..errors import ConfigError
 from .deepspeed import DeepSpeedConfig, read_deepspeed
 from .parsing import DERIVED
+from .ranges import number
 from .sources import resolve_path
 
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
@@ -28,52 +29,36 @@ class LoopConfig:
     """DeepSpeed JSON; none trains one rank with plain torch."""
     deepspeed_config: DeepSpeedConfig | None = field(default=None, metadata=DERIVED)
     """What that JSON holds, once it is read."""
-    per_device_train_batch_size: int = 1
-    gradient_accumulation_steps: int = 1
-    learning_rate: float = 1e-3
+    per_device_train_batch_size: int = field(default=1, metadata=number(low=1))
+    gradient_accumulation_steps: int = field(default=1, metadata=number(low=1))
+    learning_rate: float = field(default=1e-3, metadata=number(above=0))
     """Of everything trainable that has no rate of its own."""
-    max_steps: int = -1
+    max_steps: int = field(default=-1, metadata=number(low=1, also=(-1,)))
     """Optimizer steps; -1 takes `num_train_epochs`."""
-    num_train_epochs: float = 1.0
+    num_train_epochs: float = field(default=1.0, metadata=number(above=0))
     lr_scheduler_type: str = field(default="cosine", metadata={"choices": SCHEDULES})
-    warmup_ratio: float = 0.03
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
+    warmup_ratio: float = field(default=0.03, metadata=number(low=0, below=1))
+    weight_decay: float = field(default=0.0, metadata=number(low=0))
+    max_grad_norm: float = field(default=1.0, metadata=number(low=0))
+    adam_beta1: float = field(default=0.9, metadata=number(low=0, below=1))
+    adam_beta2: float = field(default=0.999, metadata=number(low=0, below=1))
+    adam_epsilon: float = field(default=1e-8, metadata=number(above=0))
     bf16: bool = False
     """Weights and arithmetic in bfloat16 (fp32 master weights under DeepSpeed)."""
     tf32: bool = False
     gradient_checkpointing: bool = False
-    save_steps: int = 500
-    save_total_limit: int | None = 1
-    logging_steps: int = 1
+    save_steps: int = field(default=500, metadata=number(low=1))
+    save_total_limit: int | None = field(default=1, metadata=number(low=1))
+    logging_steps: int = field(default=1, metadata=number(low=1))
     report_to: str = field(default="none", metadata={"choices": REPORTERS})
-    seed: int = 42
-    dataloader_num_workers: int = 0
-    num_threads: int | None = None
+    seed: int = field(default=42, metadata=number(low=0, high=2**32 - 1))
+    dataloader_num_workers: int = field(default=0, metadata=number(low=0))
+    num_threads: int | None = field(default=None, metadata=number(low=1))
     """Torch threads per rank; none takes OMP_NUM_THREADS, else cores / local ranks (CPU only)."""
     resume: bool = True
     """Go on from the newest complete checkpoint in `output_dir`; false starts over and moves old ones aside."""
-    stall_timeout: float = 1800.0
+    stall_timeout: float = field(default=1800.0, metadata=number(low=0))
     """Seconds without a finished step after which the run is stopped; 0 never."""
-
-    def __post_init__(self) -> None:
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "save_steps"):
-            at_least(name, getattr(self, name), 1)
-        for name in ("logging_steps", "save_total_limit", "num_threads"):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), 1)
-        for name in ("weight_decay", "max_grad_norm", "dataloader_num_workers", "stall_timeout"):
-            at_least(name, getattr(self, name), 0)
-        positive("learning_rate", self.learning_rate)
-        if not 0 <= self.warmup_ratio < 1:
-            raise ConfigError(f"`train.warmup_ratio` is {self.warmup_ratio}; expected 0 <= ratio < 1")
-        if self.max_steps != -1 and self.max_steps < 1:
-            raise ConfigError(f"`train.max_steps` is {self.max_steps}; expected -1 (by epochs) or at least 1")
-        if self.max_steps == -1 and self.num_train_epochs <= 0:
-            raise ConfigError(f"`train.num_train_epochs` is {self.num_train_epochs}; expected a positive number")
 
 
 Loop = TypeVar("Loop", bound=LoopConfig)
@@ -105,21 +90,3 @@ def resolve_loop(train: Loop, base: Path) -> Loop:
 
 def _world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def check_error_share(share: float) -> None:
-    """Raise ConfigError for a `data.max_error_share` that is no share."""
-    if not 0 <= share <= 1:
-        raise ConfigError(f"`data.max_error_share` is {share}; expected a share, 0 to 1")
-
-
-def at_least(name: str, value: float, low: int) -> None:
-    """Raise ConfigError for a `train` key below its bound."""
-    if not value >= low:
-        raise ConfigError(f"`train.{name}` is {value}; expected at least {low}")
-
-
-def positive(name: str, value: float) -> None:
-    """Raise ConfigError for a `train` key that is no positive number."""
-    if not 0 < value < float("inf"):
-        raise ConfigError(f"`train.{name}` is {value}; expected a positive number")

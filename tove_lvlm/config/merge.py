@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ..errors import ConfigError
-from .loop import LoopConfig, check_error_share
+from .loop import LoopConfig
 from .model import LoraConfig
 from .parsing import Deprecated, warn_deprecated
+from .ranges import number
 
 LOSSES = ("smooth_l1", "cosine", "both")
 NORMALISATIONS = ("none", "channel")
@@ -35,7 +36,7 @@ class MergeDataConfig:
     """None takes what the checkpoint was trained with."""
     allow_symlinks: bool = False
     """Let links inside the image folder lead out of it."""
-    max_error_share: float = 0.01
+    max_error_share: float = field(default=0.01, metadata=number(low=0, high=1))
     """Share of images that may be broken before the run stops (five may always)."""
     horizontal_flip: bool = False
     """Mirror every second image at random, for teacher and student alike (our choice)."""
@@ -45,7 +46,6 @@ class MergeDataConfig:
     def __post_init__(self) -> None:
         if not self.images:
             raise ConfigError("`data.images` is empty; list at least one folder of images or one LLaVA JSON file")
-        check_error_share(self.max_error_share)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class MergeConfig:
     """`both` is the sum of the two."""
     normalize_target: str = field(default="channel", metadata={"choices": NORMALISATIONS})
     """`channel`: student and target are compared in units of each channel's standard deviation over the target."""
-    normalize_images: int = 256
+    normalize_images: int = field(default=256, metadata=number(low=1))
     """Images that mean and standard deviation are taken over, before the first step."""
     token_weight: str = field(default="none", metadata={"choices": WEIGHTS})
     """Deprecated, because measured worse than `none`. `cls_attention`: a token counts as much as the CLIP's class token
@@ -67,8 +67,6 @@ class MergeConfig:
     """Of a checkpoint with a language model, also write what scripts/finetune_vicuna.py needs to go on from it."""
 
     def __post_init__(self) -> None:
-        if self.normalize_images < 1:
-            raise ConfigError(f"`merge.normalize_images` is {self.normalize_images}; expected at least 1")
         if self.token_weight != "none":
             warn_deprecated("`merge.token_weight` is deprecated: `cls_attention` was measured worse than `none`")
 

@@ -1,11 +1,11 @@
 """What an LVLM is made of: the `model` and `lora` blocks. Key names are LLaVA's flags."""
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..errors import ConfigError
 from .parsing import DERIVED, Deprecated
+from .ranges import number
 from .tower import TowerConfig
 
 MODEL_FILE = "tove_model.json"
@@ -27,13 +27,13 @@ class ModelConfig:
     that `llm` names too is a whole LLaVA model (of `tove graft`, of stage 2), whose tower and projector go on."""
     tower: str | None = None
     """YAML of the tower; with `vision_tower: clip` its `clip` entry says which CLIP."""
-    tower_config: TowerConfig | None = dataclasses.field(default=None, metadata=DERIVED)
+    tower_config: TowerConfig | None = field(default=None, metadata=DERIVED)
     """What that YAML holds, once it is read."""
-    detached: list[str] = dataclasses.field(default_factory=list)
+    detached: list[str] = field(default_factory=list)
     """Experts of the ToVE tower that are neither loaded nor run, besides those that the tower itself says."""
     clip: str | None = None
     """Hub id or folder of the CLIP for `vision_tower: clip`; none takes the tower YAML's."""
-    mm_vision_select_layer: int = -2
+    mm_vision_select_layer: int = field(default=-2, metadata=number(low=-1000, high=1000))
     """CLIP layer whose patch tokens are used with a plain CLIP; a ToVE tower has its own `select_layer`."""
     pretrain_mm_mlp_adapter: str | None = None
     """Folder written by stage 1, whose projector and `tove_fusion` are the start."""
@@ -72,14 +72,8 @@ class LoraConfig:
 
     lora_enable: bool = False
     """Train the language model by LoRA in stage 2; false trains all of its weights."""
-    lora_r: int = 64
-    lora_alpha: int = 16
-    lora_dropout: float = 0.05
+    lora_r: int = field(default=64, metadata=number(low=1))
+    lora_alpha: int = field(default=16, metadata=number(low=1))
+    lora_dropout: float = field(default=0.05, metadata=number(low=0, below=1))
 
     DEPRECATED: ClassVar = {"lora_bias": Deprecated(only="none")}
-
-    def __post_init__(self) -> None:
-        if self.lora_r < 1:
-            raise ConfigError(f"`lora.lora_r` is {self.lora_r}; expected at least 1")
-        if not 0 <= self.lora_dropout < 1:
-            raise ConfigError(f"`lora.lora_dropout` is {self.lora_dropout}; expected 0 <= p < 1")

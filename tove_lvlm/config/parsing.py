@@ -17,6 +17,7 @@ import yaml
 
 from ..errors import ConfigError
 from ..registry import nearest
+from .ranges import FINITE, Range, unfit
 
 T = TypeVar("T")
 DERIVED = {"yaml": False}
@@ -190,6 +191,7 @@ def _build(schema: type, value: Any, key: str, where: str, warn: bool) -> Any:
         dotted = _join(key, name)
         if name in value:
             arguments[name] = _fit(hints[name], value[name], dotted, where, warn)
+            _check_numbers(arguments[name], range_of(schema, name) or FINITE, dotted, where)
             choices = field.metadata.get("choices")
             if choices is not None and arguments[name] not in choices:
                 valid = " | ".join(str(choice) for choice in choices)
@@ -234,6 +236,27 @@ def _fit(hint: Any, value: Any, key: str, where: str, warn: bool) -> Any:
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise ConfigError(f"{where}: {_at(key)} is {_shown(value)}; expected {_type_name(hint)}")
+
+
+def range_of(schema: type, name: str) -> Range | None:
+    """The range that a field states, or that the field of a base class does where a schema only changes the default."""
+    for base in schema.__mro__:
+        field = getattr(base, "__dataclass_fields__", {}).get(name)
+        if field is not None and "range" in field.metadata:
+            allowed: Range = field.metadata["range"]
+            return allowed
+    return None
+
+
+def _check_numbers(value: Any, allowed: Range, key: str, where: str) -> None:
+    """A number, or those of a list, against a field's range; what else a field holds has its own checks."""
+    numbers = value if isinstance(value, list | tuple) else [value]
+    for entry in numbers:
+        if isinstance(entry, int | float) and not isinstance(entry, bool):
+            expected = unfit(entry, allowed)
+            if expected is not None:
+                shown = f"`{key}` is {value}" if numbers is not value else f"`{key}` has {entry} in it"
+                raise ConfigError(f"{where}: {shown}; expected {expected}")
 
 
 def _join(key: str, name: Any) -> str:

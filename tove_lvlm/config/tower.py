@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ..errors import ConfigError
 from ..registry import nearest
 from .parsing import Deprecated
+from .ranges import number
 from .sources import WeightSource
 
 FUSION_KINDS = ("gated", "concat")
@@ -42,37 +43,25 @@ class FusionConfig:
     whom a token believes. `separate`: all is the expert's own, as in any tower saved without this key."""
     zero_init: bool = field(default=True, metadata=NOT_IN_OUTPUT)
     """The last layer of each transfer MLP starts at zero, so that step 0 is CLIP exactly."""
-    transfer_scale: float | None = 1.0
+    transfer_scale: float | None = field(default=1.0, metadata=number(above=0))
     """What a transfer MLP's output of 1 means, in units of the token's own root mean square. Narrow MLPs that start at
     zero and train for few steps want more. None adds the output as it is, whatever the size of the tokens."""
-    mlp_hidden: int | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    mlp_hidden: int | None = field(default=None, metadata=number(low=1, high=2**20, **NOT_IN_OUTPUT))
     """Hidden width of the transfer MLPs; that of CLIP when left out."""
-    gate_hidden: int | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    gate_hidden: int | None = field(default=None, metadata=number(low=1, high=2**20, **NOT_IN_OUTPUT))
     """Hidden width of the gate; a quarter of CLIP's when left out."""
-    temperature: float = 1.0
+    temperature: float = field(default=1.0, metadata=number(above=0))
     """Divides the gate's logits."""
-    gate_noise: float = field(default=0.0, metadata=NOT_IN_OUTPUT)
+    gate_noise: float = field(default=0.0, metadata=number(low=0, **NOT_IN_OUTPUT))
     """Standard deviation of the noise on the logits, in training only."""
-    expert_dropout: float = field(default=0.1, metadata=NOT_IN_OUTPUT)
+    expert_dropout: float = field(default=0.1, metadata=number(low=0, below=1, **NOT_IN_OUTPUT))
     """Probability that an expert is masked at the gate for an image, in training only."""
-    stem_width: int = field(default=256, metadata=NOT_IN_OUTPUT)
+    stem_width: int = field(default=256, metadata=number(low=8, high=2**16, **NOT_IN_OUTPUT))
     """Channels that a conv stem gives for an expert with output `map`."""
 
     DEPRECATED: ClassVar = {"gate_input": Deprecated(renamed="gate", values={"tokens": "token"})}
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ConfigError(f"`temperature` is {self.temperature}; expected above 0")
-        if self.transfer_scale is not None and self.transfer_scale <= 0:
-            raise ConfigError(f"`transfer_scale` is {self.transfer_scale}; expected above 0, or none")
-        if self.gate_noise < 0:
-            raise ConfigError(f"`gate_noise` is {self.gate_noise}; expected 0 or above")
-        if not 0 <= self.expert_dropout < 1:
-            raise ConfigError(f"`expert_dropout` is {self.expert_dropout}; expected 0 <= p < 1")
-        for key in ("mlp_hidden", "gate_hidden", "stem_width"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ConfigError(f"`{key}` is {value}; expected at least 1")
         if self.stem_width % 8:
             raise ConfigError(f"`stem_width` is {self.stem_width}; expected a multiple of 8")
 
@@ -86,14 +75,14 @@ class ClipConfig(WeightSource):
     architecture: dict[str, Any] | None = None
     """Fields of `CLIPVisionConfig`; needed with `pretrained: none`, and to build the tower where a hub id cannot be
     looked up."""
-    select_layer: int = -2
+    select_layer: int = field(default=-2, metadata=number(low=-1000, high=1000))
     """CLIP layer whose patch tokens are used, as an index of its hidden states (LLaVA's default)."""
-    input_size: int | None = None
+    input_size: int | None = field(default=None, metadata=number(low=1, high=2**16))
     """Side of the images that the tower is given, a multiple of the token grid's; CLIP's own when left out. Pays where
     experts want more pixels than CLIP (518 and up): they are no longer made from CLIP's few."""
-    image_mean: list[float] | None = None
+    image_mean: list[float] | None = field(default=None, metadata=number())
     """Mean of the tower's input; that of the CLIP's own preprocessor when left out."""
-    image_std: list[float] | None = None
+    image_std: list[float] | None = field(default=None, metadata=number(above=0))
     """Standard deviation of the same."""
 
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from .. import storage
 from ..config import ConfigError, parse
+from ..config.ranges import number
 from ..registry import FolderRegistry
 
 FAMILIES = __name__.removesuffix("schema") + "families"
@@ -57,15 +58,15 @@ class ExpertConfig:
     """One of the registered families."""
     output: str = field(default="features", metadata={"choices": OUTPUTS})
     """`features`: a feature grid, projected by the transfer MLP. `map`: a predicted map, read by a conv stem first."""
-    image_size: int = 224
+    image_size: int = field(default=224, metadata=number(low=1, high=2**16))
     """Side of the square input in pixels."""
-    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406], metadata=number())
     """Mean of the input normalisation over [0, 1] RGB."""
-    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225], metadata=number(above=0))
     """Standard deviation of the same."""
-    channels: int | None = None
+    channels: int | None = field(default=None, metadata=number(low=1, high=2**20))
     """Channels of what it gives; found on the meta device when left out."""
-    grid: list[int] | None = None
+    grid: list[int] | None = field(default=None, metadata=number(low=1, high=2**16))
     """Height and width of what it gives for a square image; found with the channels."""
 
     def __post_init__(self):
@@ -73,17 +74,11 @@ class ExpertConfig:
             raise ConfigError(
                 f"expert name `{self.name}` must be lower case letters, digits and `_`, and begin with a letter"
             )
-        if self.image_size < 1:
-            raise ConfigError(f"expert `{self.name}`: `image_size` is {self.image_size}; expected at least 1")
-        if self.channels is not None and self.channels < 1:
-            raise ConfigError(f"expert `{self.name}`: `channels` is {self.channels}; expected at least 1")
-        if self.grid is not None and (len(self.grid) != 2 or min(self.grid) < 1):
+        if self.grid is not None and len(self.grid) != 2:
+            raise ConfigError(f"expert `{self.name}`: `grid` is {self.grid}; expected height and width")
+        if len(self.mean) != 3 or len(self.std) != 3:
             raise ConfigError(
-                f"expert `{self.name}`: `grid` is {self.grid}; expected height and width, at least 1 each"
-            )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ConfigError(
-                f"expert `{self.name}`: `mean` and `std` need 3 numbers each, std above 0; got {self.mean}, {self.std}"
+                f"expert `{self.name}`: `mean` and `std` need 3 numbers each; got {self.mean}, {self.std}"
             )
 
     @classmethod

@@ -80,8 +80,8 @@ def test_computed_from_a_depth_expert_with_its_weights(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"field_of_view": 180.0}, "`field_of_view` must be between 0 and 180"),
-        ({"depth_range": 1.0}, "`depth_range` above 1"),
+        ({"field_of_view": 180.0}, "`field_of_view` is 180.0; expected above 0 and below 180"),
+        ({"depth_range": 1.0}, "`depth_range` is 1.0; expected above 1"),
         ({"depth": {**DENSE, "channels": 3}}, "3 channels; expected 1"),
         ({"depth": {"family": "dense"}}, "did you mean `dense_vit`"),
         ({"output": "features"}, "valid: map"),

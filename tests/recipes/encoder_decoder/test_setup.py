@@ -89,7 +89,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(base_world, train_base):
     ("options", "message"),
     [
         (["data.mix=[]"], "`data.mix` is empty"),
-        (["data.mix.0.weight=0"], "`weight` of"),
+        (["data.mix.0.weight=0"], "`data.mix[0].weight` is 0.0; expected above 0"),
         (["data.mix.0.task=words"], "valid: caption | vqa | statement"),
         (["data.mix.1.prefix=A picture of"], "`prefix` is for captions"),
         (["data.mix.1.format=coco"], "expected llava or vqav2 or webdataset"),

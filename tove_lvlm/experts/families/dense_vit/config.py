@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ....config import ConfigError
+from ....config.ranges import number
 from ...libraries import TIMM
 from ...schema import EXPERT_CONFIGS, OUTPUTS, ExpertConfig
 
@@ -23,26 +24,23 @@ class DenseViTConfig(ExpertConfig):
     library: ClassVar = TIMM
     output: str = field(default="map", metadata={"choices": OUTPUTS})
     """`map`: what the head predicts, as large as the image. `features`: the ViT's tokens."""
-    width: int
+    width: int = field(metadata=number(low=1, high=2**16))
     """Of the ViT's tokens."""
-    depth: int
+    depth: int = field(metadata=number(low=1, high=2**16))
     """Number of blocks."""
-    heads: int
+    heads: int = field(metadata=number(low=1, high=2**16))
     """Attention heads of a block."""
-    patch_size: int
+    patch_size: int = field(metadata=number(low=1, high=2**16))
     """Side of a patch in pixels."""
-    channels: int
+    channels: int = field(metadata=number(low=1, high=2**16))
     """Channels of the predicted map."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: float = field(default=4.0, metadata=number(above=0, high=2**10))
     """Hidden width of a block's MLP over `width`."""
 
     def __post_init__(self):
         super().__post_init__()
-        if min(self.width, self.depth, self.heads, self.patch_size, self.channels) < 1 or self.width % self.heads:
-            raise ConfigError(
-                f"expert `{self.name}`: width, depth, heads, patch_size and channels must be at least 1 and width a "
-                f"multiple of heads; got {self.width}, {self.depth}, {self.heads}, {self.patch_size}, {self.channels}"
-            )
+        if self.width % self.heads:
+            raise ConfigError(f"expert `{self.name}`: `width` {self.width} is not a multiple of `heads` {self.heads}")
         if self.image_size % self.patch_size:
             raise ConfigError(
                 f"expert `{self.name}`: `image_size` {self.image_size} is not a multiple of `patch_size` "

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ....config import ConfigError
+from ....config.ranges import number
 from ...libraries import KORNIA
 from ...schema import EXPERT_CONFIGS, ExpertConfig
 
@@ -27,14 +28,14 @@ class EdgeFilterConfig(ExpertConfig):
     """`canny`: edges, 0 or 1. `sobel`: the size of the gradient."""
     mean: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     std: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
-    low: float = 0.1
+    low: float = field(default=0.1, metadata=number(above=0))
     """Canny's lower threshold on the gradient."""
-    high: float = 0.2
+    high: float = field(default=0.2, metadata=number(above=0))
     """Canny's upper threshold."""
     hysteresis: bool = True
     """Whether Canny keeps weak edges only where they touch strong ones; else they are 0.5 and strong ones 1."""
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 < self.low <= self.high:
-            raise ConfigError(f"expert `{self.name}`: thresholds need 0 < `low` <= `high`; got {self.low}, {self.high}")
+        if self.low > self.high:
+            raise ConfigError(f"expert `{self.name}`: thresholds need `low` <= `high`; got {self.low}, {self.high}")

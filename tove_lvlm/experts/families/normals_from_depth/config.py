@@ -11,7 +11,7 @@ See docs/design.md, "Experts".
 from dataclasses import dataclass, field
 from typing import Any
 
-from ....config import ConfigError
+from ....config.ranges import number
 from ...schema import EXPERT_CONFIGS, ExpertConfig, parse_expert
 
 
@@ -23,19 +23,14 @@ class NormalsFromDepthConfig(ExpertConfig):
     output: str = field(default="map", metadata={"choices": ("map",)})
     depth: dict[str, Any]
     """`family` and fields of the depth expert; name and input are this entry's own."""
-    field_of_view: float = 60.0
+    field_of_view: float = field(default=60.0, metadata=number(above=0, below=180))
     """Horizontal angle of the camera in degrees."""
     inverse: bool = True
     """Whether the map is an inverse depth (near is large), as relative estimators give it."""
-    depth_range: float = 4.0
+    depth_range: float = field(default=4.0, metadata=number(above=1))
     """How many times farther than the nearest point the farthest is, for a map without units. Our choice."""
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 < self.field_of_view < 180 or self.depth_range <= 1:
-            raise ConfigError(
-                f"expert `{self.name}`: `field_of_view` must be between 0 and 180 degrees and `depth_range` above 1; "
-                f"got {self.field_of_view}, {self.depth_range}"
-            )
         shared = {key: getattr(self, key) for key in ("name", "image_size", "mean", "std")}
         parse_expert({**self.depth, **shared}, where=f"expert `{self.name}`, `depth`")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .... import storage
+from ....config.ranges import number
 from ...schema import EXPERT_CONFIGS, ExpertConfig, Library
 
 OPEN_CLIP = Library(name="open_clip", module="open_clip", extra="experts", license="mit")
@@ -31,7 +32,7 @@ class OpenCLIPConfig(ExpertConfig):
     """Put over the model's `vision_cfg`."""
     quick_gelu: bool | None = None
     """Whether the weights were trained with QuickGELU (OpenAI's were); as the model's configuration when left out."""
-    out_index: int = -1
+    out_index: int = field(default=-1, metadata=number(low=-1000, high=1000))
     """Which of the trunk's intermediate features is used; -1 is the last."""
 
     @classmethod

@@ -11,6 +11,7 @@ See docs/design.md, "Experts".
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ....config.ranges import number
 from ...libraries import TIMM
 from ...schema import EXPERT_CONFIGS, ExpertConfig
 
@@ -27,5 +28,5 @@ class TimmConfig(ExpertConfig):
     """timm's model name, with or without the tag of its weights."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """Further arguments of `timm.create_model`."""
-    out_index: int = -1
+    out_index: int = field(default=-1, metadata=number(low=-1000, high=1000))
     """Which of the backbone's intermediate features is used; -1 is the last."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ....config.ranges import number
 from ...libraries import TRANSFORMERS
 from ...schema import EXPERT_CONFIGS, ExpertConfig
 from ...transformers_files import fields_of_folder
@@ -26,7 +27,7 @@ class TransformersConfig(ExpertConfig):
     output: str = field(default="features", metadata={"choices": ("features",)})
     architecture: dict[str, Any]
     """The encoder's config, `model_type` included."""
-    layer: int | None = None
+    layer: int | None = field(default=None, metadata=number(low=-1000, high=1000))
     """Index of the hidden state that is used; none takes the encoder's own last hidden state."""
 
     @classmethod
