@@ -19,7 +19,7 @@ RESAMPLE_MODES = ("bicubic", "bilinear")
 GATES = ("token", "token_and_expert", "image", "constant", "shuffled")
 EARLIER: dict[str, Any] = {"transfer_scale": None, "transfer": "separate", "expert_resample": "bilinear"}
 """What every tower computed before there was a setting of that name."""
-NOT_IN_OUTPUT = {"affects_output": False}
+NOT_IN_OUTPUT: dict[str, Any] = {"affects_output": False}
 """Metadata of a field that does not decide what a trained tower computes, or only by the shapes of its weights. Where
 trained weights are loaded, every other field must be what it was in training."""
 
