@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from tove_lvlm.data.errors import DataError
-from tove_lvlm.data.images import expand_to_square, pixel_shape, read_image, resolve_image, to_pixels
+from tove_lvlm.data.images import expand_to_square, pixel_shape, read_image, resolve_image, to_pixels, to_rgb
 
 
 def save(path, size=(8, 6), **options):
@@ -144,3 +144,66 @@ def test_strips_are_refused_before_they_grow(processor, aspect_ratio):
 def test_unknown_aspect_ratio(processor):
     with pytest.raises(ValueError, match="unknown image_aspect_ratio 'anyres'; choose from square, pad"):
         to_pixels(Image.new("RGB", (8, 8)), processor, "anyres")
+
+
+GRAY_16 = np.array([[0, 257, 128 * 257, 200 * 257 + 128, 65535]], np.uint16)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bits_become_eight(tmp_path, name):
+    Image.fromarray(GRAY_16).save(tmp_path / name)
+    rgb = np.asarray(read_image(tmp_path / name))
+    assert rgb[0, :, 0].tolist() == [0, 1, 128, 200, 255]
+    assert (rgb == rgb[..., :1]).all()
+
+
+def test_sixteen_bits_the_other_way_round_too():
+    swapped = Image.frombytes("I;16B", (5, 1), GRAY_16.astype(">u2").tobytes())
+    assert np.asarray(to_rgb(swapped))[0, :, 2].tolist() == [0, 1, 128, 200, 255]
+
+
+@pytest.mark.parametrize(("kind", "told"), [(np.int32, "32-bit integers"), (np.float32, "32-bit floats")])
+def test_values_of_any_range_are_refused(tmp_path, kind, told):
+    Image.fromarray(np.array([[0, 1, 70000]], kind)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=f"a.tif holds {told}, whose range says nothing"):
+        read_image(tmp_path / "a.tif")
+
+
+def pixel(path, **options) -> tuple:
+    return read_image(path, **options).getpixel((0, 0))
+
+
+def test_every_other_mode_has_its_rule(tmp_path):
+    red = Image.new("RGB", (4, 4), (200, 10, 30))
+    red.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
+    assert pixel(tmp_path / "palette.png") == (200, 10, 30)
+    Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(tmp_path / "cmyk.tif")
+    assert pixel(tmp_path / "cmyk.tif") == (255, 0, 0)
+    Image.new("1", (4, 4), 1).save(tmp_path / "bits.png")
+    assert pixel(tmp_path / "bits.png") == (255, 255, 255)
+    Image.new("LA", (4, 4), (70, 0)).save(tmp_path / "gray_alpha.png")
+    assert pixel(tmp_path / "gray_alpha.png") == (70, 70, 70)
+    Image.new("RGBA", (4, 4), (10, 20, 30, 0)).save(tmp_path / "alpha.png")
+    assert pixel(tmp_path / "alpha.png") == (10, 20, 30)
+    red.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", (4, 4), "blue")])
+    assert pixel(tmp_path / "moving.gif") == (200, 10, 30)
+
+
+def test_exif_turns_only_where_asked(tmp_path):
+    image, exif = Image.new("RGB", (4, 2), "red"), Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    image.save(tmp_path / "a.png", exif=exif)
+    assert read_image(tmp_path / "a.png").size == (4, 2)
+    assert read_image(tmp_path / "a.png", apply_exif=True).size == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", b"\x80\x00 8BPS", b"II*\x00"]
+)
+def test_other_kinds_of_files_are_not_decoded(tmp_path, content, monkeypatch):
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **options: started.append(given))
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match="a.png cannot be read"):
+        read_image(tmp_path / "a.png")
+    assert not started

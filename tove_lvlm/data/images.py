@@ -6,10 +6,12 @@ the stored pixels. For a user's own photograph pass `apply_exif=True`.
 Shapes: 3 channels, H W of the image processor.
 """
 
+import functools
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 
@@ -18,6 +20,10 @@ from .errors import DataError
 ASPECT_RATIOS = ("square", "pad")
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded: Pillow's own limit, a quarter of a gigabyte in RGB."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""What is decoded, by content and not by name. Pillow knows more, and for some of it starts other programs."""
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 def resolve_image(folder: str | Path, name: str, *, allow_symlinks: bool = False) -> Path:
@@ -49,7 +55,7 @@ def resolve_image(folder: str | Path, name: str, *, allow_symlinks: bool = False
 def read_image(
     source: str | Path | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS, apply_exif: bool = False
 ) -> Image.Image:
-    """Decode an image to RGB.
+    """Decode an image to RGB, see `to_rgb`; of an animation the first picture.
 
     Args:
         source: a file, by path or opened.
@@ -58,21 +64,53 @@ def read_image(
         apply_exif: turn it as the camera says.
 
     Raises:
-        DataError: not an image, cut short, broken, or larger than `max_pixels`.
+        DataError: not an image of one of `FORMATS`, cut short, broken, larger than `max_pixels`, or of values that say
+            nothing about brightness.
     """
     name = str(source) if name is None else name
     try:
-        with Image.open(source) as image:
+        with Image.open(source, formats=_formats()) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise DataError(f"image {name} has {width} x {height} pixels, more than the limit of {max_pixels}")
-            if apply_exif:
-                return ImageOps.exif_transpose(image).convert("RGB")
-            return image.convert("RGB")
+            return to_rgb(ImageOps.exif_transpose(image) if apply_exif else image, name)
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever they like on broken files
         raise DataError(f"image {name} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
+    """An image of any mode as 8-bit RGB.
+
+    16 bits become 8 by value / 257, rounded, where Pillow's own conversion cuts off at 255. Gray, palettes, CMYK and
+    the like are Pillow's conversion. Alpha is left out: a transparent pixel has the colour that is stored under it, as
+    in LLaVA.
+
+    Args:
+        image: opened by Pillow.
+        name: for messages.
+
+    Raises:
+        DataError: 32-bit integers or floats, whose range may be any.
+    """
+    # A PNG has 16 bits at most; Pillow before 11.3 widens them.
+    if image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PNG"):
+        values_HW = np.rint(np.asarray(image).astype(np.float64) / 257)
+        return Image.fromarray(values_HW.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "integers" if image.mode == "I" else "floats"
+        raise DataError(
+            f"image {name} holds 32-bit {kind}, whose range says nothing about brightness; save it with 8 or 16 bits"
+        )
+    return image.convert("RGB")
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def expand_to_square(image: Image.Image, color: tuple[int, ...]) -> Image.Image:
