@@ -3,20 +3,21 @@
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, VisionEncoderDecoderModel
+from transformers import AutoConfig, PreTrainedConfig, VisionEncoderDecoderModel
 
 from ..config.trained import read_model_info
 from ..lvlm.build import without_zero3_init
 from ..lvlm.prompt_processor import PromptProcessor
-from ..storage import WeightsError, load_json
+from ..storage import load_json
+from ..storage.pretrained import load_pretrained
 from ..tower.configuration import ToVEVisionConfig
 from .base import BARE, LoadedCheckpoint
 from .experts import CONFIG
-from .whole import WholeCheckpoint, check_report
+from .whole import WholeCheckpoint, detached_parts
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,11 @@ def load_encoder_decoder(
     Raises:
         WeightsError: Tensors are missing, have another shape or are left over.
     """
-    try:
-        both = VisionEncoderDecoderModel.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    except WeightsError as error:
-        raise WeightsError(f"`{folder}`: {error}") from error
-    model, report = cast("tuple[VisionEncoderDecoderModel, dict[str, Any]]", both)  # which the option makes it
-    encoder = model.config.encoder
-    check_report(report, folder, encoder if isinstance(encoder, ToVEVisionConfig) else None)
+    encoder = AutoConfig.from_pretrained(folder).encoder
+    optional = detached_parts(encoder if isinstance(encoder, ToVEVisionConfig) else None)
+    model: VisionEncoderDecoderModel = load_pretrained(
+        VisionEncoderDecoderModel, folder, dtype=dtype, optional=optional, leftovers=False
+    )
     return model.eval(), PromptProcessor.from_pretrained(folder).for_model(model)
 
 

@@ -8,6 +8,7 @@ from ..config.model import ModelConfig
 from ..config.tower import check_names
 from ..lvlm.build import append_image_token, assemble, load_tokenizer, load_vision, make_processor
 from ..lvlm.processor import v1_chat_template
+from ..storage.pretrained import load_pretrained
 from .projector import load_projector
 from .whole import load_whole
 
@@ -23,12 +24,14 @@ def build_lvlm(
 
     Raises:
         ConfigError: A part cannot be read.
+        WeightsError: Weights of a part are missing.
     """
     if config.is_whole:
         model, processor = _start_from_whole(config, dtype)
     else:
         tokenizer = load_tokenizer(config.llm)
-        llm = AutoModelForCausalLM.from_pretrained(config.llm, dtype=dtype, attn_implementation="sdpa")
+        where = f"`model.llm`: `{config.llm}`"
+        llm = load_pretrained(AutoModelForCausalLM, config.llm, where=where, dtype=dtype, attn_implementation="sdpa")
         append_image_token(llm, tokenizer)
         vision = load_vision(config, dtype)
         model, processor = assemble(llm, vision, tokenizer, dtype), make_processor(vision, tokenizer)

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 from ..config import UserError
-from ..storage import WeightsError, load_json, weight_files
+from ..storage import load_json, weight_files
+from ..storage.pretrained import load_pretrained
 from ..tower.configuration import ToVEVisionConfig
 from .base import Checkpoint
 from .experts import Attachment, experts_in_config
@@ -78,30 +79,16 @@ def load_whole(
             f"{folder}/config.json: `vision_feature_layer` is {layer} and `vision_feature_select_strategy` is "
             f"`{strategy}`; a ToVE tower is read with -1 and `full`"
         )
-    try:
-        both = LlavaForConditionalGeneration.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    except WeightsError as error:
-        raise WeightsError(f"`{folder}`: {error}") from error
-    model, report = cast("tuple[LlavaForConditionalGeneration, dict[str, Any]]", both)  # which the option makes it
-    check_report(report, folder, tower)
+    model: LlavaForConditionalGeneration = load_pretrained(
+        LlavaForConditionalGeneration, folder, dtype=dtype, optional=detached_parts(tower), leftovers=False
+    )
     return model.eval(), LlavaProcessor.from_pretrained(folder)
 
 
-def check_report(report: Mapping[str, Any], folder: str | Path, tower: ToVEVisionConfig | None) -> None:
-    """Whether a whole model's weights were all there, and no others.
+def detached_parts(tower: ToVEVisionConfig | None) -> list[str]:
+    """Parts of the names of detached experts' weights, which may lie in a folder or not.
 
     Args:
-        report: transformers' loading info.
-        folder: Named in the message.
-        tower: Whose detached experts' weights may lie there or not.
-
-    Raises:
-        WeightsError: Tensors are missing or left over.
+        tower: The tower's configuration; None where it is no ToVE tower.
     """
-    detached = [f".experts.{name}." for name in tower.detached] if tower is not None else []
-    for kind in ("missing", "unexpected"):
-        keys = sorted(key for key in report[f"{kind}_keys"] if not any(part in key for part in detached))
-        if keys:
-            raise WeightsError(
-                f"`{folder}`: {len(keys)} {kind} tensors for the model of its config.json ({', '.join(keys[:3])}, ...)"
-            )
+    return [f".experts.{name}." for name in tower.detached] if tower is not None else []

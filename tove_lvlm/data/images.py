@@ -39,12 +39,17 @@ def resolve_image(folder: str | Path, name: str, *, allow_symlinks: bool = False
     """
     if not isinstance(name, str) or not name or "\0" in name:
         raise DataError(f"'image' must be a path inside the image folder, got {name!r}")
-    if os.path.isabs(name) or ".." in Path(name).parts:
+    if os.path.isabs(name):
+        raise DataError(f"image path {name!r} is absolute; write it relative to the image folder {folder}")
+    if ".." in Path(name).parts:
         raise DataError(f"image path {name!r} leaves the image folder {folder}; use a path inside it")
     path = Path(folder) / name
     try:
         if not allow_symlinks and not path.resolve().is_relative_to(Path(folder).resolve()):
-            raise DataError(f"image path {name!r} leaves the image folder {folder} through a symbolic link")
+            raise DataError(
+                f"image path {name!r} leaves the image folder {folder} through a symbolic link; where that is meant, "
+                "set data.allow_symlinks=true"
+            )
         if not path.is_file():
             raise DataError(f"there is no image {path}")
     except (OSError, RuntimeError) as error:

@@ -32,6 +32,7 @@ from ..config import ConfigError
 from ..config.model import ModelConfig
 from ..config.tower import TowerConfig
 from ..config.trained import left_out_of_start
+from ..storage.pretrained import load_pretrained
 from ..tower.build import build_tower
 from ..tower.from_yaml import read_tower_yaml
 from ..tower.image_processing import ToVEImageProcessor
@@ -115,7 +116,7 @@ def _load_clip(config: ModelConfig, dtype: torch.dtype) -> tuple[CLIPVisionModel
 
 
 def _read_clip(source: str, dtype: torch.dtype) -> tuple[CLIPVisionModel, Any]:
-    model = CLIPVisionModel.from_pretrained(source, dtype=dtype, attn_implementation="sdpa")
+    model = load_pretrained(CLIPVisionModel, source, where=f"CLIP `{source}`", dtype=dtype, attn_implementation="sdpa")
     return model, AutoImageProcessor.from_pretrained(source, backend="pil")
 
 

@@ -24,7 +24,7 @@ from transformers import (
 from ..config import ConfigError
 from ..config.encoder_decoder import EncoderDecoderConfig
 from ..config.tower import TowerConfig
-from ..storage import WeightsError
+from ..storage.pretrained import load_pretrained
 from ..tower.build import build_tower
 from ..tower.from_yaml import read_tower_yaml
 from ..tower.image_processing import ToVEImageProcessor
@@ -87,22 +87,16 @@ def load_decoder(source: str, dtype: torch.dtype = torch.float32) -> tuple[PreTr
     config.is_decoder = config.add_cross_attention = True
     check_decoder(config, source)
     tokenizer = AutoTokenizer.from_pretrained(source)
-    loaded = AutoModelForCausalLM.from_pretrained(
+    decoder: PreTrainedModel = load_pretrained(
+        AutoModelForCausalLM,
         source,
+        where=f"`model.decoder`: `{source}`",
+        may_lack=cross_attention_names,
         config=config,
         dtype=dtype,
         attn_implementation="sdpa",
-        output_loading_info=True,
         key_mapping=_SHARED_EMBEDDING,
     )
-    decoder, report = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
-    new = cross_attention_names(decoder)
-    missing = sorted(key for key in report["missing_keys"] if key not in new)
-    if missing:
-        raise WeightsError(
-            f"`model.decoder`: `{source}` lacks {len(missing)} weights of a {type(decoder).__name__} "
-            f"({', '.join(missing[:3])}, ...); they would be random"
-        )
     rows = decoder.config.vocab_size
     if len(tokenizer) > rows:
         raise ConfigError(

@@ -55,3 +55,25 @@ def test_broken_images_are_skipped_counted_and_bounded(tmp_path, processor, capl
         path.write_bytes(b"")
     with pytest.raises(DataError):
         ImageDataset([tmp_path], processor, max_error_share=1.0)[0]
+
+
+def test_nothing_out_of_the_folders_is_read(tmp_path, processor):
+    paint(tmp_path / "secret.png", 0)
+    for index in range(8):
+        paint(tmp_path / "images" / f"{index}.png", index + 1)
+    (tmp_path / "images" / "link.png").symlink_to(tmp_path / "secret.png")
+    talk = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]
+    names = ["0.png", "../secret.png", str(tmp_path / "secret.png"), "link.png"]
+    rows = [{"id": name, "image": name, "conversations": talk} for name in names]
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    listed = ImageDataset([tmp_path / "data.json"], processor, image_folder=tmp_path / "images")
+    inside = listed[0].pixels_3HW
+    assert all(torch.equal(listed[index].pixels_3HW, inside) for index in range(4)), "the next one that may be read"
+    assert listed.skips.indices == [1, 2, 3]
+    folder = ImageDataset([tmp_path / "images"], processor)
+    assert len(folder) == 9
+    [folder[index] for index in range(9)]
+    assert [folder.names[index] for index in folder.skips.indices] == [str(tmp_path / "images" / "link.png")]
+    allowed = ImageDataset([tmp_path / "images"], processor, allow_symlinks=True)
+    [allowed[index] for index in range(9)]
+    assert not allowed.skips.indices

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from ...config import UserError
-from ...data.images import read_image
+from ...data.images import read_image, resolve_image
 from ...eval.io.find import Layout
 from ...eval.metrics import binary
 from ...eval.tasks import vsr
@@ -41,7 +41,7 @@ def picture(doc: Mapping[str, Any]) -> list[Image.Image]:
         DataError: It is missing or broken.
     """
     root, layout = _find_files()
-    return [read_image(root / layout.images / doc["image"])]
+    return [read_image(resolve_image(root / layout.images, doc["image"], allow_symlinks=True))]
 
 
 def question(doc: Mapping[str, Any], settings: Mapping[str, str] | None = None) -> str:

@@ -59,18 +59,21 @@ class ImageDataset(Dataset):
         cache: TargetCache | None = None,
     ):
         self.image_processor, self.aspect_ratio = image_processor, aspect_ratio
+        image_folder = None if image_folder is None else Path(image_folder)
         self.image_folder, self.allow_symlinks, self.cache = image_folder, allow_symlinks, cache
-        paths = [name for source in sources for name in self._list(Path(source))]
-        self.names = list(dict.fromkeys(paths))
+        self._images = list(dict.fromkeys(image for source in sources for image in self._list(Path(source))))
+        self.names = [name if root == image_folder else str(root / name) for root, name in self._images]
         """Absolute paths, or paths inside `image_folder` as the JSON files have them."""
         self.skips = Skips(len(self.names), max_error_share)
 
-    def _list(self, source: Path) -> list[str]:
+    def _list(self, source: Path) -> list[tuple[Path, str]]:
+        """(folder, path within it) of a source's images."""
         if source.is_dir():
-            names = sorted(str(p) for p in source.resolve().rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not names:
+            root = source.resolve()
+            found = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+            if not found:
                 raise ConfigError(f"`data.images`: folder `{source}` holds no image ({', '.join(SUFFIXES)})")
-            return names
+            return [(root, path.relative_to(root).as_posix()) for path in found]
         if self.image_folder is None:
             raise ConfigError(f"`data.images` names {source}, so `data.image_folder` must say where its images are")
         records = Records.load([source], check=lambda record: None)
@@ -78,7 +81,7 @@ class ImageDataset(Dataset):
         names = [name for name in with_image if name is not None]
         if not names:
             raise ConfigError(f"`data.images`: {source} names no image")
-        return names
+        return [(self.image_folder, name) for name in names]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -92,15 +95,13 @@ class ImageDataset(Dataset):
         for step in range(len(self)):
             candidate = (index + step) % len(self)
             try:
-                return self._load(self.names[candidate])
+                return self._load(candidate)
             except DataError as error:
                 self.skips.add(candidate, error)
         raise DataError(f"none of the {len(self)} images can be read, the first is {self.names[0]}")
 
-    def _load(self, name: str) -> ImageSample:
-        path = Path(name)
-        if not path.is_absolute() and self.image_folder is not None:  # which `_list` makes sure of
-            path = resolve_image(self.image_folder, name, allow_symlinks=self.allow_symlinks)
+    def _load(self, index: int) -> ImageSample:
+        path, name = resolve_image(*self._images[index], allow_symlinks=self.allow_symlinks), self.names[index]
         pixels_3HW = to_pixels(read_image(path), self.image_processor, self.aspect_ratio)
         if self.cache is None:
             return ImageSample(pixels_3HW, name)

@@ -1,0 +1,67 @@
+"""transformers' `from_pretrained`, strict: a weight that is not in the files would be random, and nobody would see it.
+
+See docs/design.md, "Saved towers".
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from torch import nn
+
+from .files import WeightsError, first_names
+from .layout import INDEX, STANDARD_NAMES, shard_names
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def load_pretrained(
+    model_class: Any,
+    source: str | Path | None,
+    *,
+    where: str = "",
+    may_lack: Callable[[Any], Collection[str]] = lambda model: (),
+    optional: Sequence[str] = (),
+    leftovers: bool = True,
+    **options: Any,
+) -> Any:
+    """A model of transformers with all of its weights.
+
+    Args:
+        model_class: A model class or an `Auto` class.
+        source: Folder or hub id; None where `state_dict` is among the options.
+        where: For messages, a key of a YAML or a folder; `source` by default.
+        may_lack: Given the model, names of weights that may be new.
+        optional: Parts of names, whose weights may lie there or not.
+        leftovers: Whether tensors that the model does not have may lie there.
+        **options: Of `from_pretrained`.
+
+    Raises:
+        WeightsError: Weights are missing, have another shape, or are left over where they may not be; an index names
+            files outside of its folder.
+    """
+    where = where or f"`{source}`"
+    if source is not None and Path(source).is_dir():
+        for name in STANDARD_NAMES:
+            if (Path(source) / f"{name}{INDEX}").is_file():
+                shard_names(Path(source) / f"{name}{INDEX}")  # transformers would follow any path
+    try:
+        # Not an error of transformers' own, whose message is a table in the log.
+        both = model_class.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    except WeightsError as error:
+        raise WeightsError(f"{where}: {error}") from error
+    model, report = cast("tuple[nn.Module, dict[str, Any]]", both)  # which the option makes it
+    new = may_lack(model)
+    missing, unexpected = (
+        [key for key in report[f"{kind}_keys"] if key not in new and not any(part in key for part in optional)]
+        for kind in ("missing", "unexpected")
+    )
+    problems = [f"{len(missing)} missing, which would be random ({first_names(missing)})"] if missing else []
+    if unexpected and not leftovers:
+        problems.append(f"{len(unexpected)} unexpected ({first_names(unexpected)})")
+    reshaped = [entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"]]
+    if reshaped:
+        problems.append(f"{len(reshaped)} of another shape ({first_names(reshaped)})")
+    if problems:
+        raise WeightsError(f"{where}: its weights do not fit {type(model).__name__}: {'; '.join(problems)}")
+    return model
