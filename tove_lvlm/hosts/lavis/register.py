@@ -2,7 +2,8 @@
 
 One attribute of LAVIS's class is replaced, `Blip2Base.init_vision_encoder`, which every BLIP-2 architecture calls: a
 class method in the wheel, a method on the main branch. Around the loading of checkpoints stands a check that names the
-file; the model's answer to LAVIS's own names (`eva_clip_g`, `clip_L`) is LAVIS's.
+file, around a model's call the balance loss (balance.py); the model's answer to LAVIS's own names (`eva_clip_g`,
+`clip_L`) is LAVIS's.
 
 See docs/hosts.md, "LAVIS".
 """
@@ -39,13 +40,14 @@ def register() -> list[str]:
     from .compat import import_lavis
 
     lavis, names = import_lavis()
+    from . import balance, bert, data, processors
+
     base = _blip2_base(lavis)
     if not hasattr(base, _DONE):
         setattr(base, _DONE, base.__dict__["init_vision_encoder"])
         _hook_vision_encoder(base)
         _hook_loading(base)
-    from . import bert, data, processors
-
+        balance.hook(base)
     bert.use_local_folder()
     processors.register()
     data.register()
@@ -101,6 +103,8 @@ def _hook_loading(base: Any) -> None:
     """Name the file in what the encoder says of a checkpoint; let `load_pretrained: False` mean what it says."""
     from lavis.runners import RunnerBase, RunnerIter
 
+    from . import balance
+
     base.load_checkpoint = _naming_file(base.load_checkpoint)
     base.load_from_pretrained = _naming_file(base.load_from_pretrained)
     for runner in (RunnerBase, RunnerIter):
@@ -109,6 +113,8 @@ def _hook_loading(base: Any) -> None:
 
     @functools.wraps(from_config)
     def load_checkpoint_from_config(self, cfg, **kwargs):
+        if _tower_of(self):
+            self.visual_encoder.balance_loss_weight = balance.read_weight(cfg)
         # The wheel would fetch a published model here, whose Q-Former was trained on another encoder.
         if _tower_of(self) and not cfg.get("load_finetuned", True) and not cfg.get("load_pretrained", True):
             logger.info("load_pretrained: False, so the Q-Former starts from BERT and the tower from its source")

@@ -22,6 +22,8 @@ from .checks import check_keys
 
 logger = logging.getLogger(__name__)
 
+BALANCE_LOSS_WEIGHT = 0.01
+"""Of a LAVIS model that does not say another, as in this package's own training."""
 _FROZEN_DTYPES = {"fp32": DTYPES["float32"], "fp16": DTYPES["float16"], "bf16": DTYPES["bfloat16"]}
 
 
@@ -48,6 +50,7 @@ class ToVEVisualEncoder(nn.Module):
         self.tower = tower
         self.num_features = tower.config.hidden_size
         self.source = Path(source)
+        self.balance_loss_weight = BALANCE_LOSS_WEIGHT
         if torch.cuda.is_available():
             frozen: tuple[nn.Module, nn.Module] = (tower.clip, tower.experts)
             for part in frozen:
