@@ -90,7 +90,7 @@ def test_weight_of_a_block_that_does_not_say_one(lavis, world, bert):
 @pytest.mark.parametrize("value", [-0.1, "much", None, True, float("nan")])
 def test_a_weight_that_is_none(value):
     with pytest.raises(ConfigError, match=r"`model.balance_loss_weight` is .*; expected a number of at least 0"):
-        balance.read_weight({"balance_loss_weight": value})
+        balance.check_weight(value)
 
 
 def test_evaluation_and_other_encoders_are_as_they_were(lavis, world, bert):

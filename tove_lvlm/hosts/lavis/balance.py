@@ -19,18 +19,17 @@ import torch
 
 from ...config import ConfigError
 from ...tower.recorder import GateRecorder
-from .tower import BALANCE_LOSS_WEIGHT, ToVEVisualEncoder
+from .tower import ToVEVisualEncoder
 
 KEY = "balance_loss_weight"
 
 
-def read_weight(cfg: Any) -> float:
-    """`balance_loss_weight` of LAVIS's `model` block, or the default.
+def check_weight(value: Any) -> float:
+    """What `balance_loss_weight` of LAVIS's `model` block says.
 
     Raises:
         ConfigError: It is no number of at least 0.
     """
-    value = cfg.get(KEY, BALANCE_LOSS_WEIGHT)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ConfigError(f"`model.{KEY}` is {value}; expected a number of at least 0")
     return float(value)

@@ -1,7 +1,7 @@
 """LAVIS image processors that give what the tower expects: `tove_image_train`, `tove_image_eval`.
 
 LAVIS's own BLIP-2 transforms with the tower's size, mean and std, so that nobody has to write these down twice. Which
-tower: the run's `model.vit_model`, or the processor's own key `tower`.
+tower: that of the run's `model` block, or the processor's own key `tower`.
 
 See docs/hosts.md, "LAVIS".
 """
@@ -14,6 +14,7 @@ from torchvision.transforms import Compose, RandomHorizontalFlip
 from ...config import UserError
 from ...tower.configuration import ToVEVisionConfig
 from ..names import is_tove, read_tower_config, tower_path
+from .model_block import ARCHITECTURES, read_block, tower_config
 
 
 def register() -> None:
@@ -71,7 +72,10 @@ def _tower_config(name: str | None) -> ToVEVisionConfig:
         from lavis.common.registry import registry
 
         run = registry.get("configuration", no_warning=True)
-        key, name = "model.vit_model", getattr(run, "config", {}).get("model", {}).get("vit_model")
+        model = getattr(run, "config", {}).get("model", {})
+        if model.get("arch") in ARCHITECTURES:
+            return tower_config(read_block(model))
+        key, name = "model.vit_model", model.get("vit_model")
         if not is_tove(name):
             raise UserError(
                 f"tove_image_train and tove_image_eval take their size from the tower, and `{key}` is `{name}`; write "

@@ -11,12 +11,10 @@ See docs/hosts.md, "LAVIS".
 import functools
 import inspect
 import logging
-from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
 from ...config import UserError
-from ...storage import WeightsError
 from ..names import is_tove
 
 logger = logging.getLogger(__name__)
@@ -26,7 +24,8 @@ _DONE = "_tove_original"
 
 
 def register() -> list[str]:
-    """Make LAVIS take `vit_model: tove:PATH` and know `tove_image_train`, `tove_image_eval`, `llava_caption`.
+    """Make LAVIS take `vit_model: tove:PATH` and know the architectures `tove_caption` and `tove_vqa`, the processors
+    `tove_image_train` and `tove_image_eval` and the data set `llava_caption`.
 
     Idempotent. LAVIS is imported, with what it needs of an older transformers put back.
 
@@ -40,7 +39,7 @@ def register() -> list[str]:
     from .compat import import_lavis
 
     lavis, names = import_lavis()
-    from . import balance, bert, data, processors
+    from . import balance, bert, data, encoder_decoder, processors
 
     base = _blip2_base(lavis)
     if not hasattr(base, _DONE):
@@ -51,6 +50,7 @@ def register() -> list[str]:
     bert.use_local_folder()
     processors.register()
     data.register()
+    encoder_decoder.register()
     return names
 
 
@@ -104,19 +104,21 @@ def _hook_loading(base: Any) -> None:
     from lavis.runners import RunnerBase, RunnerIter
 
     from . import balance
+    from .checks import naming_file
 
-    base.load_checkpoint = _naming_file(base.load_checkpoint)
-    base.load_from_pretrained = _naming_file(base.load_from_pretrained)
+    base.load_checkpoint = naming_file(base.load_checkpoint, _is_ours)
+    base.load_from_pretrained = naming_file(base.load_from_pretrained, _is_ours)
     for runner in (RunnerBase, RunnerIter):
-        runner._load_checkpoint = _naming_file(runner.__dict__["_load_checkpoint"])
+        runner._load_checkpoint = naming_file(runner.__dict__["_load_checkpoint"], lambda self: _is_ours(self._model))
     from_config = base.load_checkpoint_from_config
 
     @functools.wraps(from_config)
     def load_checkpoint_from_config(self, cfg, **kwargs):
-        if _tower_of(self):
-            self.visual_encoder.balance_loss_weight = balance.read_weight(cfg)
+        if _is_ours(self):
+            encoder = self.visual_encoder
+            encoder.balance_loss_weight = balance.check_weight(cfg.get(balance.KEY, encoder.balance_loss_weight))
         # The wheel would fetch a published model here, whose Q-Former was trained on another encoder.
-        if _tower_of(self) and not cfg.get("load_finetuned", True) and not cfg.get("load_pretrained", True):
+        if _is_ours(self) and not cfg.get("load_finetuned", True) and not cfg.get("load_pretrained", True):
             logger.info("load_pretrained: False, so the Q-Former starts from BERT and the tower from its source")
             return
         from_config(self, cfg, **kwargs)
@@ -124,27 +126,7 @@ def _hook_loading(base: Any) -> None:
     base.load_checkpoint_from_config = load_checkpoint_from_config
 
 
-def _naming_file(load: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(load)
-    def named(self, url_or_filename, *args, **kwargs):
-        try:
-            return load(self, url_or_filename, *args, **kwargs)
-        except WeightsError as error:
-            raise WeightsError(f"checkpoint `{url_or_filename}`: {error}") from error
-        except RuntimeError as error:
-            if not _tower_of(getattr(self, "_model", self)):
-                raise
-            raise WeightsError(f"checkpoint `{url_or_filename}` does not fit: {_one_line(error)}") from error
-
-    return named
-
-
-def _tower_of(model: Any) -> bool:
+def _is_ours(model: Any) -> bool:
     from .tower import ToVEVisualEncoder
 
     return isinstance(getattr(model, "visual_encoder", None), ToVEVisualEncoder)
-
-
-def _one_line(error: Exception, limit: int = 400) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."

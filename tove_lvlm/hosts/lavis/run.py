@@ -70,11 +70,17 @@ def _config(cfg_path: str | Path, options: Sequence[str]) -> Any:
     kinds += [("datasets", name, registry.list_datasets()) for name in tree["datasets"]]
     kinds += [("run.task", tree["run"].get("task"), registry.list_tasks())]
     for key, name, names in kinds:
-        if name not in names:
-            raise ConfigError(f"{cfg_path}: `{key}`: LAVIS knows no `{name}`; {nearest(str(name), names)}")
+        _check_name(f"{cfg_path}: `{key}`", name, names)
+    types = registry.get_model_class(tree["model"]["arch"]).PRETRAINED_MODEL_CONFIG_DICT
+    _check_name(f"{cfg_path}: `model.model_type`", tree["model"].get("model_type"), list(types))
     cfg = Config(argparse.Namespace(cfg_path=str(cfg_path), options=list(options)))
     cfg.run_cfg.output_dir = str(Path(cfg.run_cfg.output_dir).expanduser().absolute())
     return cfg
+
+
+def _check_name(where: str, name: object, names: Sequence[str]) -> None:
+    if name not in names:
+        raise ConfigError(f"{where}: LAVIS knows no `{name}`; {nearest(str(name), names)}")
 
 
 def _runner(cfg: Any) -> Any:

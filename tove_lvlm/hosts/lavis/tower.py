@@ -7,7 +7,7 @@ See docs/hosts.md, "LAVIS".
 
 import logging
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,7 +55,7 @@ class ToVEVisualEncoder(nn.Module):
             frozen: tuple[nn.Module, nn.Module] = (tower.clip, tower.experts)
             for part in frozen:
                 part.to(_FROZEN_DTYPES[precision])
-        self._train_fusion()
+        train_fusion(self.tower)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Tokens (B, N, D) in the image's dtype, so that the Q-Former takes them with and without autocast."""
@@ -65,18 +65,11 @@ class ToVEVisualEncoder(nn.Module):
         """For LAVIS's layer-wise learning rates (main branch): no layers, and all that is trained is above them."""
         return 1 if var_name else 0
 
-    def _train_fusion(self) -> None:
-        """Only what takes part: DistributedDataParallel, as LAVIS uses it, stops at a parameter without a gradient."""
-        attached = self.tower.attached_names
-        self.tower.requires_grad_(bool(attached))
-        for name, transfer in cast(ToVEFusion, self.tower.tove_fusion).transfers.items():
-            transfer.requires_grad_(name in attached)
-
     def __setattr__(self, name: str, value: Any) -> None:
         """`freeze_vit: True` ends with `visual_encoder.train = disabled_train`, after it froze every parameter."""
         if name == "train":
             logger.info("freeze_vit: CLIP and the experts are frozen; tove_fusion (gate and transfer) is trained")
-            self._train_fusion()
+            train_fusion(self.tower)
             return
         super().__setattr__(name, value)
 
@@ -87,6 +80,18 @@ class ToVEVisualEncoder(nn.Module):
         for key, tensor in expected.items():
             state_dict.setdefault(key, tensor.data)  # frozen parts, which LAVIS's checkpoints leave out, stay
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def train_fusion(tower: ToVEVisionModel) -> None:
+    """Let learn what takes part and nothing else: LAVIS's DistributedDataParallel stops at a parameter without a
+    gradient.
+    """
+    attached = tower.attached_names
+    tower.requires_grad_(bool(attached))
+    if not isinstance(tower.tove_fusion, ToVEFusion):
+        return
+    for name, transfer in tower.tove_fusion.transfers.items():
+        transfer.requires_grad_(name in attached)
 
 
 def build_encoder(name: str, img_size: int, drop_path_rate: float, precision: str) -> ToVEVisualEncoder:

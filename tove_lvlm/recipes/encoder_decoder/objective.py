@@ -56,6 +56,7 @@ class TextObjective(nn.Module):
         attention_mask: torch.Tensor,
         labels: torch.Tensor,
         image_of: torch.Tensor,
+        text_weight: torch.Tensor | None = None,
     ) -> TextLoss:
         """The loss of a batch of `data.text_dataset.TextCollator`.
 
@@ -65,6 +66,7 @@ class TextObjective(nn.Module):
             attention_mask: (R, T).
             labels: (R, T), each at its own place.
             image_of: (R,) image of each row.
+            text_weight: (R,) what each text's cross-entropy is multiplied by; 1 where it is left out.
         """
         encoder = cast(nn.Module, self.model.encoder)
         seen: ToVEOutput = encoder(pixel_values=pixel_values.to(self.model.dtype))
@@ -75,14 +77,16 @@ class TextObjective(nn.Module):
             decoder_attention_mask=attention_mask,
             use_cache=False,
         )
-        loss_sum = F.cross_entropy(
-            output.logits[:, :-1].float().flatten(0, 1),
-            labels[:, 1:].flatten(),
+        loss_RT = F.cross_entropy(
+            output.logits[:, :-1].float().transpose(1, 2),
+            labels[:, 1:],
             ignore_index=IGNORE_INDEX,
             label_smoothing=self.label_smoothing,
-            reduction="sum",
+            reduction="none",
         )
-        return TextLoss(loss_sum=loss_sum, num_texts=len(input_ids), tower=seen)
+        if text_weight is not None:
+            loss_RT = loss_RT * text_weight[:, None]
+        return TextLoss(loss_sum=loss_RT.sum(), num_texts=len(input_ids), tower=seen)
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """The decoder's; the tower's own work has no gradient but for `tove_fusion`."""
