@@ -1,4 +1,5 @@
-"""The tower inside unmodified LAVIS: any BLIP-2 architecture takes `vit_model: tove:PATH`.
+"""The tower inside unmodified LAVIS: any BLIP-2 architecture takes `vit_model: tove:PATH`, and the base model is there as
+`arch: tove_caption` and `arch: tove_vqa`.
 
     from tove_lvlm.hosts import lavis
     lavis.register()            # before or after `import lavis`; idempotent

@@ -14,11 +14,31 @@ Paths are relative to the working directory, not to LAVIS's cache.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...config import UserError
 
 DEFAULTS = Path(__file__).with_name("llava_caption.yaml")
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The records of an annotation file.
+
+    Args:
+        path: A JSON list, or JSON lines in a `.jsonl`.
+
+    Raises:
+        UserError: The file is absent or unreadable.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.splitlines() if line] if path.suffix == ".jsonl" else json.loads(text)
+    except FileNotFoundError as error:
+        raise UserError(f"annotation file `{path}` does not exist (looked at {path.absolute()})") from error
+    except ValueError as error:
+        raise UserError(f"annotation file `{path}` is not readable as JSON: {error}") from error
+    return cast("list[dict[str, Any]]", rows)
 
 
 def read_captions(path: str | Path) -> list[dict[str, Any]]:
@@ -33,16 +53,8 @@ def read_captions(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         UserError: The file is absent or unreadable, or a record has no image or no caption.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text.splitlines() if line] if path.suffix == ".jsonl" else json.loads(text)
-    except FileNotFoundError as error:
-        raise UserError(f"annotation file `{path}` does not exist (looked at {path.absolute()})") from error
-    except ValueError as error:
-        raise UserError(f"annotation file `{path}` is not readable as JSON: {error}") from error
     samples = []
-    for index, row in enumerate(rows):
+    for index, row in enumerate(read_rows(path)):
         caption = row.get("caption") or next(
             (turn["value"] for turn in reversed(row.get("conversations", [])) if turn.get("from") == "gpt"), None
         )
@@ -52,13 +64,48 @@ def read_captions(path: str | Path) -> list[dict[str, Any]]:
     return samples
 
 
+def make_builder(name: str, train_cls: type, eval_cls: type, defaults: Path) -> type:
+    """A builder of LAVIS's whose `build_info` has paths of the working directory, and which downloads nothing.
+
+    Args:
+        name: Of the data set.
+        train_cls: A data set class of LAVIS's, for the split `train`.
+        eval_cls: One for all other splits.
+        defaults: The data set's YAML.
+    """
+    from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
+
+    class Builder(BaseDatasetBuilder):
+        """Build a dataset for each split that `build_info.annotations` names."""
+
+        train_dataset_cls, eval_dataset_cls = train_cls, eval_cls
+        DATASET_CONFIG_DICT = {"default": str(defaults)}
+
+        def _download_data(self):
+            """Nothing is downloaded."""
+
+        def build(self):
+            self.build_processors()
+            return {split: self._build_split(split) for split in self.config.build_info.annotations}
+
+        def _build_split(self, split: str):
+            files = self.config.build_info.annotations[split].storage
+            folder = Path(self.config.build_info.images.get(split) or ".").absolute()
+            if not folder.is_dir():
+                raise UserError(f"`{name}.build_info.images.{split}`: no folder `{folder}`")
+            part, cls = ("train", train_cls) if split == "train" else ("eval", eval_cls)
+            paths = [files] if isinstance(files, str) else list(files)
+            return cls(self.vis_processors[part], self.text_processors[part], str(folder), paths)
+
+    return Builder
+
+
 def register() -> None:
     """File the builder in LAVIS's registry. Idempotent."""
     from lavis.common.registry import registry
 
     if registry.get_builder_class("llava_caption") is not None:
         return
-    from lavis.datasets.builders.base_dataset_builder import BaseDatasetBuilder
     from lavis.datasets.datasets.caption_datasets import CaptionDataset, CaptionEvalDataset
 
     class LlavaCaptions(CaptionDataset):
@@ -76,28 +123,8 @@ def register() -> None:
             super().__init__(vis_processor, text_processor, vis_root, [])
             _fill(self, ann_paths)
 
-    @registry.register_builder("llava_caption")
-    class LlavaCaptionBuilder(BaseDatasetBuilder):
-        """Build a dataset for each split that `build_info.annotations` names."""
-
-        train_dataset_cls, eval_dataset_cls = LlavaCaptions, LlavaCaptionsEval
-        DATASET_CONFIG_DICT = {"default": str(DEFAULTS)}
-
-        def _download_data(self):
-            """Nothing is downloaded."""
-
-        def build(self):
-            self.build_processors()
-            return {split: self._build_split(split) for split in self.config.build_info.annotations}
-
-        def _build_split(self, split: str):
-            files = self.config.build_info.annotations[split].storage
-            folder = Path(self.config.build_info.images.get(split) or ".").absolute()
-            if not folder.is_dir():
-                raise UserError(f"`llava_caption.build_info.images.{split}`: no folder `{folder}`")
-            part, cls = ("train", LlavaCaptions) if split == "train" else ("eval", LlavaCaptionsEval)
-            paths = [files] if isinstance(files, str) else list(files)
-            return cls(self.vis_processors[part], self.text_processors[part], str(folder), paths)
+    builder = make_builder("llava_caption", LlavaCaptions, LlavaCaptionsEval, DEFAULTS)
+    registry.register_builder("llava_caption")(builder)
 
 
 def _fill(dataset: Any, ann_paths: list[str]) -> None:

@@ -1,6 +1,7 @@
-"""The miniature world for LAVIS: captions, and a small BERT and OPT in the formats that LAVIS reads.
+"""The miniature world for LAVIS: captions, questions, and a small BERT and OPT in the formats that LAVIS reads.
 
-OUT/train, OUT/heldout   rendered scenes with captions (world/dataset.py)
+OUT/train, OUT/heldout   rendered scenes with captions and questions (world/dataset.py)
+OUT/answer_list.json     the answers to the training questions, for `inference_method: rank`
 OUT/bert                 stands for `bert-base-uncased`: tokenizer, config, random weights
 OUT/opt                  stands for `facebook/opt-2.7b`: tokenizer, config, weights taught the captions' language
 """
@@ -22,9 +23,10 @@ from transformers import (
 )
 
 from ...config import UserError
-from ...storage import atomic_dir
+from ...storage import atomic_dir, save_json
 from ...world.dataset import write_dataset
 from .data import read_captions
+from .vqa_data import read_questions
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,8 @@ def write_miniature(out: Path, scenes: int = 2000, heldout: int = 64, opt_steps:
         write_dataset(out / "heldout", "heldout", heldout, seed=seed)
     except (ValueError, FileExistsError) as error:
         raise UserError(str(error)) from error
+    answers = {row["answer"] for row in read_questions(out / "train" / "finetune.json")}
+    save_json(out / "answer_list.json", sorted(answers))
     captions = [row["caption"] for row in read_captions(out / "train" / "pretrain.json")]
     with atomic_dir(out / "bert") as folder:
         write_bert(folder, captions, seed)

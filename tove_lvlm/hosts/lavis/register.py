@@ -25,7 +25,7 @@ _DONE = "_tove_original"
 
 def register() -> list[str]:
     """Make LAVIS take `vit_model: tove:PATH` and know the architectures `tove_caption` and `tove_vqa`, the processors
-    `tove_image_train` and `tove_image_eval` and the data set `llava_caption`.
+    `tove_image_train` and `tove_image_eval` and the data sets `llava_caption` and `llava_vqa`.
 
     Idempotent. LAVIS is imported, with what it needs of an older transformers put back.
 
@@ -39,7 +39,7 @@ def register() -> list[str]:
     from .compat import import_lavis
 
     lavis, names = import_lavis()
-    from . import balance, bert, data, encoder_decoder, processors
+    from . import balance, bert, data, encoder_decoder, processors, vqa_data
 
     base = _blip2_base(lavis)
     if not hasattr(base, _DONE):
@@ -50,6 +50,7 @@ def register() -> list[str]:
     bert.use_local_folder()
     processors.register()
     data.register()
+    vqa_data.register()
     encoder_decoder.register()
     return names
 
