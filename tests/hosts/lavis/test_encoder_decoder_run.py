@@ -88,6 +88,7 @@ def test_a_checkpoint_gives_the_same_captions(captioned, world, tmp_path):
     assert results[0] == results[1]
 
 
+@pytest.mark.full
 def test_resume(captioned, world, tmp_path):
     """LAVIS loads strictly here, and its checkpoint lacks all that is frozen."""
     file = Path(captioned.output_dir) / "checkpoint_3.pth"
@@ -120,6 +121,7 @@ def test_answers_are_learnt_and_judged(answered, world):
     assert (Path(answered.output_dir) / "checkpoint_best.pth").is_file()
 
 
+@pytest.mark.full
 def test_answers_are_generated_from_the_best_checkpoint(answered, world, tmp_path):
     others = {
         "model.load_finetuned": True,
@@ -143,7 +145,7 @@ def test_answers_are_generated_from_the_best_checkpoint(answered, world, tmp_pat
     [
         ("model.model_type=huge", "`model.model_type`: LAVIS knows no `huge`"),
         ("model.trainables=x", "LAVIS's `model` block: unknown key `trainables`"),
-        ("datasets.llava_vqa.build_info.answer_list=no.json", "annotation file `no.json` does not exist"),
+        ("datasets.llava_vqa.build_info.answer_list=no.json", "candidate answers `no.json` cannot be read"),
         ("datasets.llava_vqa.build_info.images.val=/no/images", "`llava_vqa.build_info.images.val`: no folder"),
     ],
 )

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tove_lvlm.config import UserError
 from tove_lvlm.data.errors import DataError
-from tove_lvlm.hosts.lavis.vqa_data import read_answer_list, read_questions, write_vqav2
+from tove_lvlm.hosts.lavis.vqa_data import read_questions, write_vqav2
 
 TURNS = [
     {"from": "human", "value": "<image>\nIs it red?"},
@@ -34,8 +34,6 @@ def files(tmp_path):
 def test_both_forms_are_read(files):
     assert read_questions(files / "train.json") == ROWS
     assert read_questions(files / "val.jsonl") == ROWS
-    assert read_answer_list(files / "answers.json") == ["yes", "no", "2"]
-    assert read_answer_list(None) is None
 
 
 def test_what_is_refused(files):
@@ -45,11 +43,6 @@ def test_what_is_refused(files):
     (files / "b.json").write_text(json.dumps([{"image": "0.png", "conversations": TURNS[:3]}]))
     with pytest.raises(DataError, match=r"b.json, sample '0': a question has no answer"):
         read_questions(files / "b.json")
-    (files / "c.json").write_text('{"yes": 1}')
-    with pytest.raises(UserError, match=r"`llava_vqa.build_info.answer_list`: `.*c.json` is no JSON list of texts"):
-        read_answer_list(files / "c.json")
-    with pytest.raises(UserError, match=r"annotation file `.*d.json` does not exist"):
-        read_answer_list(files / "d.json")
 
 
 def test_lavis_data_sets(lavis, files):

@@ -1,5 +1,5 @@
-"""The tower inside unmodified LAVIS: any BLIP-2 architecture takes `vit_model: tove:PATH`, and the base model is there as
-`arch: tove_caption` and `arch: tove_vqa`.
+"""The tower inside unmodified LAVIS: any BLIP-2 architecture takes `vit_model: tove:PATH`, and `arch: tove_caption` and
+`arch: tove_vqa` are the base model.
 
     from tove_lvlm.hosts import lavis
     lavis.register()            # before or after `import lavis`; idempotent

@@ -23,6 +23,7 @@ from ...data.errors import DataError
 from ...data.text_dataset import TextCollator, TextSample
 from ...inference.batching import DecodingConfig
 from ...inference.encoder_decoder import EncoderDecoderResponder
+from ...inference.ranking import RankingConfig
 from ...lvlm.prompt_processor import PromptProcessor
 from ...lvlm.trainable import set_trainable
 from ...recipes.encoder_decoder.objective import TextLoss, TextObjective
@@ -39,16 +40,13 @@ _METHODS = ("rank", "generate")
 
 @dataclass(frozen=True, kw_only=True)
 class LavisDecoding(DecodingConfig):
-    """What LAVIS's tasks say besides."""
+    """With what LAVIS's models take besides."""
 
-    min_new_tokens: int = 1
     repetition_penalty: float = 1.0
-    length_penalty: float = 1.0
 
     def arguments(self) -> dict[str, float]:
         """See `DecodingConfig`."""
-        own = {"min_new_tokens": self.min_new_tokens, "repetition_penalty": self.repetition_penalty}
-        return super().arguments() | own | ({"length_penalty": self.length_penalty} if self.num_beams > 1 else {})
+        return super().arguments() | {"repetition_penalty": self.repetition_penalty}
 
 
 class ToVEEncoderDecoder(nn.Module):
@@ -68,6 +66,7 @@ class ToVEEncoderDecoder(nn.Module):
     def __init__(self, model: VisionEncoderDecoderModel, processor: PromptProcessor, block: ModelBlock):
         super().__init__()
         self.model, self.processor, self.block = model, processor, block
+        self._responder = EncoderDecoderResponder(model, processor)
         self.balance_loss_weight = check_weight(block.balance_loss_weight)
         set_trainable(model, block.trainable)
         if block.trainable != "language_model":
@@ -183,15 +182,11 @@ class ToVEEncoderDecoder(nn.Module):
         prompts = (
             [prompt] * len(images) if isinstance(prompt, str) else [p for p in prompt for _ in range(num_captions)]
         )
-        drawn: dict[str, Any] = {"num_beams": num_beams}
+        chosen = _beams(num_beams, length_penalty)
         if use_nucleus_sampling:  # each call draws anew
-            drawn = {"temperature": temperature, "top_p": top_p, "seed": int(torch.randint(1 << 31, ()))}
+            chosen = {"temperature": temperature, "top_p": top_p, "seed": int(torch.randint(1 << 31, ()))}
         decoding = LavisDecoding(
-            max_new_tokens=max_length,
-            min_new_tokens=min_length,
-            repetition_penalty=repetition_penalty,
-            length_penalty=length_penalty,
-            **drawn,
+            max_new_tokens=max_length, min_new_tokens=min_length, repetition_penalty=repetition_penalty, **chosen
         )
         return self._generate(prompts, images, decoding)
 
@@ -216,14 +211,14 @@ class ToVEEncoderDecoder(nn.Module):
             inference_method: `generate`, or `rank` for the likeliest of `answer_list`.
             max_len: As `max_length` of `generate`.
             min_len: As its `min_length`.
-            num_ans_candidates: See `rank_answers`.
+            num_ans_candidates: Of the list, those whose first token is likeliest are weighed as a whole.
             answer_list: What `rank` chooses from.
             prompt: With `{}` for the question, in place of the question alone.
             length_penalty: Of `generate`.
             **kwargs: What LAVIS's tasks say besides; ignored.
 
         Raises:
-            UserError: Another method, or `rank` without a list.
+            UserError: Another method, or `rank` without a list or with one that names an answer twice.
         """
         texts = samples["text_input"]
         questions = [texts] if isinstance(texts, str) else list(texts)
@@ -237,41 +232,15 @@ class ToVEEncoderDecoder(nn.Module):
                     "`inference_method: rank` chooses from a list and the data set has none; name one in its "
                     "`build_info`, or write `inference_method: generate`"
                 )
-            return self.rank_answers(questions, samples["image"], answer_list, num_ans_candidates)
-        decoding = LavisDecoding(
-            num_beams=num_beams, max_new_tokens=max_len, min_new_tokens=min_len, length_penalty=length_penalty
-        )
+            ranking = RankingConfig(candidates=tuple(answer_list), top_k=num_ans_candidates)
+            return [answer.text for answer in self._responder.rank(questions, list(samples["image"]), ranking)]
+        beams = _beams(num_beams, length_penalty)
+        decoding = DecodingConfig(max_new_tokens=max_len, min_new_tokens=min_len, **beams)
         return self._generate(questions, samples["image"], decoding)
 
-    def rank_answers(
-        self, questions: Sequence[str], images: torch.Tensor, answers: Sequence[str], num_candidates: int
-    ) -> list[str]:
-        """The likeliest of some answers to each question: the sum of the log-probabilities of its tokens and the end.
-
-        Args:
-            questions: B texts.
-            images: (B, 3, H, W).
-            answers: The same for all questions.
-            num_candidates: Answers that are weighed at once. None is left out beforehand, as LAVIS's own models leave
-                out all but these many by their first token: the likeliest of all is found.
-        """
-        best = []
-        for question, image_3HW in zip(questions, images, strict=True):
-            scores: list[float] = []
-            for start in range(0, len(answers), num_candidates):
-                some = answers[start : start + num_candidates]
-                scores += self._responder.log_likelihoods([question], [some], [image_3HW])[0]
-            best.append(answers[max(range(len(scores)), key=scores.__getitem__)])
-        return best
-
-    @property
-    def _responder(self) -> EncoderDecoderResponder:
-        return EncoderDecoderResponder(self.model, self.processor)
-
     def _generate(self, prompts: Sequence[str], images: torch.Tensor, decoding: DecodingConfig) -> list[str]:
-        responder = self._responder
-        rows = [responder.encode_question(prompt, has_image=True) for prompt in prompts]
-        return responder.generate(rows, list(images), decoding)
+        rows = [self._responder.encode_question(prompt, has_image=True) for prompt in prompts]
+        return self._responder.generate(rows, list(images), decoding)
 
     # ---- checkpoints ----
 
@@ -284,6 +253,11 @@ class ToVEEncoderDecoder(nn.Module):
         for key, tensor in expected.items():
             state_dict.setdefault(key, tensor.data)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _beams(num_beams: int, length_penalty: float) -> dict[str, Any]:
+    """LAVIS states a length penalty for one beam too, where it has no effect."""
+    return {"num_beams": num_beams, "length_penalty": length_penalty if num_beams > 1 else 1.0}
 
 
 def register() -> None:

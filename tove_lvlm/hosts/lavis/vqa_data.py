@@ -22,6 +22,7 @@ from typing import Any
 from ...config import UserError
 from ...data.conversations import rounds
 from ...data.errors import DataError
+from ...inference.ranking import RankingConfig
 from .data import make_builder, read_rows
 
 DEFAULTS = Path(__file__).with_name("llava_vqa.yaml")
@@ -51,20 +52,6 @@ def read_questions(path: str | Path) -> list[dict[str, Any]]:
                 raise UserError(f"{path}: record {index} has no `image` with `text` and `answer`, or `conversations`")
             found.append({"image": row["image"], "question": question, "answer": answer})
     return found
-
-
-def read_answer_list(path: str | Path | None) -> list[str] | None:
-    """A JSON list of answers; None of None.
-
-    Raises:
-        UserError: The file is absent or holds another thing.
-    """
-    if path is None:
-        return None
-    answers: Any = read_rows(path)
-    if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
-        raise UserError(f"`llava_vqa.build_info.answer_list`: `{path}` is no JSON list of texts")
-    return answers
 
 
 def write_vqav2(folder: Path, rows: list[dict[str, Any]]) -> tuple[str, str]:
@@ -123,7 +110,8 @@ def register() -> None:
         """With the list of answers, which LAVIS's task takes from whichever split has it."""
 
         def build(self):
-            answers = read_answer_list(self.config.build_info.get("answer_list"))
+            file = self.config.build_info.get("answer_list")
+            answers = None if file is None else list(RankingConfig.from_file(file).candidates)
             datasets = super().build()
             for dataset in datasets.values():
                 dataset.answer_list = answers
