@@ -15,6 +15,7 @@ from tove_lvlm.config.parsing import range_of
 from tove_lvlm.config.ranges import LARGEST_INT, Range, number, unfit
 from tove_lvlm.config.tower import ClipConfig, FusionConfig
 from tove_lvlm.experts.schema import EXPERT_CONFIGS
+from tove_lvlm.hosts.lavis.model_block import ModelBlock
 
 EXPERT = {"name": "one"}
 VIT = {"width": 24, "depth": 1, "heads": 2, "patch_size": 8, "channels": 1, "image_size": 64}
@@ -34,6 +35,7 @@ VALID = {
     merge.LoopConfig: {"output_dir": "out"},
     FusionConfig: {},
     ClipConfig: {"pretrained": "none"},
+    ModelBlock: {"vit_model": "tove:tower.yaml", "decoder": "decoder"},
 }
 FAMILIES = {
     "dense_vit": VIT,

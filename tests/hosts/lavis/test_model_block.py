@@ -86,7 +86,7 @@ def test_which_checkpoint_is_loaded(trained):
     [
         ({"trainables": "x"}, "unknown key `trainables`.*did you mean `trainable`"),
         ({"trainable": "everything"}, "`trainable` is .*everything.*fusion_and_cross_attention"),
-        ({"label_smoothing": 1.0}, r"`model.label_smoothing` is 1.0; expected 0 <= share < 1"),
+        ({"label_smoothing": 1.0}, r"`label_smoothing` is 1.0; expected at least 0 and below 1"),
         ({"load_finetuned": True}, "`model.load_finetuned` is true and `model.finetuned` is empty"),
     ],
 )

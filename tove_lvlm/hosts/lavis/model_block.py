@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...config import ConfigError, parse
 from ...config.encoder_decoder import LOSS_REDUCTIONS, TRAINABLE, EncoderDecoderConfig
+from ...config.ranges import number
 from ...config.sources import local_path, resolve_path
 from ...tower.from_yaml import read_tower_yaml
 from ..names import read_tower_config, tower_path
@@ -50,16 +51,14 @@ class ModelBlock:
     trainable: str = dataclasses.field(default="fusion_and_cross_attention", metadata={"choices": TRAINABLE})
     prompt: str = ""
     """What a caption follows."""
-    label_smoothing: float = 0.1
+    label_smoothing: float = dataclasses.field(default=0.1, metadata=number(low=0, below=1))
     loss_reduction: str = dataclasses.field(default="mean_per_token", metadata={"choices": LOSS_REDUCTIONS})
     """Over the batch of one process, where this package's own training divides by the tokens of the global batch."""
-    balance_loss_weight: float = 0.01
+    balance_loss_weight: float = dataclasses.field(default=0.01, metadata=number(low=0))
 
     def __post_init__(self) -> None:
         if self.load_finetuned and self.finetuned is None:
             raise ConfigError("`model.load_finetuned` is true and `model.finetuned` is empty; name a checkpoint in it")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"`model.label_smoothing` is {self.label_smoothing}; expected 0 <= share < 1")
 
     @property
     def folder(self) -> Path | None:

@@ -78,12 +78,12 @@ class TextObjective(nn.Module):
             use_cache=False,
         )
         loss_RT = F.cross_entropy(
-            output.logits[:, :-1].float().transpose(1, 2),
-            labels[:, 1:],
+            output.logits[:, :-1].float().flatten(0, 1),
+            labels[:, 1:].flatten(),
             ignore_index=IGNORE_INDEX,
             label_smoothing=self.label_smoothing,
             reduction="none",
-        )
+        ).view_as(labels[:, 1:])
         if text_weight is not None:
             loss_RT = loss_RT * text_weight[:, None]
         return TextLoss(loss_sum=loss_RT.sum(), num_texts=len(input_ids), tower=seen)
