@@ -194,6 +194,22 @@ def test_missing_weights_are_missing_files_and_users_errors(tmp_path):
         assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("weight", "told"),
+    [
+        (torch.tensor([[1.0, float("nan"), 0.0]]), "`weight` holds NaN or infinity"),
+        (torch.tensor([[1.0, float("inf"), 0.0]]), "`weight` holds NaN or infinity"),
+        (torch.tensor([[1, 2, 3]]), "`weight` is stored as torch.int64; expected floating point"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused_and_nothing_changes(weight, told):
+    module = nn.Linear(3, 1)
+    before = module.weight.detach().clone()
+    with pytest.raises(WeightsError, match=f"weights `w.pth`: {told}"):
+        storage.load_strict(module, {"weight": weight, "bias": torch.zeros(1)}, where="w.pth")
+    assert torch.equal(module.weight, before)
+
+
 def test_load_strict_names_file_and_keys_and_changes_nothing():
     module = nn.Linear(3, 2)
     before = module.weight.clone()

@@ -1,11 +1,15 @@
 """An adapter's folder is read by peft and by this package."""
 
+import shutil
+
+import pytest
 import torch
 
 from helpers.tiny_checkpoints import add_awake_lora, image_inputs, logits
 from tove_lvlm.checkpoints import load_model
 from tove_lvlm.checkpoints.adapter import save_adapter
 from tove_lvlm.checkpoints.model_info import make_model_info
+from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
 from tove_lvlm.zero import collect_trainable
 
 
@@ -30,3 +34,61 @@ def test_adapter_folder_is_read_by_peft_and_by_chat(built, llm, tiny_tower_yaml,
     assert loaded.image_aspect_ratio == "square"
     assert not any("lora" in name for name, _ in loaded.model.named_parameters())
     torch.testing.assert_close(logits(loaded.model, inputs), before, atol=1e-5, rtol=1e-4)
+
+
+def keys_with(tensors, *parts):
+    return [key for key in tensors if all(part in key for part in parts)]
+
+
+def drop_all_lora(tensors):
+    for key in keys_with(tensors, ".lora_"):
+        del tensors[key]
+
+
+def drop_a_layer(tensors):
+    for key in keys_with(tensors, ".lora_", ".layers.1."):
+        del tensors[key]
+
+
+def rename_one(tensors):
+    key = keys_with(tensors, ".lora_A")[0]
+    tensors[key.replace("lora_A", "lora_a")] = tensors.pop(key)
+
+
+def add_one(tensors):
+    tensors["base_model.model.extra.lora_A.weight"] = torch.zeros(2, 2)
+
+
+def shorten_one(tensors):
+    key = keys_with(tensors, ".lora_A")[0]
+    tensors[key] = tensors[key][:1].clone()
+
+
+def spoil_one(tensors):
+    tensors[keys_with(tensors, ".lora_B")[0]].fill_(float("nan"))
+
+
+def drop_a_gate(tensors):
+    del tensors[keys_with(tensors, "tove_fusion", "gate")[0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (drop_all_lora, r"\d+ missing \("),
+        (drop_a_layer, r"\d+ missing \(.*layers.1."),
+        (rename_one, r"1 missing .*; 1 unexpected .*lora_a"),
+        (add_one, r"1 unexpected .*extra.lora_A"),
+        (shorten_one, r"1 of another shape .*lora_A"),
+        (drop_a_gate, r"1 missing .*gate"),
+        (spoil_one, r": `.*lora_B.*` holds NaN or infinity"),
+    ],
+)
+def test_an_adapter_is_loaded_with_exactly_its_tensors(checkpoints, tmp_path, change, told):
+    folder = tmp_path / "adapter"
+    shutil.copytree(checkpoints["adapter"], folder)
+    tensors = load_tensors(folder / "adapter_model.safetensors")
+    change(tensors)
+    save_tensors(folder / "adapter_model.safetensors", tensors)
+    with pytest.raises(WeightsError, match=rf"adapter_model.safetensors.*{told}"):
+        load_model(folder)

@@ -91,3 +91,9 @@ def test_an_index_names_nothing_out_of_its_folder(parts, tmp_path, shard):
     (tmp_path / "llm" / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(WeightsError, match="is no index of shards"):
         load_pretrained(AutoModelForCausalLM, tmp_path / "llm")
+
+
+def test_a_number_that_is_none_is_named(parts, tmp_path):
+    folder = broken(parts, tmp_path, "llm", lambda tensors: tensors[key_with(tensors, "mlp.up_proj")].fill_(torch.nan))
+    with pytest.raises(WeightsError, match=r"`model.layers.0.mlp.up_proj.weight` holds NaN or infinity"):
+        load_pretrained(AutoModelForCausalLM, folder)

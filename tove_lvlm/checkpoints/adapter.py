@@ -13,7 +13,7 @@ from ..config.model import MODEL_FILE
 from ..config.trained import read_model_info
 from ..lvlm.parts import adapter_parts
 from ..registry import require
-from ..storage import WeightsError, load_tensors, misfits, save_tensors
+from ..storage import WeightsError, check_numbers, load_tensors, misfits, save_tensors
 from .base import Checkpoint, LoadedCheckpoint
 from .experts import Attachment, experts_of_block
 from .from_config import build_lvlm
@@ -45,13 +45,11 @@ class AdapterCheckpoint(Checkpoint):
 
     def load(self) -> LoadedCheckpoint:
         """See `Checkpoint.load`; the LoRA is merged in memory."""
-        peft = require("peft", extra="train")
         # The adapter brings the projector and tove_fusion itself: stage 1's folder may be gone.
         model, processor = build_lvlm(read_trained_block(self.folder, pretrain_mm_mlp_adapter=None))
         model_info = read_model_info(self.folder)
         check_tower(model, model_info, self.folder / MODEL_FILE)
-        _check_adapter(model, self.folder)
-        merged = peft.PeftModel.from_pretrained(model, self.folder).merge_and_unload().eval()
+        merged = load_adapter(model, self.folder).merge_and_unload().eval()
         ratio = model_info.get("image_aspect_ratio", "pad")
         return LoadedCheckpoint(checkpoint=self, model=merged, processor=processor, image_aspect_ratio=ratio)
 
@@ -70,6 +68,33 @@ class AdapterCheckpoint(Checkpoint):
 
     def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
         return self._write_referring(target, detached)
+
+
+def load_adapter(model: nn.Module, folder: Path) -> "PeftModel":
+    """A model with an adapter on it, all of its tensors and no others: peft only warns where some are missing, and is
+    silent about names that it does not know.
+
+    Args:
+        model: What the adapter's MODEL_FILE names.
+        folder: The adapter's.
+
+    Raises:
+        WeightsError: Its tensors are not exactly the LoRA, projector and `tove_fusion` of its configuration.
+    """
+    peft = require("peft", extra="train")
+    config = peft.PeftConfig.from_pretrained(str(folder))
+    config.base_model_name_or_path = None  # `model` was built from several folders and has no name
+    wrapped: PeftModel = peft.get_peft_model(model, config)
+    file = folder / _WEIGHTS
+    tensors = load_tensors(file)
+    problems = misfits(peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False), tensors)
+    if problems:
+        raise WeightsError(
+            f"{file} does not fit its {_CONFIG} and the model that its {MODEL_FILE} names: {'; '.join(problems)}"
+        )
+    check_numbers(tensors, str(file))
+    peft.set_peft_model_state_dict(wrapped, tensors)
+    return wrapped
 
 
 def save_adapter(
@@ -95,19 +120,6 @@ def save_adapter(
     save_model_info(folder, model_info)
     adapter = {name.replace(".default.", "."): tensor for name, tensor in tensors.items()}
     save_tensors(folder / _WEIGHTS, adapter, metadata={"format": "pt"})
-
-
-def _check_adapter(model: nn.Module, folder: Path) -> None:
-    """peft only warns where projector or `tove_fusion` are not in the adapter, and they would stay at their start."""
-    expected = {
-        f"base_model.model.model.{prefix}.{name}": tensor
-        for prefix, part in adapter_parts(model).items()
-        for name, tensor in part.state_dict().items()
-    }
-    file = folder / _WEIGHTS
-    problems = misfits(expected, {key: t for key, t in load_tensors(file).items() if ".lora_" not in key})
-    if problems:
-        raise WeightsError(f"{file} does not fit the model that its {MODEL_FILE} names: {'; '.join(problems)}")
 
 
 def _jsonable(value: object) -> object:

@@ -13,7 +13,7 @@ from ..config import ConfigError
 from ..config.model import MODEL_FILE, PROJECTOR_FILE
 from ..config.trained import read_model_info
 from ..lvlm.parts import adapter_parts
-from ..storage import load_tensors
+from ..storage import check_numbers, load_tensors
 from ..zero import assign, collect
 from .model_info import check_tower
 
@@ -36,9 +36,11 @@ def load_projector(model: nn.Module, folder: str | Path) -> None:
 
     Raises:
         ConfigError: The folder's tensors are not those of this model's projector and tower.
+        WeightsError: They hold NaN or infinity.
     """
     path = Path(folder) / PROJECTOR_FILE
     tensors = load_tensors(path)
+    check_numbers(tensors, f"`model.pretrain_mm_mlp_adapter`: {path}")
     if model_info := read_model_info(folder):
         check_tower(model, model_info, Path(folder) / MODEL_FILE)
     parts = adapter_parts(model)

@@ -34,7 +34,7 @@ from .layout import (
 )
 
 if TYPE_CHECKING:
-    from .tensors import load_strict, load_tensors, misfits, save_tensors
+    from .tensors import check_numbers, load_strict, load_tensors, misfits, save_tensors
 
 __all__ = [
     "ASSETS",
@@ -46,6 +46,7 @@ __all__ = [
     "WeightsError",
     "atomic_dir",
     "atomic_file",
+    "check_numbers",
     "check_whole",
     "fingerprint",
     "is_pattern",
@@ -63,7 +64,7 @@ __all__ = [
     "weight_files",
 ]
 
-_OF_TENSORS = ("load_strict", "load_tensors", "misfits", "save_tensors")
+_OF_TENSORS = ("check_numbers", "load_strict", "load_tensors", "misfits", "save_tensors")
 
 
 def __getattr__(name: str) -> Any:

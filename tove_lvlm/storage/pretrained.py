@@ -11,6 +11,7 @@ from torch import nn
 
 from .files import WeightsError, first_names
 from .layout import INDEX, STANDARD_NAMES, shard_names
+from .tensors import check_numbers
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -37,8 +38,8 @@ def load_pretrained(
         **options: Of `from_pretrained`.
 
     Raises:
-        WeightsError: Weights are missing, have another shape, or are left over where they may not be; an index names
-            files outside of its folder.
+        WeightsError: Weights are missing, have another shape, hold NaN or infinity, or are left over where they may
+            not be; an index names files outside of its folder.
     """
     where = where or f"`{source}`"
     if source is not None and Path(source).is_dir():
@@ -64,4 +65,5 @@ def load_pretrained(
         problems.append(f"{len(reshaped)} of another shape ({first_names(reshaped)})")
     if problems:
         raise WeightsError(f"{where}: its weights do not fit {type(model).__name__}: {'; '.join(problems)}")
+    check_numbers(dict(model.named_parameters()), where)
     return model

@@ -92,7 +92,25 @@ def load_strict(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: s
     problems = misfits(module.state_dict(), tensors)
     if problems:
         raise WeightsError(f"weights `{where}` do not fit {type(module).__name__}: {'; '.join(problems)}")
+    check_numbers({name: tensors[name] for name, _ in module.named_parameters()}, f"weights `{where}`")
     module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_numbers(tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Refuse weights that nothing can be computed with.
+
+    Args:
+        tensors: Parameters by name; such on the meta device are not looked at.
+        where: What the message begins with.
+
+    Raises:
+        WeightsError: One holds NaN or infinity, or is stored as integers.
+    """
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            raise WeightsError(f"{where}: `{name}` is stored as {tensor.dtype}; expected floating point")
+        if not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{where}: `{name}` holds NaN or infinity; the file is damaged, or its training failed")
 
 
 def misfits(expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> list[str]:
