@@ -51,7 +51,7 @@ def _start_from_whole(config: ModelConfig, dtype: torch.dtype) -> tuple[LlavaFor
     tokenizer = processor.tokenizer
     if tokenizer.convert_tokens_to_ids(processor.image_token) != model.config.image_token_id:
         raise ConfigError(f"`model.llm`: the tokenizer of `{config.llm}` has another id for `{processor.image_token}`")
-    tokenizer.padding_side = "right"
+    tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     processor.chat_template = tokenizer.chat_template = v1_chat_template(tokenizer)  # it is trained with this one

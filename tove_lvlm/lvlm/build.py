@@ -62,8 +62,11 @@ class Vision:
 
 
 def load_tokenizer(source: str):
-    """The language model's tokenizer, right-padded with `<unk>` as LLaVA does, `<image>` appended."""
-    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="right")
+    """The language model's tokenizer with `<unk>` as padding, as LLaVA has it, and `<image>` appended.
+
+    It pads on the left, which is what whoever generates in batches needs; training pads by itself (`data.collator`).
+    """
+    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     if IMAGE_TOKEN not in tokenizer.get_vocab():

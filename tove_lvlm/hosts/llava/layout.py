@@ -170,7 +170,7 @@ def _llava_config(loaded: LoadedCheckpoint) -> dict[str, Any]:
         "tune_mm_mlp_adapter": False,
         "freeze_mm_mlp_adapter": False,
         "image_aspect_ratio": loaded.image_aspect_ratio,
-        "tokenizer_padding_side": tokenizer.padding_side,
+        "tokenizer_padding_side": "right",  # which LLaVA's own training wants
         "tokenizer_model_max_length": tokenizer.model_max_length,
     }
 
