@@ -41,7 +41,7 @@ MINUTES = {
     "edges": 2.5,
     "domains": 5,
     "vicuna": 13,
-    "decoder": 12,
+    "decoder": 28,
 }
 """Roughly what each stage takes on one core of 2025; only used to share the stages out."""
 RECORD = "training_record.json"

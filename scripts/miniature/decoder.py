@@ -40,7 +40,7 @@ class DecoderConfig:
     layers: int = 4
     heads: int = 4
     context: int = 128
-    steps: int = 1800
+    steps: int = 3000
     scenes: int = 20  # per step
     questions: int = 6  # of each scene
     statements: int = 6  # true or false of a relation is learnt last
