@@ -32,7 +32,7 @@ def main() -> int:
     from miniature_study import warm_up
 
     warm_up()
-    from study import base, base_summary, plan, pool
+    from study import base, base_summary, plan
 
     import tove_lvlm.recipes.encoder_decoder.setup  # noqa: F401  the jobs are forks of this process
     from tove_lvlm.storage import save_json
@@ -57,12 +57,7 @@ def main() -> int:
         save_json(file, results)
         return results
 
-    def note(line: str) -> None:
-        print(line, flush=True)
-        write()
-
-    pool.run_jobs(jobs, arguments.workers, note)
-    print(base_summary.table(write()))
+    print(base_summary.table(plan.run_and_write(jobs, arguments.workers, write)))
     print(f"written: {file}")
     return 0
 

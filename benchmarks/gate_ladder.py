@@ -30,7 +30,7 @@ def main() -> int:
     from miniature_study import warm_up, write_world
 
     warm_up()
-    from study import ladder, ladder_figures, plan, pool
+    from study import ladder, ladder_figures, plan
 
     from tove_lvlm.storage import atomic_file, save_json
 
@@ -53,12 +53,7 @@ def main() -> int:
         save_json(file, results)
         return results
 
-    def note(line: str) -> None:
-        print(line, flush=True)
-        write()
-
-    pool.run_jobs(jobs, arguments.workers, note)
-    results = write()
+    results = plan.run_and_write(jobs, arguments.workers, write)
     text = ladder.table(results)
     with atomic_file(arguments.results / "gate_ladder.md") as path:
         path.write_text(text, encoding="utf-8")

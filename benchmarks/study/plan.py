@@ -1,13 +1,13 @@
 """The jobs of the study and what each needs."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tove_lvlm.storage import load_json, save_json
 
-from .pool import Job, read_result
+from .pool import Job, read_result, run_jobs
 from .rows import Row
 
 HALF = 2
@@ -43,6 +43,26 @@ def collect(output: Path, row_ids: Sequence[str], seeds: Sequence[int], earlier:
             if path.is_file():
                 runs.setdefault(row_id, {})[str(seed)] = read_result(path)
     return runs
+
+
+def run_and_write(jobs: Sequence[Job], workers: int, write: Callable[[], dict]) -> dict:
+    """Run jobs and write the results after each, so that an interruption loses none.
+
+    Args:
+        jobs: As for `pool.run_jobs`.
+        workers: The same.
+        write: Writes what there is, and gives it back.
+
+    Returns:
+        The results.
+    """
+
+    def note(line: str) -> None:
+        print(line, flush=True)
+        write()
+
+    run_jobs(list(jobs), workers, note)
+    return write()
 
 
 def training_jobs(rows: Sequence[Row], seed: int, world: Path, output: Path, steps: Mapping[str, int]) -> list[Job]:
