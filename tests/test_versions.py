@@ -11,7 +11,7 @@ pytestmark = [
     pytest.mark.full,
     pytest.mark.skipif(not UV.is_file(), reason="needs uv beside python, as `make` sets it up"),
 ]
-TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6", "scikit-image>=0.25")
+TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6", "scikit-image>=0.25", "webdataset>=1.0")
 # What reads most of transformers, peft and DeepSpeed: models, checkpoints, LoRA, the Trainer under the launcher.
 SUITE = (
     "tests/tower",

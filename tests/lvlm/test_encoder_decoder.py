@@ -34,14 +34,23 @@ def test_it_looks_at_the_experts(decoder, tiny_tower_yaml):
 
 
 def test_beams_with_cache_are_those_without_and_of_one_image_at_a_time(decoder, tiny_tower_yaml):
+    """Likelihoods of both beams, and the words of the best; second ones may be equally likely to the last bit."""
     model, _ = build_base(decoder, tiny_tower_yaml)
-    options = {"num_beams": 3, "max_new_tokens": 6, "num_return_sequences": 2}
     pixels = tiny_towers.pixels(3)
-    together = model.generate(pixel_values=pixels, **options)
-    torch.testing.assert_close(model.generate(pixel_values=pixels, use_cache=False, **options), together)
-    for image, rows in zip(pixels, together.split(2), strict=True):
-        alone = model.generate(pixel_values=image[None], **options)
-        torch.testing.assert_close(alone, rows[:, : alone.shape[1]])
+
+    def beams(pixels, **options):
+        options |= {"num_beams": 3, "max_new_tokens": 6, "num_return_sequences": 2}
+        found = model.generate(pixel_values=pixels, return_dict_in_generate=True, output_scores=True, **options)
+        return found.sequences[::2], found.sequences_scores
+
+    words, scores = beams(pixels)
+    uncached_words, uncached_scores = beams(pixels, use_cache=False)
+    assert torch.equal(uncached_words, words)
+    torch.testing.assert_close(uncached_scores, scores, atol=1e-4, rtol=1e-4)
+    for image, row, of_image in zip(pixels, words, scores.split(2), strict=True):
+        alone_words, alone_scores = beams(image[None])
+        assert torch.equal(alone_words[0], row[: alone_words.shape[1]])
+        torch.testing.assert_close(alone_scores, of_image, atol=1e-4, rtol=1e-4)
 
 
 def test_generation_goes_on_from_a_prompt(decoder, tiny_tower_yaml):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from helpers import tiny_towers
 from helpers.paths import ROOT
@@ -10,6 +9,7 @@ from helpers.tiny_base import build_base, save_base
 from helpers.tiny_decoders import make_decoder
 from tove_lvlm.config import ConfigError
 from tove_lvlm.config.encoder_decoder import EncoderDecoderConfig
+from tove_lvlm.cost import flop_counter
 from tove_lvlm.lvlm.encoder_decoder_meta import TEXT_TOKENS, build_unloaded, encoder_decoder_parts
 from tove_lvlm.lvlm.trainable import set_trainable
 from tove_lvlm.recipes.report import budget_report
@@ -36,7 +36,7 @@ def test_parts_are_those_of_the_loaded_model(real, tiny_tower_yaml, tmp_path):
         assert [row.name for row in rows][-3:] == ["tove_fusion", "enc_to_dec_proj", "decoder"]
         assert sum(row.trainable + row.frozen for row in rows) == sum(p.numel() for p in model.parameters())
         assert sum(row.trainable for row in rows) == sum(p.numel() for p in model.parameters() if p.requires_grad)
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             ids = torch.zeros(1, TEXT_TOKENS, dtype=torch.long)
             model(pixel_values=tiny_towers.pixels(1), decoder_input_ids=ids, use_cache=False)
         assert sum(row.flops for row in rows) == counter.get_total_flops()
