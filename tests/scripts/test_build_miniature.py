@@ -171,7 +171,7 @@ def test_stages_are_shared_out_by_length(stages):
     lanes = build.share_out(list(build.STAGES), 2)
     assert sorted(sum(lanes, [])) == sorted(build.STAGES)
     spent = [sum(build.MINUTES[name] for name in lane) for lane in lanes]
-    assert max(spent) <= 25
+    assert max(spent) <= 34  # minutes of two lanes; the decoder alone takes 28
     assert build.share_out(["depth"], 4) == [["depth"]]
     with pytest.raises(SystemExit):
         build.main(["--only", "clip,colour"])

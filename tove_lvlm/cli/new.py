@@ -17,6 +17,7 @@ _STAGES = {
     "pretrain_base": "pretrain_base.py",
     "pretrain_large": "pretrain_base.py",
     "finetune_coco": "finetune_base.py",
+    "finetune_vqav2": "finetune_base.py",
 }
 """A YAML's name -> the script that it is for."""
 _LAUNCH = {"miniature": "deepspeed --num_accelerators 1"}  # too small to be divided
