@@ -200,7 +200,7 @@ def pope(model: Path, folder: Path) -> float:
     settings = EvalConfig(
         model=model,
         images=place.images,
-        output=model / "eval" / "pope",
+        output=model.with_name(f"{model.name}-pope"),
         decoding=DecodingConfig(max_new_tokens=4),
         batch_size=BATCH,
     )

@@ -132,3 +132,7 @@ def test_captions_are_asked_as_blip_asks_for_them(tove, world, tmp_path):
         shape = (decoding["num_beams"], decoding["max_new_tokens"], decoding["min_new_tokens"])
         assert shape == ((3, 20, 5) if name == "default" else (1, 6, 5))
         assert record["prompt"]["template"] == ("" if name == "default" else "the")
+    short = ["--output", tmp_path / "short", "--max-new-tokens", 3]  # shorter than the five that BLIP asks for
+    code, out, err = tove("eval", "coco_caption", "--model", world / "model", *where, *short)
+    assert code == 0, err
+    assert json.loads(out)["decoding"]["max_new_tokens"] == 3

@@ -153,6 +153,7 @@ GRAY_16 = np.array([[0, 257, 128 * 257, 200 * 257 + 128, 65535]], np.uint16)
 def test_sixteen_bits_become_eight(tmp_path, name):
     Image.fromarray(GRAY_16).save(tmp_path / name)
     rgb = np.asarray(read_image(tmp_path / name))
+    assert np.array_equal(np.asarray(read_image(tmp_path / name, apply_exif=True)), rgb)
     assert rgb[0, :, 0].tolist() == [0, 1, 128, 200, 255]
     assert (rgb == rgb[..., :1]).all()
 

@@ -206,6 +206,8 @@ def _ask(
     from ..inference.ranking import RankingConfig
 
     usual = dict(chosen.bare_decoding) if is_bare and not decoding["temperature"] else {}
+    if decoding.get("max_new_tokens", 1 << 31) < usual.get("min_new_tokens", 0):
+        del usual["min_new_tokens"]  # an answer is as short as was asked for
     options["output"] = options["output"] or Path("outputs/eval") / options["model"].resolve().name / task
     settings = EvalConfig(
         images=images,

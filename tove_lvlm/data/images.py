@@ -78,14 +78,15 @@ def read_image(
             width, height = image.size
             if width * height > max_pixels:
                 raise DataError(f"image {name} has {width} x {height} pixels, more than the limit of {max_pixels}")
-            return to_rgb(ImageOps.exif_transpose(image) if apply_exif else image, name)
+            is_png = image.format == "PNG"  # a turned image has forgotten it
+            return to_rgb(ImageOps.exif_transpose(image) if apply_exif else image, name, is_png)
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever they like on broken files
         raise DataError(f"image {name} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
+def to_rgb(image: Image.Image, name: str = "", is_png: bool = False) -> Image.Image:
     """An image of any mode as 8-bit RGB.
 
     16 bits become 8 by value / 257, rounded, where Pillow's own conversion cuts off at 255. Gray, palettes, CMYK and
@@ -95,12 +96,12 @@ def to_rgb(image: Image.Image, name: str = "") -> Image.Image:
     Args:
         image: opened by Pillow.
         name: for messages.
+        is_png: whether it is of a PNG, which has 16 bits at most, though Pillow 10 opens it with 32.
 
     Raises:
         DataError: 32-bit integers or floats, whose range may be any.
     """
-    # A PNG has 16 bits at most; Pillow before 11.3 widens them.
-    if image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PNG"):
+    if image.mode in _SIXTEEN_BITS or (image.mode == "I" and is_png):
         values_HW = np.rint(np.asarray(image).astype(np.float64) / 257)
         return Image.fromarray(values_HW.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):

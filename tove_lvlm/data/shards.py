@@ -65,7 +65,7 @@ def read_shard(path: Path) -> Iterator[ShardSample | DataError]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"shard {path} does not exist")
-    whole = False
+    broken = "it does not end as a tar file does"
     try:
         with tarfile.open(path, "r:") as tar:  # without compression: an image is read by its place
             held: _Files | None = None
@@ -78,17 +78,14 @@ def read_shard(path: Path) -> Iterator[ShardSample | DataError]:
                     held.images.append((member.name, Place(member.offset_data, member.size)))
                 elif suffix in ("json", "txt"):
                     held.texts[suffix] = _content(tar, member)
-            whole = _ends_whole(tar)
-            if held is not None and whole:
-                yield _sample(held)
-            elif held is None:
-                yield DataError("the shard holds no sample", file=path)
+            if _ends_whole(tar):
+                yield _sample(held) if held is not None else DataError("the shard holds no sample", file=path)
                 return
     except (tarfile.TarError, OSError, EOFError) as error:
         if isinstance(error, tarfile.ReadError) and not _is_tar(path):
             raise DataError(f"not a tar file without compression: {error}", file=path) from error
-    if not whole:
-        yield DataError("the shard is cut short or broken; copy it anew", file=path)
+        broken = str(error)
+    yield DataError(f"the shard is cut short or broken ({broken}); copy it anew", file=path)
 
 
 def read_member(path: str | Path, place: Place) -> bytes:

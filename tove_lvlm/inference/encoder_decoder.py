@@ -43,7 +43,9 @@ class EncoderDecoderResponder(Responder):
             ids_BT = torch.tensor([list(rows[index]) for index in chosen], device=generating.device)
             if decoding.temperature:
                 torch.manual_seed(decoding.seed + zlib.crc32(repr(ids_BT.tolist()).encode()))
-            options = decoding.arguments() | {"max_new_tokens": min(decoding.max_new_tokens, self._room(length))}
+            options = decoding.arguments()
+            for name in options.keys() & {"max_new_tokens", "min_new_tokens"}:
+                options[name] = min(options[name], self._room(length))
             out_BT = generating.generate(
                 pixel_values=self._stack([pixels[index] for index in chosen]),
                 decoder_input_ids=ids_BT,

@@ -5,15 +5,13 @@ See docs/design.md, "Saved towers".
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from torch import nn
 
 from .files import WeightsError, first_names
 from .layout import INDEX, STANDARD_NAMES, shard_names
 from .tensors import check_numbers
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def load_pretrained(

@@ -4,8 +4,7 @@ LAVIS's tasks train on the `loss` of what a model's forward gives, and its model
 `Blip2Base.__call__` looks at the tower while the model's own forward runs, and adds to what that gives:
 
     loss          LAVIS's loss + balance_loss_weight * balance loss of these images
-    loss_balance  balance loss, without weight and gradient: the main branch logs each name with `loss` in it, the wheel
-                  `loss` alone
+    loss_balance  balance loss, without weight and gradient; the wheel logs `loss` alone
 
 In training only: in evaluation mode, without gradients or with weight 0 LAVIS's output is as it was.
 
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from ...config import ConfigError
+from ...config.ranges import Range, unfit
 from ...tower.recorder import GateRecorder
 from .tower import ToVEVisualEncoder
 
@@ -30,7 +30,7 @@ def check_weight(value: Any) -> float:
     Raises:
         ConfigError: It is no number of at least 0.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or unfit(value, Range(low=0)):
         raise ConfigError(f"`model.{KEY}` is {value}; expected a number of at least 0")
     return float(value)
 

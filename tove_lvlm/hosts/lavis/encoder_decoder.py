@@ -29,7 +29,7 @@ from ...lvlm.trainable import set_trainable
 from ...recipes.encoder_decoder.objective import TextLoss, TextObjective
 from ...recipes.encoder_decoder.setup import build_model
 from ...tower.modeling import ToVEVisionModel
-from .balance import add_balance_loss, check_weight
+from .balance import add_balance_loss
 from .checks import check_base_keys, naming_file
 from .model_block import ARCHITECTURES, MODEL_TYPES, ModelBlock, model_config, read_block
 from .tower import train_fusion
@@ -56,9 +56,6 @@ class ToVEEncoderDecoder(nn.Module):
         model: The base model; what learns is set by `block.trainable`.
         processor: The model's.
         block: LAVIS's `model` block.
-
-    Raises:
-        ConfigError: `balance_loss_weight` is no number of at least 0.
     """
 
     PRETRAINED_MODEL_CONFIG_DICT = MODEL_TYPES
@@ -67,7 +64,6 @@ class ToVEEncoderDecoder(nn.Module):
         super().__init__()
         self.model, self.processor, self.block = model, processor, block
         self._responder = EncoderDecoderResponder(model, processor)
-        self.balance_loss_weight = check_weight(block.balance_loss_weight)
         set_trainable(model, block.trainable)
         if block.trainable != "language_model":
             train_fusion(cast(ToVEVisionModel, model.encoder))
@@ -124,7 +120,7 @@ class ToVEEncoderDecoder(nn.Module):
         loss = output.loss_sum / (weight_R * labels_R).sum()
         losses = {"loss": loss, "loss_lm": loss.detach()}
         if self.training:
-            add_balance_loss(losses, output.tower.balance_loss, self.balance_loss_weight)
+            add_balance_loss(losses, output.tower.balance_loss, self.block.balance_loss_weight)
         return losses
 
     def _pairs(self, samples: dict[str, Any]) -> list[list[tuple[str, str]]]:
