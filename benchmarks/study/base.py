@@ -10,7 +10,7 @@ from typing import Any
 from tove_lvlm.eval.families import read_questions, score
 from tove_lvlm.inference.batching import DecodingConfig
 from tove_lvlm.inference.chat import Chat, answer
-from tove_lvlm.provenance import commit, cpu_has_fast_bf16, hardware
+from tove_lvlm.provenance import commit, hardware
 from tove_lvlm.world.scene import COLORS, SHAPES
 
 from .plan import row_folder
@@ -119,7 +119,7 @@ def train(row: Row, seed: int, world: Path, folder: Path, steps: int) -> dict:
         f"train.seed={seed}",
         f"train.max_steps={steps}",
         f"train.save_steps={steps}",
-        *([] if cpu_has_fast_bf16() else ["train.bf16=false"]),
+        "train.bf16=false",  # so that rows that were trained on different processors can be compared
     ]
     cfg_path = ROOT / "projects" / "miniature" / "pretrain_base.yaml"
     code = main(PRETRAIN, ["--cfg-path", str(cfg_path), "--options", *options])
