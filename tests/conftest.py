@@ -21,6 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_state_folder(tmp_path_factory):
+    """The key that signs checkpoints is not the developer's own, and the same in the processes that a test starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOVE_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _every_test_is_warned_anew(monkeypatch):
     from tove_lvlm.config import parsing

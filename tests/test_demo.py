@@ -79,7 +79,7 @@ def test_both_variants_saw_the_same_data_in_the_same_order(shown):
     for variant in ("clip", "tove"):
         lines = (output / variant / "metrics.jsonl").read_text().splitlines()
         logged[variant] = [json.loads(line)["max_steps"] for line in lines]
-        assert (output / variant / "pretrain" / "projector.safetensors").is_file()
+        assert (output / f"{variant}-pretrain" / "projector.safetensors").is_file()
     assert logged["clip"] == logged["tove"]
     runs = [(output / variant / "run.yaml").read_text() for variant in ("clip", "tove")]
     assert runs[0].replace("vision_tower: clip", "vision_tower: tove").replace("/clip", "/tove") == runs[1]

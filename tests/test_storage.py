@@ -1,9 +1,7 @@
-"""Atomic writes, reading, strict loading, fingerprints."""
+"""Reading, strict loading, fingerprints."""
 
-import errno
 import hashlib
 import json
-import os
 
 import pytest
 import torch
@@ -14,77 +12,6 @@ from tove_lvlm.config import UserError
 from tove_lvlm.storage import MissingWeightsError, WeightsError
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2], dtype=torch.int64)}
-
-
-# ---- atomic writes ----
-
-
-def fill_the_disk(writing) -> None:
-    with writing as temporary:
-        (temporary / "half" if temporary.is_dir() else temporary).write_text("half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_atomic_file_replaces_on_success(tmp_path):
-    path = tmp_path / "deep" / "file.txt"
-    with storage.atomic_file(path) as temporary:
-        temporary.write_text("one")
-        assert not path.exists()
-    with storage.atomic_file(path) as temporary:
-        temporary.write_text("two")
-        assert path.read_text() == "one"
-    assert path.read_text() == "two"
-    assert os.listdir(path.parent) == ["file.txt"]
-
-
-def test_atomic_file_leaves_the_old_one_on_failure(tmp_path):
-    path = tmp_path / "file.txt"
-    path.write_text("old")
-    with pytest.raises(OSError, match="No space"):
-        fill_the_disk(storage.atomic_file(path))
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file.txt"]
-
-
-def test_atomic_file_is_readable_by_others(tmp_path):
-    with storage.atomic_file(tmp_path / "file") as temporary:
-        temporary.write_text("x")
-    (tmp_path / "plain").write_text("x")
-    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_atomic_dir(tmp_path):
-    path = tmp_path / "folder"
-    with storage.atomic_dir(path) as temporary:
-        (temporary / "sub").mkdir()
-        (temporary / "sub" / "one").write_text("1")
-        assert not path.exists()
-    with pytest.raises(OSError, match="No space"):
-        fill_the_disk(storage.atomic_dir(path))
-    assert [str(p.relative_to(path)) for p in sorted(path.rglob("*"))] == ["sub", "sub/one"]
-    with storage.atomic_dir(path) as temporary:
-        (temporary / "two").write_text("2")
-    assert os.listdir(path) == ["two"]
-    assert os.listdir(tmp_path) == ["folder"]
-
-
-def test_atomic_dir_puts_the_old_one_back_when_the_last_step_fails(tmp_path, monkeypatch):
-    path = tmp_path / "folder"
-    path.mkdir()
-    (path / "old").write_text("old")
-    real, calls = os.replace, []
-
-    def replace(source, target):
-        calls.append(target)
-        if len(calls) == 2:
-            raise OSError("no")
-        real(source, target)
-
-    monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(OSError, match="no"), storage.atomic_dir(path) as temporary:
-        (temporary / "new").write_text("new")
-    assert os.listdir(path) == ["old"]
-    assert os.listdir(tmp_path) == ["folder"]
 
 
 # ---- reading ----

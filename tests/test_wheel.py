@@ -103,7 +103,7 @@ def test_installed_wheel_trains_in_a_new_folder(installed, tmp_path):
         cwd=folder,
         venv=installed,
     )
-    out = folder / "outputs/miniature/tove/pretrain"
+    out = folder / "outputs/miniature/tove-pretrain"
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines][-1] == STEPS
     assert all(math.isfinite(line["loss"]) for line in lines)

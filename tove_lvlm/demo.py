@@ -114,7 +114,8 @@ def train(output: Path, seed: int, steps: int | None, console: Console) -> None:
     jobs = [Job(variant=variant, folder=output / variant) for variant in VARIANTS]
     for job in jobs:
         if log_of(job).parent.is_dir():  # an earlier demo's; anything else that lies there is left alone
-            shutil.rmtree(job.folder)
+            for folder in (job.folder, pretrain_folder(job)):
+                shutil.rmtree(folder, ignore_errors=True)
     columns = (TextColumn("{task.description:<22}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
     with Progress(*columns, TimeElapsedColumn(), TextColumn("{task.fields[loss]}"), console=console) as progress:
         bars = {job.variant: progress.add_task(job.variant, total=1, loss="starting") for job in jobs}
@@ -164,7 +165,7 @@ def launch(job: Job, data: Path, seed: int, steps: int | None, further: Sequence
         f"train.seed={seed}",
     ]
     if stage == "finetune":
-        options.append(f"model.pretrain_mm_mlp_adapter={job.folder / 'pretrain'}")
+        options.append(f"model.pretrain_mm_mlp_adapter={pretrain_folder(job)}")
     if steps is not None:
         options.append(f"train.max_steps={steps}")
     if not cpu_has_fast_bf16():
@@ -186,7 +187,12 @@ def launch(job: Job, data: Path, seed: int, steps: int | None, further: Sequence
 
 def run_folder(job: Job) -> Path:
     """Where the stage writes: the finished model takes the variant's own folder."""
-    return job.folder / "pretrain" if job.stage == "pretrain" else job.folder
+    return pretrain_folder(job) if job.stage == "pretrain" else job.folder
+
+
+def pretrain_folder(job: Job) -> Path:
+    """Stage 1's folder, beside the variant's: a run writes into no folder that holds what it reads."""
+    return job.folder.with_name(f"{job.folder.name}-pretrain")
 
 
 def log_of(job: Job) -> Path:

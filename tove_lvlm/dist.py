@@ -1,10 +1,15 @@
 """The few things the code asks of torch.distributed, each meaningful on one process too."""
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 import torch.distributed as td
+
+from .errors import UserError
 
 
 def _ready() -> bool:
@@ -55,6 +60,44 @@ def all_gather(value: Any) -> list[Any]:
     values = [None] * td.get_world_size()
     td.all_gather_object(values, value)
     return values
+
+
+def agree(make: Callable[[], Any]) -> Any:
+    """What rank 0 makes, on every rank; every rank must call.
+
+    Args:
+        make: Called on rank 0 only; its result is small and picklable.
+
+    Raises:
+        UserError: Rank 0's, on every rank, so that none waits for one that has gone.
+    """
+    mine: tuple[Any, str | None] = (None, None)
+    if is_main():
+        try:
+            mine = (make(), None)
+        except UserError as error:
+            if world_size() == 1:
+                raise
+            mine = (None, str(error))
+    made, message = all_gather(mine)[0]
+    if message is not None:
+        raise UserError(message)
+    return made
+
+
+@contextlib.contextmanager
+def entered_by_main(context: AbstractContextManager[Any]) -> Iterator[None]:
+    """A context that rank 0 enters and leaves, such as a lock; every rank must call.
+
+    Args:
+        context: Not entered on the other ranks.
+
+    Raises:
+        UserError: As `agree`, of the entering.
+    """
+    with contextlib.ExitStack() as stack:
+        agree(lambda: stack.enter_context(context) and None)
+        yield
 
 
 def setup_process_group(backend: str | None = None) -> None:

@@ -8,8 +8,33 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+_LONGEST = 1500
+"""Characters of a message; a foreign file's content or a library's table is no message."""
+_SHORTEST_HIDDEN = 4
+_hidden: dict[str, str] = {}
+
+
+def hide(value: str, shown: str) -> None:
+    """Show something else wherever a value would stand in a message.
+
+    Args:
+        value: Such as an environment variable's; one of less than four characters is no secret.
+        shown: What stands in its place.
+    """
+    if len(value) >= _SHORTEST_HIDDEN:
+        _hidden[value] = shown
+
+
 class UserError(ValueError):
     """Something the user gave is wrong; the message is one line for them and no traceback is needed."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        for value, shown in _hidden.items():
+            text = text.replace(value, shown)
+        if len(text) <= _LONGEST:
+            return text
+        return f"{text[: _LONGEST * 2 // 3]} [{len(text) - _LONGEST} characters left out] {text[-_LONGEST // 3 :]}"
 
 
 class ConfigError(UserError):

@@ -11,10 +11,9 @@ from safetensors.torch import load_file
 from helpers import tiny_towers
 from helpers.tiny_towers import hashes
 from tove_lvlm.checkpoints import detect, open_checkpoint, rewrite, save_with_experts
-from tove_lvlm.checkpoints.rewrite import new_folder
 from tove_lvlm.config import UserError
 from tove_lvlm.config.model import MODEL_FILE
-from tove_lvlm.storage import load_tensors
+from tove_lvlm.storage import load_tensors, new_folder
 
 KINDS = ["tower", "stage1", "adapter", "merged"]
 GONE = ["normals", "cnn"]
@@ -194,11 +193,9 @@ def test_outputs_that_are_in_the_way_are_refused(checkpoints, tmp_path):
     loaded = open_checkpoint(source)
     loaded.tower.detach("depth")
     before = hashes(source)
-    for output in (source, source / "inside" / "deep", tmp_path / "tower" / ".." / "tower"):
-        with pytest.raises(UserError, match="is or lies in the input"):
+    for output in (source, source / "inside" / "deep", tmp_path / "tower" / ".." / "tower", tmp_path):
+        with pytest.raises(UserError, match="(is|lies in|contains) the input"):
             save_with_experts(loaded, output)
-    with pytest.raises(UserError, match="exists already"):
-        save_with_experts(loaded, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="exists already"):
         save_with_experts(loaded, tmp_path / "file")

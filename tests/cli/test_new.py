@@ -81,7 +81,7 @@ def test_miniature_passes_all_that_the_scripts_check(tmp_path, monkeypatch):
     run = resolve_run(PRETRAIN, load(RunConfig, base / "pretrain.yaml"), base)
     assert run.model.tower == str(base / "tower.yaml")
     assert run.train.deepspeed == str(folder / "projects/deepspeed/zero2.json")
-    assert run.train.output_dir == str(folder / "outputs/miniature/tove/pretrain")
+    assert run.train.output_dir == str(folder / "outputs/miniature/tove-pretrain")
     merge = load(MERGE.schema, base / "merge.yaml")
     assert Path(merge.train.deepspeed).resolve().is_relative_to(folder)
 

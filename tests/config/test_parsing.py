@@ -3,7 +3,7 @@ from typing import ClassVar
 
 import pytest
 
-from tove_lvlm import config
+from tove_lvlm import config, errors
 from tove_lvlm.config import ConfigError
 
 
@@ -78,6 +78,33 @@ def test_what_does_not_fit_is_one_line_naming_the_key(write, text, message):
         config.load(Run, write(text))
     assert "\n" not in str(caught.value)
     assert "run.yaml" in str(caught.value)
+
+
+def test_an_environment_variables_value_is_in_no_message(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(errors, "_hidden", {})
+    monkeypatch.setenv("API_KEY", "sk-12345")
+    for text in ("learning_rate: ${oc.env:API_KEY}", "learning_rate: 1\ntrain: ['${ oc.env:API_KEY }/x', 2]"):
+        with pytest.raises(ConfigError) as caught:
+            config.load(Run, write(text))
+        assert "sk-12345" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"`learning_rate` is '\$\{oc.env:API_KEY\}'"):
+        config.load(Run, write("learning_rate: 1"), ["learning_rate=${oc.env:API_KEY}"])
+    assert "sk-12345" not in str(ConfigError("folder `/data/sk-12345` does not exist"))
+
+
+def test_what_a_file_that_is_no_configuration_holds_is_in_no_message(write):
+    """As somebody else's private key, named by mistake."""
+    secret = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0: [\n"
+    with pytest.raises(ConfigError, match=r"run.yaml, line \d: not readable as YAML") as caught:
+        config.load(Run, write(secret))
+    assert "MIIEvQ" not in str(caught.value)
+
+
+def test_a_message_is_at_most_a_few_lines():
+    message = str(ConfigError(f"unknown key `{'k' * 200_000}`; valid: a"))
+    assert len(message) < 1600
+    assert "characters left out" in message
+    assert (message[:16], message[-12:]) == ("unknown key `kkk", "k`; valid: a")
 
 
 def test_missing_file_and_bad_option(write, tmp_path):

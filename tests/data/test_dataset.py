@@ -73,6 +73,22 @@ def test_json_and_jsonl_and_several_files_agree(make_data, make_dataset, image_t
     assert [item["sample_id"] for item in whole] == [f"s{i}" for i in range(5)]
 
 
+@pytest.mark.parametrize("ending", ["", "\n", "\n\n \n"])
+def test_json_lines_in_a_file_called_json(make_data, make_dataset, image_tokenizer, processor, ending):
+    file, _ = make_data([])
+    file.write_text("\n".join(json.dumps(sample(name)) for name in "abc") + ending)
+    dataset = ToVEDataset(
+        file, tokenizer=image_tokenizer, image_processor=processor, num_image_tokens=4, model_max_length=99
+    )
+    assert [item["sample_id"] for item in dataset] == list("abc")
+
+
+def test_how_many_have_pictures_is_told(make_dataset, caplog):
+    with caplog.at_level(logging.INFO):
+        make_dataset([sample("a", "1.png"), sample("b"), sample("c") | {"images": []}], [("1.png", (8, 8))])
+    assert "1 samples with an image, 2 of text alone" in caplog.text
+
+
 def test_missing_ids_become_positions_and_null_images_are_none(make_dataset):
     samples = [sample("x"), sample("y")]
     del samples[0]["id"]
@@ -92,6 +108,10 @@ def test_missing_ids_become_positions_and_null_images_are_none(make_dataset):
         ('[{"id": "a"}]', "train.json, sample 'a': 'conversations' must be a list"),
         ('[{"id": "a", "conversations": []}]', "train.json, sample 'a': 'conversations' must be a list"),
         ('[{"id": "a", "image": ["b"], "conversations": []}]', "sample 'a': 'image' must be one path, got list"),
+        ('[{"id": "a", "images": ["b.png"]}]', "sample 'a': its picture stands under 'images', where it is not read"),
+        ('[{"id": "a", "image_path": "b.png"}]', "its picture stands under 'image_path'"),
+        ('[{"id": "a", "image": null, "video": "b.mp4"}]', "its picture stands under 'video'"),
+        (json.dumps([sample("a", question="<video>\nWho?")]), "sample 'a': the text has <video>, and only images are"),
     ],
 )
 def test_bad_files_are_named(make_data, image_tokenizer, processor, text, message):

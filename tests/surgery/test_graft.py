@@ -217,4 +217,4 @@ def test_nothing_is_left_when_writing_fails_and_nothing_is_overwritten(plain, ti
         raise OSError("disk full")
 
     monkeypatch.setattr(grafting, "_new_config", fail)
-    refused(OSError, "disk full", plain, tiny_tower_yaml, tmp_path / "out")
+    refused(UserError, "cannot be written: disk full", plain, tiny_tower_yaml, tmp_path / "out")

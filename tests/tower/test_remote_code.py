@@ -129,7 +129,7 @@ def test_transformers_asks_for_no_package_that_a_loaded_tower_does_not_need(tmp_
 
 def test_nothing_is_overwritten(exported):
     folder, _ = exported
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="is the input"):
         CliRunner().invoke(
             app, ["export", str(folder), "--format", "remote-code", "--output", str(folder)], catch_exceptions=False
         )

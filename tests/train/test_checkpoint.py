@@ -9,9 +9,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from helpers.tiny_towers import hashes
 from helpers.training import metrics, same, weights
 from tove_lvlm.config import ConfigError
-from tove_lvlm.train import checkpoint
+from tove_lvlm.storage import locks
+from tove_lvlm.train import checkpoint, manifest
+
+FILES = ("trainable.safetensors", "scheduler.pt", "rank_0.pt")
 
 
 def test_resumed_run_is_bit_identical(world, train, monkeypatch):
@@ -65,6 +69,57 @@ def test_checkpoint_cut_short_is_passed_over(world, train, caplog):
     assert same(weights(world / "out-pretrain"), before)
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rank_0.pt", "trainable.safetensors"])
+def test_damage_that_keeps_the_size_is_passed_over_too(world, train, capfd, name):
+    assert train("pretrain", "train.max_steps=4") == 0
+    out = world / "out-pretrain"
+    before = weights(out)
+    with open(out / "checkpoint-4" / name, "r+b") as file:
+        file.seek(-40, 2)
+        byte = file.read(1)
+        file.seek(-40, 2)
+        file.write(bytes([byte[0] ^ 1]))
+    assert train("pretrain", "train.max_steps=4") == 0
+    told = capfd.readouterr().err
+    assert f"checkpoint-4 is damaged and is passed over: {name} has another checksum" in told
+    assert f"resuming from {out / 'checkpoint-2'}" in told
+    assert same(weights(out), before)
+
+
+def test_when_all_are_damaged_nothing_starts_over_by_itself(world, train, capfd):
+    assert train("pretrain", "train.max_steps=2") == 0
+    out = world / "out-pretrain"
+    (out / "checkpoint-2" / "complete.json").write_text("[]")
+    before = hashes(out)
+    assert train("pretrain", "train.max_steps=2") == 2
+    assert "all 1 checkpoints are damaged (checkpoint-2: complete.json cannot be read" in capfd.readouterr().err
+    assert hashes(out) == before
+    assert train("pretrain", "train.max_steps=2", "train.resume=false") == 0
+    assert (out / "superseded-1" / "checkpoint-2").is_dir()
+
+
+def test_a_refused_resume_changes_nothing(world, train, capfd):
+    assert train("pretrain", "train.max_steps=2") == 0
+    out = world / "out-pretrain"
+    (out / ".writing-checkpoint-4").mkdir()
+    (out / ".writing-checkpoint-4" / "half").write_text("half")
+    before = hashes(out)
+    assert train("pretrain", "train.max_steps=4", "train.seed=5") == 2
+    assert "`train.seed` was 1, is 5" in capfd.readouterr().err
+    with locks.lock_folder(out):
+        locked = hashes(out)
+        assert train("pretrain", "train.max_steps=4") == 2
+        assert hashes(out) == locked
+    assert "is being written by this process" in capfd.readouterr().err
+    assert hashes(out) == before
+
+
+def test_a_refused_start_leaves_no_folder(world, train, capfd):
+    assert train("pretrain", "data.train=[./data/finetune.json]", "model.llm=./tower") == 2
+    assert capfd.readouterr().err
+    assert not (world / "out-pretrain").exists()
+
+
 def test_leftovers_of_a_kill_are_cleared(world, train):
     out = world / "out-pretrain"
     (out / ".writing-checkpoint-2").mkdir(parents=True)
@@ -77,13 +132,14 @@ def test_resume_false_starts_over_and_keeps_the_old_ones(world, train):
     assert train("pretrain", "train.max_steps=2") == 0
     assert train("pretrain", "train.max_steps=2", "train.seed=9", "train.resume=false") == 0
     out = world / "out-pretrain"
-    assert (out / "superseded-1" / "checkpoint-2" / checkpoint.MANIFEST).is_file()
+    assert (out / "superseded-1" / "checkpoint-2" / manifest.MANIFEST).is_file()
     assert [line["step"] for line in metrics(out)] == [1, 2]
-    assert checkpoint.read_meta(out / "checkpoint-2")["identity"]["train.seed"] == 9
+    assert manifest.read_meta(out / "checkpoint-2")["identity"]["train.seed"] == 9
 
 
 def test_a_key_that_the_checkpoint_is_too_old_to_have(tmp_path):
-    (tmp_path / checkpoint.MANIFEST).write_text(json.dumps({"format": checkpoint.FORMAT, "identity": {"stage": "x"}}))
+    listed = {"format": manifest.FORMAT, "identity": {"stage": "x"}, "files": dict.fromkeys(FILES, 0)}
+    (tmp_path / manifest.MANIFEST).write_text(json.dumps(listed))
     before = {"tower.transfer": "separate"}
     checkpoint.check_continuity(tmp_path, {"stage": "x", "tower.transfer": "separate"}, before)
     with pytest.raises(ConfigError, match=r"`tower.transfer` was separate, is shared_out; give the old value"):

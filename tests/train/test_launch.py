@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from helpers import llava_runs, tiny_towers
 from helpers.paths import ROOT
 from helpers.training import metrics
-from tove_lvlm.train import checkpoint
+from tove_lvlm.train import checkpoint, manifest
 
 STEPS, SAVE = 16, 4
 
@@ -81,7 +81,7 @@ def test_killed_while_writing_a_checkpoint_and_resumed_is_bit_identical(world, t
         process.wait(timeout=300)
         wait_for_ranks_to_end(world)
         (kept,) = checkpoint.checkpoints(out)[-1:]
-        reached = checkpoint.read_meta(kept)["step"]
+        reached = manifest.read_meta(kept)["step"]
         assert 0 < reached < STEPS
         assert not (out / "model.safetensors").exists()
     delay = random.Random().uniform(0, 0.06)
@@ -95,7 +95,7 @@ def test_killed_while_writing_a_checkpoint_and_resumed_is_bit_identical(world, t
     assert not (out / "model.safetensors").exists()
     found = checkpoint.checkpoints(out)
     assert found, f"killed {delay:.4f} s into writing checkpoint-{target}"
-    assert all((path / checkpoint.MANIFEST).is_file() for path in out.glob("checkpoint-*"))
+    assert all((path / manifest.MANIFEST).is_file() for path in out.glob("checkpoint-*"))
     code, output = llava_runs.run(world, "finetune", options(world, zero, "parts"), ranks=2)
     assert code == 0, output[-3000:]
     assert f"resuming from {found[-1]}" in output

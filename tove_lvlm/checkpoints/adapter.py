@@ -14,6 +14,7 @@ from ..config.trained import read_model_info
 from ..lvlm.parts import adapter_parts
 from ..registry import require
 from ..storage import WeightsError, check_numbers, load_tensors, misfits, save_tensors
+from ..storage.pretrained import read_pretrained
 from .base import Checkpoint, LoadedCheckpoint
 from .experts import Attachment, experts_of_block
 from .from_config import build_lvlm
@@ -82,7 +83,7 @@ def load_adapter(model: nn.Module, folder: Path) -> "PeftModel":
         WeightsError: Its tensors are not exactly the LoRA, projector and `tove_fusion` of its configuration.
     """
     peft = require("peft", extra="train")
-    config = peft.PeftConfig.from_pretrained(str(folder))
+    config = read_pretrained(peft.PeftConfig, str(folder))
     config.base_model_name_or_path = None  # `model` was built from several folders and has no name
     wrapped: PeftModel = peft.get_peft_model(model, config)
     file = folder / _WEIGHTS

@@ -1,10 +1,9 @@
 """What every form of checkpoint can: tell its experts, be loaded, be written with other experts attached."""
 
-import contextlib
 import fnmatch
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -16,13 +15,13 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from ..config import UserError
 from ..config.model import MODEL_FILE
 from ..lvlm.parts import as_llava, vision_part
-from ..storage import load_json
+from ..storage import load_json, new_folder
 from ..tower.modeling import ToVEVisionModel
 from ..tower.parts import SOURCES_FILE
 from ..tower.recorder import find_tower
 from . import forget
 from .experts import CONFIG, Attachment, experts_by_tensor, no_experts, set_detached
-from .rewrite import INDEX, arrange, edit_json, index_of, new_folder
+from .rewrite import INDEX, arrange, edit_json, index_of
 from .tensor_files import TensorAt, read_header
 
 _ABOUT = (
@@ -211,12 +210,12 @@ class Checkpoint(ABC):
             The kinds written: its own, and `adapter` where one lies in a merged folder.
 
         Raises:
-            UserError: An expert's weights are neither here nor in `extra`, or the disk refuses.
+            UserError: An expert's weights are neither here nor in `extra`.
             WeightsError: The weights cannot be read.
+            OSError: The disk is full or refuses.
         """
-        with _disk_errors(target):
-            self._copy_about(target, apart_from=(CONFIG, MODEL_FILE, INDEX))
-            return self._write_model(target, list(detached), extra or {}, layout or self.folder)
+        self._copy_about(target, apart_from=(CONFIG, MODEL_FILE, INDEX))
+        return self._write_model(target, list(detached), extra or {}, layout or self.folder)
 
     def without_experts(self, target: Path, detached: Sequence[str]) -> list[str]:
         """Write the model as if it had never had the detached experts: what was trained for them is left out too.
@@ -243,14 +242,13 @@ class Checkpoint(ABC):
             MODEL_FILE: lambda content: forget.drop_settings(content, detached),
             SOURCES_FILE: lambda content: forget.drop_sources(content, detached),
         }
-        with _disk_errors(target):
-            self._copy_about(target, apart_from=(*edits, INDEX))
-            for name, edit in edits.items():
-                if (self.folder / name).is_file():
-                    edit_json(self.folder / name, target, edit)
-            names = self.experts().expert_names
-            with forget.remaining_tensors(self.tensors(), names, detached, target) as tensors:
-                arrange(self.folder, target, tensors)
+        self._copy_about(target, apart_from=(*edits, INDEX))
+        for name, edit in edits.items():
+            if (self.folder / name).is_file():
+                edit_json(self.folder / name, target, edit)
+        names = self.experts().expert_names
+        with forget.remaining_tensors(self.tensors(), names, detached, target) as tensors:
+            arrange(self.folder, target, tensors)
         return [self.kind]
 
     def _copy_about(self, target: Path, apart_from: Sequence[str]) -> None:
@@ -310,17 +308,6 @@ def save_with_experts(loaded: LoadedCheckpoint, output: str | Path) -> list[str]
         raise no_experts(loaded.folder)
     with new_folder(output, loaded.folder) as writing:
         return loaded.checkpoint.with_experts(writing, loaded.tower.config.detached)
-
-
-@contextlib.contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    """An error of the disk as one line; `UserError`s that are such errors too stay as they are."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"a checkpoint cannot be written beside `{target.parent}`: {error}") from error
 
 
 def _is_about(name: str) -> bool:

@@ -13,7 +13,7 @@ from ..config.trained import read_model_info
 from ..lvlm.build import without_zero3_init
 from ..lvlm.prompt_processor import PromptProcessor
 from ..storage import load_json
-from ..storage.pretrained import load_pretrained
+from ..storage.pretrained import load_pretrained, read_pretrained
 from ..tower.configuration import ToVEVisionConfig
 from .base import BARE, LoadedCheckpoint
 from .experts import CONFIG
@@ -53,12 +53,12 @@ def load_encoder_decoder(
     Raises:
         WeightsError: Tensors are missing, have another shape or are left over.
     """
-    encoder = AutoConfig.from_pretrained(folder).encoder
+    encoder = read_pretrained(AutoConfig, folder).encoder
     optional = detached_parts(encoder if isinstance(encoder, ToVEVisionConfig) else None)
     model: VisionEncoderDecoderModel = load_pretrained(
         VisionEncoderDecoderModel, folder, dtype=dtype, optional=optional, leftovers=False
     )
-    return model.eval(), PromptProcessor.from_pretrained(folder).for_model(model)
+    return model.eval(), read_pretrained(PromptProcessor, folder).for_model(model)
 
 
 def save_encoder_decoder(

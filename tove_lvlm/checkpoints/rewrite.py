@@ -1,40 +1,16 @@
 """Weights and JSON files of a checkpoint written anew with a change, every other byte kept."""
 
-import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import UserError
-from ..storage import WeightsError, atomic_dir, weight_files
+from ..storage import WeightsError, weight_files
 from .tensor_files import TensorAt, read_header, write_file
 
 INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-
-
-@contextlib.contextmanager
-def new_folder(output: str | Path, *sources: Path) -> Iterator[Path]:
-    """A folder to write in that becomes `output` at the end, or leaves nothing when something fails.
-
-    Raises:
-        UserError: `output` exists, or is or lies in one of `sources`.
-    """
-    output = Path(output)
-    path = output.resolve()
-    for source in map(Path, sources):
-        if path == source.resolve() or source.resolve() in path.parents:
-            raise UserError(f"`{output}` is or lies in the input `{source}`, which is not changed; name another folder")
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UserError(f"`{output}` exists already; name a new folder, or remove it first")
-    with contextlib.ExitStack() as stack:
-        try:
-            writing = stack.enter_context(atomic_dir(output))
-        except OSError as error:
-            raise UserError(f"`{output}` cannot be written: {error}") from error
-        yield writing
 
 
 def arrange(layout: Path, target: Path, tensors: Mapping[str, TensorAt]) -> None:

@@ -10,7 +10,7 @@ from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration,
 
 from ..config import UserError
 from ..storage import load_json, weight_files
-from ..storage.pretrained import load_pretrained
+from ..storage.pretrained import load_pretrained, read_pretrained
 from ..tower.configuration import ToVEVisionConfig
 from .base import Checkpoint
 from .experts import Attachment, experts_in_config
@@ -55,7 +55,7 @@ def read_llava_config(folder: str | Path) -> LlavaConfig:
         )
     if kind != "llava":
         raise UserError(f"`{folder}` holds a model of type `{kind}`; expected a LLaVA model (`llava`)")
-    return cast(LlavaConfig, AutoConfig.from_pretrained(folder))
+    return cast(LlavaConfig, read_pretrained(AutoConfig, folder))
 
 
 def load_whole(
@@ -82,7 +82,7 @@ def load_whole(
     model: LlavaForConditionalGeneration = load_pretrained(
         LlavaForConditionalGeneration, folder, dtype=dtype, optional=detached_parts(tower), leftovers=False
     )
-    return model.eval(), LlavaProcessor.from_pretrained(folder)
+    return model.eval(), read_pretrained(LlavaProcessor, folder)
 
 
 def detached_parts(tower: ToVEVisionConfig | None) -> list[str]:

@@ -22,9 +22,12 @@ def export(
     where this package is not installed (remote-code). The weights stay as they are.
     """
     from ..config import UserError
+    from ..storage import refuse_filled, refuse_inputs
 
     if to_format not in _FORMATS:
         raise UserError(f"--format is `{to_format}`; valid: {' | '.join(_FORMATS)}")
+    refuse_inputs(output, [checkpoint])
+    refuse_filled(output)  # before minutes of loading
     if to_format == "remote-code":
         from ..checkpoints import open_tower
         from ..tower.remote_code import save_remote_code

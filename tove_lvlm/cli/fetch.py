@@ -32,9 +32,11 @@ def fetch(
     """
     from huggingface_hub import constants
 
+    from ..storage import refuse_inputs
     from ..tower.parts import read_parts
     from ..weights import mirror
 
+    refuse_inputs(to, [tower], may_contain=True)
     if constants.is_offline_mode():
         raise UserError("HF_HUB_OFFLINE is set, so nothing can be downloaded; unset it for this command")
     parts = read_parts(tower, [*(options or []), *(further or [])])

@@ -31,7 +31,7 @@ def gates(
 
     folder = output or (None if as_json else DEFAULT_OUTPUT)
     if folder is not None:
-        check_output(folder)
+        check_output(folder, [checkpoint, *images])
     for image in images:
         read_image(image)  # a broken one is named before the model is loaded
     loaded = _open(checkpoint)

@@ -73,25 +73,17 @@ def make_project(folder: Path, project: str) -> list[str]:
             written.
     """
     from ..project_files import SCRIPTS, SHARED, check_project, project_files
-    from ..storage import atomic_dir, refuse_filled
+    from ..storage import new_folder
 
     root, name = project_files(), check_project(project)
-    refuse_filled(folder)
-    if folder.resolve() == Path.cwd():  # a folder that is replaced would leave the user's shell in one that is gone
-        raise UserError(f"output `{folder}` is the folder that you are in; name a new one, for example `my_run`")
     sources = [root / "scripts" / script for script in SCRIPTS]
     for part in (name, *SHARED):
         sources += (path for path in (root / "projects" / part).rglob("*") if path.is_file())
     files = sorted(str(path.relative_to(root)) for path in sources if "__pycache__" not in path.parts)
-    try:
-        with atomic_dir(folder.resolve()) as temporary:
-            for file in files:
-                (temporary / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(root / file, temporary / file)  # an installed file may be read-only, a copy is not
-    except OSError as error:
-        raise UserError(
-            f"output `{folder}` cannot be written: {error.strerror or error}; name another place"
-        ) from error
+    with new_folder(folder) as temporary:
+        for file in files:
+            (temporary / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / file, temporary / file)  # an installed file may be read-only, a copy is not
     return files
 
 

@@ -32,7 +32,7 @@ def usage(
     """
     from .. import dist
     from ..checkpoints import open_checkpoint
-    from ..storage import save_json
+    from ..storage import run_folder, save_json
     from ..surgery.probe_data import read_probe_data
     from ..surgery.usage import measure_usage
 
@@ -40,22 +40,24 @@ def usage(
     dist.setup_process_group("gloo")  # the sums are small and on the CPU, wherever the model is
     output = output or Path("outputs/usage") / checkpoint.resolve().name
     state_file = output / "usage.partial.json"
-    # stdout may be somebody's JSON, and DeepSpeed, which peft imports, prints there.
-    with contextlib.redirect_stdout(sys.stderr), counted("batches", shown=dist.is_main()) as update:
-        report = measure_usage(
-            open_checkpoint(checkpoint),
-            questions,
-            batch_size=batch_size,
-            device=choose_device(device),
-            num_workers=workers,
-            state_file=state_file,
-            progress=update,
-        )
-    if not dist.is_main():
-        return
-    save_json(output / "usage.json", report)
-    state_file.unlink(missing_ok=True)
-    written = [output / "usage.json", *_plot(report, output / "usage")]
+    inputs = [checkpoint, *(path for path in (data, images) if path is not None)]
+    with dist.entered_by_main(run_folder(output, inputs)):
+        # stdout may be somebody's JSON, and DeepSpeed, which peft imports, prints there.
+        with contextlib.redirect_stdout(sys.stderr), counted("batches", shown=dist.is_main()) as update:
+            report = measure_usage(
+                open_checkpoint(checkpoint),
+                questions,
+                batch_size=batch_size,
+                device=choose_device(device),
+                num_workers=workers,
+                state_file=state_file,
+                progress=update,
+            )
+        if not dist.is_main():
+            return
+        save_json(output / "usage.json", report)
+        state_file.unlink(missing_ok=True)
+        written = [output / "usage.json", *_plot(report, output / "usage")]
     if as_json:
         print(json.dumps(report))
         return

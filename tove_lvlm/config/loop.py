@@ -57,6 +57,9 @@ class LoopConfig:
     """Torch threads per rank; none takes OMP_NUM_THREADS, else cores / local ranks (CPU only)."""
     resume: bool = True
     """Go on from the newest complete checkpoint in `output_dir`; false starts over and moves old ones aside."""
+    trust_checkpoint: bool = False
+    """Resume under DeepSpeed from a checkpoint that this user did not write: DeepSpeed unpickles its files, which can
+    run code. See SECURITY.md."""
     stall_timeout: float = field(default=1800.0, metadata=number(low=0))
     """Seconds without a finished step after which the run is stopped; 0 never."""
 

@@ -6,6 +6,8 @@ metadata `DERIVED` is in no YAML: what was read for another key, so that it is r
 """
 
 import dataclasses
+import os
+import re
 import types
 import typing
 import warnings
@@ -15,7 +17,7 @@ from typing import Any, TypeVar, Union
 
 import yaml
 
-from ..errors import ConfigError
+from ..errors import ConfigError, hide
 from ..registry import nearest
 from .ranges import FINITE, Range, unfit
 
@@ -62,14 +64,24 @@ def read_yaml(cfg_path: str | Path, options: typing.Sequence[str] = ()) -> dict[
     if not path.is_file():
         raise ConfigError(f"configuration file `{path}` does not exist (given as --cfg-path)")
     try:
+        _hide_environment(path.read_text(encoding="utf-8"), *options)
         tree = OmegaConf.load(path)
         if not OmegaConf.is_dict(tree):
             raise ConfigError(f"{path}: expected `key: value` lines at the top level")
         for option in options:
             _put(tree, option)
         return typing.cast("dict[str, Any]", OmegaConf.to_container(tree, resolve=True))
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except yaml.MarkedYAMLError as error:  # its text has lines of the file in it, which may be no configuration
+        place = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise ConfigError(f"{path}{place}: not readable as YAML: {error.problem}") from error
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+
+
+def _hide_environment(*texts: str) -> None:
+    """What `${oc.env:NAME}` stands for may be a secret: messages show the name."""
+    for name in re.findall(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_]\w*)", " ".join(texts)):
+        hide(os.environ.get(name, ""), f"${{oc.env:{name}}}")
 
 
 def _put(tree: Any, option: str) -> None:

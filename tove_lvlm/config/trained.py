@@ -4,12 +4,11 @@ No torch is imported.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..storage import load_json
 from .model import MODEL_FILE, ModelConfig
 from .parsing import present_names
 from .tower import EARLIER, FusionConfig
@@ -19,16 +18,10 @@ def read_model_info(folder: str | Path) -> dict[str, Any]:
     """What MODEL_FILE holds; empty where there is none, as in a model that others wrote.
 
     Raises:
-        UserError: It is not valid JSON.
+        WeightsError: It is not a JSON object.
     """
     path = Path(folder) / MODEL_FILE
-    if not path.is_file():
-        return {}
-    try:
-        model_info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return model_info
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+    return load_json(path) if path.is_file() else {}
 
 
 def trained_settings(model_info: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +40,7 @@ def left_out(folder: str | Path) -> dict[str, Any]:
         folder: With trained weights; of stage 1 or of an adapter.
 
     Raises:
-        UserError: Its MODEL_FILE is not valid JSON.
+        WeightsError: Its MODEL_FILE is not a JSON object.
     """
     model_info = read_model_info(folder)
     settings = trained_settings(model_info) if model_info else EARLIER | _in_config(Path(folder) / "config.json")
@@ -62,7 +55,7 @@ def _in_config(file: Path) -> dict[str, Any]:
     """Settings of the tower in a LLaVA config.json, which stage 1 writes; of a folder that has no MODEL_FILE."""
     if not file.is_file():
         return {}
-    vision = json.loads(file.read_text(encoding="utf-8")).get("vision_config", {})
+    vision = load_json(file).get("vision_config") or {}
     known = {key: vision[key] for key in ("expert_resample",) if key in vision}
     return {**present_names(FusionConfig, vision.get("fusion", {}), warn=False), **known}
 

@@ -24,6 +24,9 @@ IMAGE_TOKEN_INDEX = -200
 IMAGE_TOKEN = "<image>"
 """Marks the place of the image in a conversation's text."""
 
+VIDEO_TOKEN = "<video>"
+"""The same of a video in other models' data."""
+
 TRUE, FALSE = "true", "false"
 STATEMENT = "{statement} true or false?"
 """How a statement is put to a base model, which then says TRUE or FALSE; our choice."""
@@ -115,6 +118,8 @@ def read_turns(conversation: Conversation, has_image: bool) -> list[tuple[str, s
             raise DataError(f"turn {number + skipped} is from {role!r} after another {role!r}; they must alternate")
         if not text.isascii() and not _is_text(text):
             raise DataError(f"turn {number + skipped} holds half of a surrogate pair, which is not text")
+    if any(VIDEO_TOKEN in text for _, text in turns):
+        raise DataError(f"the text has {VIDEO_TOKEN}, and only images are read")
     num_places = sum(IMAGE_TOKEN in text for _, text in turns)
     if num_places and not has_image:
         raise DataError(f"the text has {IMAGE_TOKEN} but the sample has no image")

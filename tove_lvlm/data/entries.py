@@ -38,14 +38,14 @@ def read_text(path: Path) -> str:
 
 
 def read_entries(path: Path) -> Iterator[Any]:
-    """Entries of a JSON file that holds a list, or of a JSONL file.
+    """Entries of a JSON file that holds a list, or of JSON lines, whatever the file's ending.
 
     Raises:
         DataError: It is not valid or empty.
         FileNotFoundError: It is missing.
     """
     text = read_text(path)
-    if path.suffix == ".jsonl":
+    if path.suffix == ".jsonl" or _is_lines(text):
         # Not splitlines: U+2028 and the like may stand inside a JSON string.
         numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         items = (_parse(line, path, f"line {number}: ") for number, line in numbered)
@@ -58,6 +58,18 @@ def read_entries(path: Path) -> Iterator[Any]:
     if num_items == 0:
         raise DataError("holds no samples", file=path)
     return iter(items)
+
+
+def _is_lines(text: str) -> bool:
+    """Whether a text is more than one JSON object, one after the other on lines of their own."""
+    first, _, rest = text.lstrip().partition("\n")
+    if not first.startswith("{") or not rest.strip():
+        return False
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def read_object(path: Path, *keys: str) -> dict[str, Any]:

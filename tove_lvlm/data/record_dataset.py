@@ -95,6 +95,8 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             logger.warning("%d of %d samples left out for their text", len(bad), num_all)
         if not len(self.records):
             raise DataError("no sample can be used", file=files[0])
+        with_image = int(self.records.has_image.sum())
+        logger.info("%d samples with an image, %d of text alone", with_image, len(self.records) - with_image)
 
     def __len__(self) -> int:
         return len(self.records)

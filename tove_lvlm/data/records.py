@@ -19,6 +19,8 @@ from .shards import SUFFIX, Place, ShardSample, read_shard
 
 IMAGE_WORDS = 128
 """What LLaVA's length estimate counts for an image."""
+_OTHER_KEYS = ("images", "image_path", "image_paths", "image_file", "image_url", "img", "video", "videos", "frames")
+"""Where data for other models has its pictures; a sample would train as one of text alone."""
 READ_JSON: Reader = each(read_entries)
 """JSON (a list of samples) and JSONL (a sample per line)."""
 
@@ -155,5 +157,7 @@ def _to_record(file: str, index: int, raw: Any) -> Record:
     image = raw.get("image")
     if image is not None and not isinstance(image, str):
         raise DataError(f"'image' must be one path, got {type(image).__name__}")
+    if image is None and place is None and (other := next((key for key in _OTHER_KEYS if raw.get(key)), None)):
+        raise DataError(f"its picture stands under '{other}', where it is not read; expected 'image' with one path")
     conversation: Any = raw.get("conversations")  # whatever the file says: the check that the loader is given looks
     return Record(file, str(_id_of(raw, index)), image, conversation, place)

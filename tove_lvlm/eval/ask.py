@@ -18,7 +18,7 @@ from ..checkpoints import LoadedCheckpoint, detect, load_model
 from ..config import UserError
 from ..inference.batching import DecodingConfig
 from ..inference.ranking import RANKED_BY, RankingConfig
-from ..storage import fingerprint
+from ..storage import fingerprint, run_folder
 from ..storage.tensors import DTYPES
 from . import generate
 from .benchmark import Benchmark
@@ -81,17 +81,18 @@ def evaluate_model(
     absent = _without_image(benchmark, settings.images)
     if settings.strict:
         benchmark.problems.refuse()
-    loaded = load_model(settings.model)
-    store = Store(settings.output, benchmark.all_items)
-    plan = _agree(lambda: _plan(benchmark, settings, store, loaded, absent))
-    loaded.model.to(device=settings.device, dtype=DTYPES.get(settings.dtype or "", loaded.dtype)).eval()
-    _ask_share(benchmark, settings, loaded, plan, progress)
-    if not dist.is_main():
-        return None
-    for kind, which in store.wait(dist.world_size(), plan["launch"], settings.patience).items():
-        benchmark.problems.add_all(kind, which)
-    made_by = _made_by(settings, loaded, plan, started)
-    return _finish(benchmark, settings, store, made_by)
+    with dist.entered_by_main(run_folder(settings.output, [settings.model, *benchmark.labels])):
+        loaded = load_model(settings.model)
+        store = Store(settings.output, benchmark.all_items)
+        plan = _agree(lambda: _plan(benchmark, settings, store, loaded, absent))
+        loaded.model.to(device=settings.device, dtype=DTYPES.get(settings.dtype or "", loaded.dtype)).eval()
+        _ask_share(benchmark, settings, loaded, plan, progress)
+        if not dist.is_main():
+            return None
+        for kind, which in store.wait(dist.world_size(), plan["launch"], settings.patience).items():
+            benchmark.problems.add_all(kind, which)
+        made_by = _made_by(settings, loaded, plan, started)
+        return _finish(benchmark, settings, store, made_by)
 
 
 def _check_before(benchmark: Benchmark, settings: EvalConfig) -> None:
@@ -152,19 +153,12 @@ def _how(benchmark: Benchmark, settings: EvalConfig) -> dict[str, Any]:
 
 
 def _agree(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What rank 0 makes, or its error, on all ranks. The only time that ranks wait for each other."""
-    mine: dict[str, Any] = {}
-    if dist.is_main():
-        try:
-            mine = {"plan": make()}
-        except UserError as error:
-            mine = {"error": str(error)}
-    plan = dist.all_gather(mine)[0]
-    if td.is_available() and td.is_initialized():
-        td.destroy_process_group()
-    if "error" in plan:
-        raise UserError(plan["error"])
-    return plan["plan"]
+    """What rank 0 makes, or its error, on all ranks. After it no rank waits for another."""
+    try:
+        return dist.agree(make)
+    finally:
+        if td.is_available() and td.is_initialized():
+            td.destroy_process_group()
 
 
 def _ask_share(

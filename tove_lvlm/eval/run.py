@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import provenance
-from ..storage import save_json
+from ..storage import refuse_inputs, save_json
 from .benchmark import Benchmark
 from .io import record
 from .io.answers import Answer, match, read_answers
@@ -32,6 +32,8 @@ def score_answers(
     Raises:
         UserError: The files do not fit each other, or something is wrong and `strict`.
     """
+    if output is not None:
+        refuse_inputs(output, [answers_file, *benchmark.labels])
     file_answers = read_answers(answers_file, benchmark.problems)
     texts = match(benchmark.items, file_answers, benchmark.problems)
     answers = {"file": answers_file.name, "sha256": record.sha256(answers_file), "n": len(file_answers)}

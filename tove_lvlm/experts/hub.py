@@ -119,7 +119,7 @@ class ExpertHub(nn.ModuleDict):
 
 def _run(name: str, expert: Expert, pixels_B3HW: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     # ZeRO-3 leaves a partitioned parameter its dtype, so this reads no shape and needs no gather.
-    own_dtype = next((p.dtype for p in expert.parameters()), pixels_B3HW.dtype)
+    own_dtype = next((p.dtype for p in expert.parameters() if p.is_floating_point()), pixels_B3HW.dtype)
     grid_BCHW = expert(pixels_B3HW.to(own_dtype))
     if grid_BCHW.ndim != 4 or grid_BCHW.shape[1] != expert.spec.channels:
         raise ValueError(

@@ -32,7 +32,7 @@ from ..config import ConfigError
 from ..config.model import ModelConfig
 from ..config.tower import TowerConfig
 from ..config.trained import left_out_of_start
-from ..storage.pretrained import load_pretrained
+from ..storage.pretrained import load_pretrained, read_pretrained
 from ..tower.build import build_tower
 from ..tower.from_yaml import read_tower_yaml
 from ..tower.image_processing import ToVEImageProcessor
@@ -65,8 +65,11 @@ def load_tokenizer(source: str):
     """The language model's tokenizer with `<unk>` as padding, as LLaVA has it, and `<image>` appended.
 
     It pads on the left, which is what whoever generates in batches needs; training pads by itself (`data.collator`).
+
+    Raises:
+        WeightsError: There is none, or transformers cannot read it.
     """
-    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+    tokenizer = read_pretrained(AutoTokenizer, source, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     if IMAGE_TOKEN not in tokenizer.get_vocab():
@@ -120,7 +123,7 @@ def _load_clip(config: ModelConfig, dtype: torch.dtype) -> tuple[CLIPVisionModel
 
 def _read_clip(source: str, dtype: torch.dtype) -> tuple[CLIPVisionModel, Any]:
     model = load_pretrained(CLIPVisionModel, source, where=f"CLIP `{source}`", dtype=dtype, attn_implementation="sdpa")
-    return model, AutoImageProcessor.from_pretrained(source, backend="pil")
+    return model, read_pretrained(AutoImageProcessor, source, where=f"CLIP `{source}`", backend="pil")
 
 
 def assemble(llm: PreTrainedModel, vision: Vision, tokenizer, dtype: torch.dtype) -> LlavaForConditionalGeneration:
@@ -240,7 +243,7 @@ def image_token_rows(old_rows: int, new_rows: int) -> int:
 def _model_type(source: str) -> str:
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise ConfigError(f"`model.vision_tower`: folder `{source}` has no config.json")
-    return AutoConfig.from_pretrained(source).model_type
+    return read_pretrained(AutoConfig, source).model_type
 
 
 def append_image_token(llm: PreTrainedModel, tokenizer) -> None:

@@ -24,7 +24,7 @@ from transformers import (
 from ..config import ConfigError
 from ..config.encoder_decoder import EncoderDecoderConfig
 from ..config.tower import TowerConfig
-from ..storage.pretrained import load_pretrained
+from ..storage.pretrained import load_pretrained, read_pretrained
 from ..tower.build import build_tower
 from ..tower.from_yaml import read_tower_yaml
 from ..tower.image_processing import ToVEImageProcessor
@@ -83,14 +83,15 @@ def load_decoder(source: str, dtype: torch.dtype = torch.float32) -> tuple[PreTr
         ConfigError: It has no cross-attention, or fewer embeddings than its tokenizer has tokens.
         WeightsError: Other weights are missing.
     """
-    config = AutoConfig.from_pretrained(source)
+    where = f"`model.decoder`: `{source}`"
+    config = read_pretrained(AutoConfig, source, where=where)
     config.is_decoder = config.add_cross_attention = True
     check_decoder(config, source)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = read_pretrained(AutoTokenizer, source, where=where)
     decoder: PreTrainedModel = load_pretrained(
         AutoModelForCausalLM,
         source,
-        where=f"`model.decoder`: `{source}`",
+        where=where,
         may_lack=cross_attention_names,
         config=config,
         dtype=dtype,
@@ -143,7 +144,7 @@ def load_encoder(config: EncoderDecoderConfig, dtype: torch.dtype = torch.float3
     folder = config.vision_tower
     if folder in ("tove", "clip"):
         source: TowerConfig | str = read_encoder_tower(config)
-    elif AutoConfig.from_pretrained(folder).model_type == "tove_vision":
+    elif read_pretrained(AutoConfig, folder).model_type == "tove_vision":
         source = folder
     else:
         raise ConfigError(f"`model.vision_tower`: `{folder}` is no saved ToVE tower; expected `tove`, `clip` or one")

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, VisionEncoderDecoderM
 from ..config import ConfigError
 from ..config.encoder_decoder import EncoderDecoderConfig
 from ..cost import count, flop_counter, totals_by_module
+from ..storage.pretrained import read_pretrained
 from ..tower.configuration import ToVEVisionConfig
 from ..tower.cost import tower_parts
 from ..tower.modeling import ToVEVisionModel
@@ -35,7 +36,7 @@ def build_unloaded(config: EncoderDecoderConfig, dtype: torch.dtype = torch.bflo
         ConfigError: The size of a part cannot be found out.
     """
     if config.pretrained is not None:
-        whole = AutoConfig.from_pretrained(config.pretrained)
+        whole = read_pretrained(AutoConfig, config.pretrained)
         with torch.device("meta"):
             model = VisionEncoderDecoderModel(whole)
     else:

@@ -7,7 +7,9 @@ contracts) and are written as its `modules_to_save`, which is what peft reads ba
 See docs/design.md, "LVLM checkpoints".
 """
 
-from typing import TYPE_CHECKING, Any
+import logging
+from collections import Counter
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,8 +19,7 @@ from ..registry import require
 from ..zero import collect
 from .parts import base_model
 
-if TYPE_CHECKING:
-    pass
+logger = logging.getLogger(__name__)
 
 _WRAP = "base_model.model."
 
@@ -42,7 +43,11 @@ def add_lora(model: nn.Module, options: LoraConfig) -> nn.Module:
         target_modules=lora_target(model),
         task_type="CAUSAL_LM",
     )
-    return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    wrapped = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    reached = Counter(name.rsplit(".", 1)[-1] for name in wrapped.base_model.targeted_module_names)
+    kinds = ", ".join(f"{name} ({count})" for name, count in sorted(reached.items()))
+    logger.info("LoRA on linear layers of the language model: %s", kinds)
+    return wrapped
 
 
 def lora_target(model: nn.Module) -> str:

@@ -1,4 +1,5 @@
-"""Files with weights: atomic writes, which files there are, reading without unpickling, strict loading, fingerprints.
+"""Files with weights: where to write, atomic writes and locks, which files there are, reading without unpickling,
+strict loading, fingerprints.
 
 Where weights come from is the subject of `weights`. What needs torch loads on first use (PEP 562), so that a
 configuration is checked before torch is loaded.
@@ -8,18 +9,8 @@ See docs/design.md, "Saved towers".
 
 from typing import TYPE_CHECKING, Any
 
-from .files import (
-    ASSETS,
-    MissingWeightsError,
-    PartialWeightsError,
-    WeightsError,
-    atomic_dir,
-    atomic_file,
-    load_json,
-    refuse_filled,
-    save_json,
-    sync_to_disk,
-)
+from .atomic import atomic_dir, atomic_file, clear_leftovers, sync_to_disk
+from .files import ASSETS, MissingWeightsError, PartialWeightsError, WeightsError, load_json, save_json
 from .layout import (
     INDEX,
     STANDARD_NAMES,
@@ -32,6 +23,8 @@ from .layout import (
     standard_names,
     weight_files,
 )
+from .locks import lock_folder
+from .outputs import disk_reason, new_folder, refuse_filled, refuse_inputs, run_folder, told_disk_errors
 
 if TYPE_CHECKING:
     from .tensors import check_numbers, load_strict, load_tensors, misfits, save_tensors
@@ -48,19 +41,26 @@ __all__ = [
     "atomic_file",
     "check_numbers",
     "check_whole",
+    "clear_leftovers",
+    "disk_reason",
     "fingerprint",
     "is_pattern",
     "load_json",
     "load_strict",
     "load_tensors",
+    "lock_folder",
     "misfits",
     "named_file",
+    "new_folder",
     "refuse_filled",
+    "refuse_inputs",
+    "run_folder",
     "save_json",
     "save_tensors",
     "shard_names",
     "standard_names",
     "sync_to_disk",
+    "told_disk_errors",
     "weight_files",
 ]
 

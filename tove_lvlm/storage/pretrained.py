@@ -7,11 +7,16 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 
+from ..errors import UserError
 from .files import WeightsError, first_names
 from .layout import INDEX, STANDARD_NAMES, shard_names
 from .tensors import check_numbers
+
+# What of the whole text of an error goes into a message of one line.
+_REASON = 200
 
 
 def load_pretrained(
@@ -47,8 +52,8 @@ def load_pretrained(
     try:
         # Not an error of transformers' own, whose message is a table in the log.
         both = model_class.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    except WeightsError as error:
-        raise WeightsError(f"{where}: {error}") from error
+    except Exception as error:
+        raise _unreadable(error, where, "weights") from error
     model, report = cast("tuple[nn.Module, dict[str, Any]]", both)  # which the option makes it
     new = may_lack(model)
     missing, unexpected = (
@@ -65,3 +70,35 @@ def load_pretrained(
         raise WeightsError(f"{where}: its weights do not fit {type(model).__name__}: {'; '.join(problems)}")
     check_numbers(dict(model.named_parameters()), where)
     return model
+
+
+def read_pretrained(reader: Any, source: str | Path, *, where: str = "", **options: Any) -> Any:
+    """A config, a tokenizer or a processor of transformers or peft, or a model that is strict by itself.
+
+    Args:
+        reader: A class with `from_pretrained`, such as `AutoConfig`.
+        source: Folder or hub id.
+        where: For messages, as for `load_pretrained`.
+        **options: Of `from_pretrained`.
+
+    Raises:
+        WeightsError: It is not there, or broken.
+    """
+    try:
+        return reader.from_pretrained(source, **options)
+    except UserError:
+        raise
+    except Exception as error:
+        what = reader.__name__.removeprefix("Auto")
+        raise _unreadable(error, where or f"`{source}`", what) from error
+
+
+def _unreadable(error: Exception, where: str, what: str) -> Exception:
+    """For broken files the libraries raise a dozen kinds, `Exception` itself among them, with texts of many lines."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return error
+    if isinstance(error, UserError):
+        return WeightsError(f"{where}: {error}")
+    text = " ".join(str(error).split())
+    reason = text if len(text) <= _REASON else text[: _REASON - 3] + "..."
+    return WeightsError(f"{where}: its {what} cannot be read: {type(error).__name__}: {reason}")

@@ -11,11 +11,10 @@ from typing import Any
 
 from ..checkpoints import Checkpoint, detect
 from ..checkpoints.experts import CONFIG, Attachment, experts_by_tensor, tower_prefix, vision_block
-from ..checkpoints.rewrite import new_folder
 from ..checkpoints.tensor_files import TensorAt, fingerprint
 from ..config import UserError
 from ..registry import nearest
-from ..storage import load_json
+from ..storage import load_json, new_folder
 
 
 def attach(

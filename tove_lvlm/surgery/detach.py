@@ -17,7 +17,6 @@ from .. import storage
 from ..checkpoints import LoadedCheckpoint, open_checkpoint
 from ..checkpoints.experts import no_experts
 from ..checkpoints.forget import GATE_OUT
-from ..checkpoints.rewrite import new_folder
 from ..config import UserError
 from ..registry import nearest
 from ..tower.cost import measure_cost
@@ -83,7 +82,7 @@ def detach(
         raise UserError("give either the experts to detach or one rule to choose them by")
     if rule is not None and data is None:
         raise UserError(f"{rule.option} needs --data FILE to measure the experts on")
-    with new_folder(output, Path(folder)) as writing:
+    with storage.new_folder(output, folder) as writing:
         before = open_checkpoint(folder)
         if before.tower is None:
             raise no_experts(before.folder)

@@ -27,10 +27,9 @@ from ..lvlm.parts import vision_config
 from ..storage import (
     MissingWeightsError,
     WeightsError,
-    atomic_dir,
     atomic_file,
     load_tensors,
-    refuse_filled,
+    new_folder,
     save_json,
     save_tensors,
     weight_files,
@@ -74,21 +73,20 @@ def graft(checkpoint: str | Path, tower: str | Path, output: str | Path, options
 
     Raises:
         UserError: The checkpoint has no plain CLIP, or reads it in a way that a tower does not; the CLIPs' sizes
-            differ; there is something in `output`.
+            differ; there is something in `output`, or it is in the way of an input.
         WeightsError: Tensors of the CLIP are missing or left over.
     """
     source, output = Path(checkpoint), Path(output)
     if not source.is_dir():
         raise MissingWeightsError(f"checkpoint `{source}` is no folder")
-    refuse_filled(output)
-    config = read_llava_config(source)
-    image_processor, processor = _read_processor(source, config)
-    settings = _settings(source, config, image_processor, tower, options)
-    with tempfile.TemporaryDirectory() as folder:
-        clip, dtype = _save_clip(source, config, Path(folder) / "clip")
-        built = build_tower(tower, [*options, *settings, f"clip.pretrained={clip}"])
-    built.sources["clip"] = recorded(WeightSource(pretrained=str(source.resolve())))
-    with atomic_dir(output) as writing:
+    with new_folder(output, source, tower) as writing:
+        config = read_llava_config(source)
+        image_processor, processor = _read_processor(source, config)
+        settings = _settings(source, config, image_processor, tower, options)
+        with tempfile.TemporaryDirectory() as folder:
+            clip, dtype = _save_clip(source, config, Path(folder) / "clip")
+            built = build_tower(tower, [*options, *settings, f"clip.pretrained={clip}"])
+        built.sources["clip"] = recorded(WeightSource(pretrained=str(source.resolve())))
         _write_weights(source, writing, built.to(dtype))
         _new_config(config, built).save_pretrained(writing)
         vision = tove_vision(built)

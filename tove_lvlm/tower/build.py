@@ -15,6 +15,7 @@ from ..config import ConfigError
 from ..config.sources import is_hub_id, resolve_source
 from ..config.tower import ClipConfig, TowerConfig, check_names
 from ..experts import describe
+from ..storage.pretrained import read_pretrained
 from ..weights.sources import fetch, recorded, verify
 from .clip import load_clip, read_architecture, read_normalisation
 from .configuration import ToVEVisionConfig
@@ -50,7 +51,7 @@ def build_tower(
         return _build(read_tower_yaml(path, options), detached, str(path))
     if options:
         raise ValueError(f"options {list(options)} are for a tower's YAML; `{path}` is a saved tower")
-    saved: ToVEVisionModel = ToVEVisionModel.from_pretrained(path)
+    saved: ToVEVisionModel = read_pretrained(ToVEVisionModel, path)
     if detached:
         check_names(saved.expert_names, detached, str(path))
         saved.detach(*detached)

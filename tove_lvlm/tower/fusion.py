@@ -94,8 +94,9 @@ class ToVEFusion(nn.Module):
             empty_BNK = t_clip_BND.new_zeros(*t_clip_BND.shape[:2], len(self.names), dtype=torch.float32)
             return FusionOutput(t_clip_BND, empty_BNK, empty_BNK.new_zeros(()))
         # The trainable part may be kept in another dtype than the frozen one (float32 masters under autocast).
+        # Its norms say which, since a quantised layer's weight is of integers.
         e = self._transferred(grids)
-        gate = self.gate(t_clip_BND.to(self.gate.fc1.weight.dtype), attached_K, [e.get(name) for name in self.names])
+        gate = self.gate(t_clip_BND.to(self.gate.norm.weight.dtype), attached_K, [e.get(name) for name in self.names])
         delta_BND = cast(torch.Tensor, sum(self._weighed(t_clip_BND, e, gate.probs_BNK).values()))
         return FusionOutput(
             t_fuse_BND=t_clip_BND + delta_BND.to(t_clip_BND.dtype),
@@ -120,7 +121,8 @@ class ToVEFusion(nn.Module):
         attached = [name for name in self.names if name in grids]
         transferred = [self._transfer_of(name)(grids[name]) for name in attached]
         if self.shared_out is not None and transferred:
-            transferred = list(self.shared_out(torch.stack(transferred)))
+            # One after the other along the batch: quantised layers take three axes at most.
+            transferred = list(self.shared_out(torch.cat(transferred)).chunk(len(transferred)))
         return dict(zip(attached, transferred, strict=True))
 
     def _transfer_of(self, name: str) -> nn.Module:

@@ -46,8 +46,7 @@ def save_remote_code(tower: "ToVEVisionModel", folder: str | os.PathLike[str]) -
     Raises:
         UserError: There is something in the folder.
     """
-    storage.refuse_filled(folder)
-    with storage.atomic_dir(folder) as writing:
+    with storage.new_folder(folder) as writing:
         tower.save_pretrained(writing)
         for name, text in bundle().items():
             (writing / name).write_text(text, encoding="utf-8")

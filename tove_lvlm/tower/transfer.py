@@ -85,7 +85,7 @@ class Transfer(nn.Module):
         Args:
             grid_BChw: The expert's features or map.
         """
-        grid_BChw = grid_BChw.to(self.fc1.weight.dtype)
+        grid_BChw = grid_BChw.to(self.norm.weight.dtype)
         if self.stem is not None:
             grid_BChw = self.stem(grid_BChw)
         tokens_BNC = resample(grid_BChw, self.side).flatten(2).transpose(1, 2)

@@ -2,9 +2,10 @@
 
 `checkpoint-N/` holds every trainable (`trainable.safetensors`, whole and portable), the optimizer (DeepSpeed's shards,
 or `optimizer.pt`), the scheduler, each rank's random states and running sums, transformers' trainer state, the resolved
-configuration, and last of all `complete.json`, which lists every file with its size. All ranks write into a hidden
-folder, which is flushed to the disk and renamed: a folder called `checkpoint-N` is whole, and one that somehow is not
-(a copy cut short) is passed over. The sampler's position is the step, since the order depends on seed and epoch alone.
+configuration, and last of all `complete.json`, which lists every file with its size and SHA-256 and is signed
+(`manifest`, `signature`). All ranks write into a hidden folder, which is flushed to the disk and renamed: a folder
+called `checkpoint-N` is whole, and one that somehow is not (a copy cut short, a bad disk) is passed over. The sampler's
+position is the step, since the order depends on seed and epoch alone.
 
 See docs/design.md, "Training".
 """
@@ -19,19 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import TrainerState
 
 from .. import dist
 from ..config import ConfigError, save_yaml
-from ..storage import load_tensors, save_tensors, sync_to_disk
+from ..storage import clear_leftovers, load_tensors, save_tensors, sync_to_disk
 from ..zero import collect_trainable
 from .guards import TrainingStopped
+from .manifest import FORMAT, IDENTITY, TRAINABLE, CheckpointError, damage, rank_file, read_meta, write_manifest
+from .signature import is_ours, key_file
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-MANIFEST = "complete.json"
-TRAINABLE = "trainable.safetensors"
 ENGINE_TAG = "deepspeed"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _TEMPORARY = ".writing-"
@@ -62,57 +63,66 @@ class RunRecord:
     """What a run that goes on from here must share."""
 
 
-class CheckpointError(TrainingStopped):
-    """A checkpoint could not be written or read."""
-
-
-def rank_file(rank: int) -> str:
-    """Name of the file with one rank's random states and running sums."""
-    return f"rank_{rank}.pt"
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether the manifest is there and every file it lists has its size."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return all((folder / name).stat().st_size == size for name, size in manifest["files"].items())
-    except (OSError, ValueError, KeyError, AttributeError):
-        return False
+def _numbered(output_dir: str | Path) -> list[Path]:
+    root = Path(output_dir)
+    found = [(_NAME.fullmatch(path.name), path) for path in (root.iterdir() if root.is_dir() else ()) if path.is_dir()]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
-    """Complete checkpoints, oldest first; what is not whole is named in a warning and left alone."""
-    paths = []
-    root = Path(output_dir)
-    for path in root.iterdir() if root.is_dir() else ():
-        match = _NAME.fullmatch(path.name)
-        if match is None or not path.is_dir():
+    """Complete checkpoints by their files' sizes, oldest first."""
+    return [path for path in _numbered(output_dir) if damage(path) is None]
+
+
+def newest(output_dir: str | Path, *, pickled: bool, trust: bool) -> Path | None:
+    """The checkpoint to go on from: the newest whose files are all as they were written; damaged ones are named in a
+    warning and left alone.
+
+    Args:
+        output_dir: The run's folder.
+        pickled: DeepSpeed will unpickle its part.
+        trust: `train.trust_checkpoint`.
+
+    Raises:
+        ConfigError: There are checkpoints, and all are damaged; or the newest whole one is not signed by this user and
+            would be unpickled.
+    """
+    folders = _numbered(output_dir)
+    for folder in reversed(folders):
+        if (wrong := damage(folder, checksums=True)) is not None:
+            logger.warning("%s is damaged and is passed over: %s", folder, wrong)
             continue
-        if is_complete(path):
-            paths.append((int(match.group(1)), path))
-        else:
-            logger.warning("%s is not complete and is passed over", path)
-    return [path for _, path in sorted(paths)]
+        if pickled and not trust and not is_ours(read_meta(folder)):
+            raise ConfigError(
+                f"{folder} is not signed with your key ({key_file()}), so somebody else may have written it, and "
+                "DeepSpeed unpickles its files, which can run code; if you know where it comes from, give "
+                "train.trust_checkpoint=true"
+            )
+        return folder
+    if folders:
+        wrong = damage(folders[-1], checksums=True)
+        raise ConfigError(
+            f"{output_dir}: all {len(folders)} checkpoints are damaged ({folders[-1].name}: {wrong}); "
+            "train.resume=false moves them aside and starts over"
+        )
+    return None
 
 
-def prepare_folder(output_dir: str | Path, resume: bool) -> Path | None:
-    """Clear what a killed run left half done and say where to go on. Rank 0 only.
+def prepare_folder(output_dir: str | Path, resume: bool) -> None:
+    """Clear what a killed run left half done. Rank 0 only, when nothing can refuse the run any more.
 
     Args:
         output_dir: The run's folder; made when absent.
-        resume: Go on from the newest complete checkpoint; else move all checkpoints into a `superseded-K` folder.
-
-    Returns:
-        The checkpoint to go on from, or None.
+        resume: Leave the checkpoints where they are; else they move into a `superseded-K` folder.
     """
     root = Path(output_dir)
     root.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(root)
     for path in root.iterdir():
         if path.is_dir() and path.name.startswith((_TEMPORARY, _TRASH)):
             shutil.rmtree(path, ignore_errors=True)
     if resume:
-        complete = checkpoints(root)
-        return complete[-1] if complete else None
+        return
     old = [path for path in root.iterdir() if _NAME.fullmatch(path.name)]
     if old:
         number = 1
@@ -122,7 +132,6 @@ def prepare_folder(output_dir: str | Path, resume: bool) -> Path | None:
         for path in old:
             path.rename(root / f"superseded-{number}" / path.name)
         logger.warning("train.resume is false: %d checkpoint(s) moved to superseded-%d", len(old), number)
-    return None
 
 
 def save(state: TrainingState, record: RunRecord, output_dir: str | Path, limit: int | None) -> Path:
@@ -151,7 +160,7 @@ def save(state: TrainingState, record: RunRecord, output_dir: str | Path, limit:
             _finish(writing, final, step)
             rotate(root, limit)
         dist.barrier()
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch says RuntimeError of a full disk
         if isinstance(error, TrainingStopped):
             raise
         if dist.world_size() == 1:  # other ranks may still be writing there; prepare_folder clears it later
@@ -189,11 +198,6 @@ def load(state: TrainingState, folder: str | Path) -> None:
 def load_rank_state(folder: str | Path) -> dict[str, Any]:
     """This rank's random states and running sums."""
     return torch.load(Path(folder) / rank_file(dist.rank()), weights_only=True)
-
-
-def read_meta(folder: str | Path) -> dict[str, Any]:
-    """The manifest: format, step, world size, stage and configuration of the run that wrote it."""
-    return json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
 
 
 def check_continuity(folder: str | Path, identity: dict[str, Any], before: Mapping[str, Any] | None = None) -> None:
@@ -237,7 +241,7 @@ def _write(state: TrainingState, record: RunRecord, folder: Path) -> None:
         torch.save(state.scheduler.state_dict(), folder / "scheduler.pt")
         record.trainer_state.save_to_json(str(folder / "trainer_state.json"))
         save_yaml(record.config, folder / "run.yaml")
-        (folder / "identity.json").write_text(json.dumps(record.identity), encoding="utf-8")
+        (folder / IDENTITY).write_text(json.dumps(record.identity), encoding="utf-8")
 
 
 def _finish(writing: Path, final: Path, step: int) -> None:
@@ -245,15 +249,7 @@ def _finish(writing: Path, final: Path, step: int) -> None:
     files = sorted(path for path in writing.rglob("*") if path.is_file())
     for path in files:
         sync_to_disk(path)
-    identity_file = writing / "identity.json"
-    manifest = {
-        "format": FORMAT,
-        "step": step,
-        "identity": json.loads(identity_file.read_text(encoding="utf-8")),
-        "files": {str(path.relative_to(writing)): path.stat().st_size for path in files},
-    }
-    (writing / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    sync_to_disk(writing / MANIFEST)
+    write_manifest(writing, files, step)
     for folder in {path.parent for path in files} | {writing}:
         sync_to_disk(folder)
     if final.exists():  # the same step written again (stopped right after a save): put the old one out of the way

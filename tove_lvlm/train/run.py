@@ -23,9 +23,12 @@ from .. import dist
 from ..config import save_yaml, to_dict
 from ..provenance import cpu_has_fast_bf16
 from ..registry import require
+from ..storage import disk_reason, lock_folder, told_disk_errors
 from ..zero import numel
 from . import checkpoint
 from .loop import GuardedTrainer
+from .manifest import CheckpointError
+from .precision import float32_trainables
 from .stage import Stage, TrainingSetup
 
 logger = logging.getLogger(__name__)
@@ -50,24 +53,37 @@ def run_stage(stage: Stage, config: Any) -> int:
     require("accelerate", extra="train")
     join_ranks(config)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    resume = agree_on_checkpoint(config)
     try:
-        trainer, setup = build_trainer(stage, config)
-        if resume is not None:
-            checkpoint.check_continuity(resume, trainer.identity, setup.identity_before)
-            logger.info("resuming from %s", resume)
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        if trainer.stopped_by is not None and trainer.state.global_step < trainer.state.max_steps:
-            logger.warning(
-                "stopped by signal %d at step %d; the same command goes on",
-                trainer.stopped_by,
-                trainer.state.global_step,
-            )
-            return 128 + trainer.stopped_by
-        write_results(config, trainer, setup.results(trainer))
-        return 0
+        # Another run's files are not even looked at, and this run's not touched before nothing can refuse it.
+        with dist.entered_by_main(lock_folder(config.train.output_dir)):
+            return _train(stage, config)
     finally:
         leave_ranks()
+
+
+def _train(stage: Stage, config: Any) -> int:
+    resume = dist.agree(lambda: _newest_checkpoint(config.train) if config.train.resume else None)
+    trainer, setup = build_trainer(stage, config)
+    if resume is not None:
+        checkpoint.check_continuity(resume, trainer.identity, setup.identity_before)
+        logger.info("resuming from %s", resume)
+    prepare_folder(config)
+    with float32_trainables(setup.model, needed=config.train.bf16 and config.train.deepspeed is None):
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    if trainer.stopped_by is not None and trainer.state.global_step < trainer.state.max_steps:
+        logger.warning(
+            "stopped by signal %d at step %d; the same command goes on",
+            trainer.stopped_by,
+            trainer.state.global_step,
+        )
+        return 128 + trainer.stopped_by
+    write_results(config, trainer, setup.results(trainer))
+    return 0
+
+
+def _newest_checkpoint(train: Any) -> Path | None:
+    pickled = train.deepspeed is not None
+    return checkpoint.newest(train.output_dir, pickled=pickled, trust=train.trust_checkpoint)
 
 
 def join_ranks(config: Any) -> None:
@@ -88,15 +104,23 @@ def leave_ranks() -> None:
             td.destroy_process_group()
 
 
-def agree_on_checkpoint(config: Any) -> Path | None:
-    """Rank 0 clears the folder and looks; all take its answer."""
-    newest: list[Path | None] = [None]
-    if dist.is_main():
-        newest = [checkpoint.prepare_folder(config.train.output_dir, config.train.resume)]
-        save_yaml(config, Path(config.train.output_dir) / "run.yaml")
-    if td.is_initialized() and td.get_world_size() > 1:
-        td.broadcast_object_list(newest, src=0)
-    return newest[0]
+def prepare_folder(config: Any) -> None:
+    """Rank 0 writes the first files of a run; every rank must call.
+
+    Args:
+        config: The resolved configuration.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    output = Path(config.train.output_dir)
+
+    def write() -> None:
+        with told_disk_errors(output):
+            checkpoint.prepare_folder(output, config.train.resume)
+            save_yaml(config, output / "run.yaml")
+
+    dist.agree(write)
 
 
 def build_trainer(stage: Stage, config: Any) -> tuple[GuardedTrainer, TrainingSetup]:
@@ -202,8 +226,11 @@ def write_results(config: Any, trainer: GuardedTrainer, write: Callable[[Path], 
             move_into(writing, output)
             trainer.state.save_to_json(str(output / "trainer_state.json"))
             logger.info("written: %s", output)
-    except OSError as error:
-        raise checkpoint.CheckpointError(f"{output}: results could not be written: {error}") from error
+    except Exception as error:
+        reason = disk_reason(error)
+        if reason is None:
+            raise
+        raise CheckpointError(f"{output}: results could not be written: {reason}") from error
     dist.barrier()
 
 

@@ -7,14 +7,16 @@ See docs/architecture.md, "The life of a YAML key".
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast, overload
 
-from ..config import load, to_dict
+from ..config import ConfigError, UserError, load, to_dict
 from ..config.loop import resolve_loop
-from ..config.sources import resolve_path
+from ..config.sources import WeightSource, resolve_path
+from ..storage import refuse_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +122,30 @@ def resolve_run(stage: Stage, config: Any, base: Path) -> Any:
     Raises:
         ConfigError: One line that names the key.
     """
-    resolve = cast(Resolve, lambda key, source, kind, hub=False: resolve_path(key, source, base, kind, hub))
-    config = stage.resolve_paths(config, resolve)
-    return dataclasses.replace(config, train=resolve_loop(config.train, base))
+    inputs: list[str] = []
+
+    def resolve(key: str, source: str | None, kind: str, hub: bool = False) -> str | None:
+        path = resolve_path(key, source, base, kind, hub)
+        if path is not None and not key.endswith("image_folder"):  # where names are looked up, not itself an input
+            inputs.append(path)
+        return path
+
+    config = stage.resolve_paths(config, cast(Resolve, resolve))
+    config = dataclasses.replace(config, train=resolve_loop(config.train, base))
+    inputs += _weights(config)
+    output = Path(config.train.output_dir)
+    goes_on = config.train.resume and any(output.glob("checkpoint-*"))
+    try:
+        refuse_inputs(output, filter(os.path.exists, inputs), may_contain=goes_on)
+    except UserError as error:
+        raise ConfigError(f"`train.output_dir`: {error}") from error
+    return config
+
+
+def _weights(config: Any) -> list[str]:
+    """Where the weights of all parts of a tower are read from, anywhere in a configuration."""
+    if isinstance(config, WeightSource):
+        return [] if config.pretrained is None else [config.pretrained]
+    if dataclasses.is_dataclass(config):
+        return [path for field in dataclasses.fields(config) for path in _weights(getattr(config, field.name))]
+    return [path for one in config for path in _weights(one)] if isinstance(config, list | tuple) else []

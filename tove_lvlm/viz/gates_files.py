@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import UserError
-from ..storage import atomic_dir, save_json
+from ..storage import atomic_dir, refuse_inputs, save_json
 from .gates import TokenGates
 from .gates_plot import common_scale, gate_page, gate_panel
 from .style import new_figure, save_figure
@@ -34,12 +34,18 @@ figure { margin: 2em 0; } img { width: 100%; }
 """
 
 
-def check_output(folder: Path) -> None:
+def check_output(folder: Path, inputs: Sequence[str | Path] = ()) -> None:
     """Refuse a folder whose content is not this command's, because it is replaced as a whole; call it first.
 
+    Args:
+        folder: Where to write.
+        inputs: What the command reads.
+
     Raises:
-        UserError: There is something else; or matplotlib's absence is an ImportError that names the extra.
+        UserError: There is something else, or it is in the way of an input.
+        ImportError: matplotlib is absent; names the extra.
     """
+    refuse_inputs(folder, inputs)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output `{folder}` is a file; expected a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / JSON_FILE).is_file():

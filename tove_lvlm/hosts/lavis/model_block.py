@@ -117,8 +117,10 @@ def tower_config(block: ModelBlock) -> "ToVEVisionConfig":
         return read_tower_config(tower_path(block.vit_model, "model.vit_model"))
     from transformers import AutoConfig
 
+    from ...storage.pretrained import read_pretrained
+
     _check_folder(block.folder)
-    return cast("ToVEVisionConfig", AutoConfig.from_pretrained(block.folder).encoder)
+    return cast("ToVEVisionConfig", read_pretrained(AutoConfig, block.folder).encoder)
 
 
 def _check_folder(folder: Path) -> None:

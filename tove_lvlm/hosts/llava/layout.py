@@ -26,7 +26,7 @@ from ...config import UserError
 from ...config.model import ModelConfig
 from ...lvlm.build import append_image_token, assemble, load_tokenizer, load_vision, make_processor
 from ...lvlm.parts import text_config
-from ...storage import WeightsError, atomic_dir, load_json, load_strict, load_tensors, save_json
+from ...storage import WeightsError, load_json, load_strict, load_tensors, new_folder, save_json
 from ...storage.pretrained import load_pretrained
 from ...tower.modeling import ToVEVisionModel
 from ..names import NAME, is_tove, tower_path
@@ -51,24 +51,24 @@ def to_llava(checkpoint: str | Path, output: str | Path) -> Path:
 
     Args:
         checkpoint: As for `open_checkpoint`; not a tower alone.
-        output: Folder; its name tells LLaVA what it is.
+        output: Folder, empty or not there; its name tells LLaVA what it is.
 
     Raises:
         UserError: The checkpoint has no language model of LLaVA's kind, or the name would mislead LLaVA.
     """
     output = Path(output)
     _check_name(output.name)
-    loaded = open_checkpoint(checkpoint)
-    if not loaded.checkpoint.has_language_model:
-        raise UserError(f"`{checkpoint}` is a tower alone; name it in LLaVA's config: `mm_vision_tower: tove:PATH`")
-    config = loaded.llava.config
-    kind = text_config(config).model_type
-    if kind != "llama" or config.projector_hidden_act != "gelu":
-        raise UserError(
-            f"`{checkpoint}` has a language model of type `{kind}` and a projector with "
-            f"`{config.projector_hidden_act}`; LLaVA's layout is written for `llama` and `gelu`"
-        )
-    with atomic_dir(output) as folder:
+    with new_folder(output, checkpoint) as folder:
+        loaded = open_checkpoint(checkpoint)
+        if not loaded.checkpoint.has_language_model:
+            raise UserError(f"`{checkpoint}` is a tower alone; name it in LLaVA's config: `mm_vision_tower: tove:PATH`")
+        config = loaded.llava.config
+        kind = text_config(config).model_type
+        if kind != "llama" or config.projector_hidden_act != "gelu":
+            raise UserError(
+                f"`{checkpoint}` has a language model of type `{kind}` and a projector with "
+                f"`{config.projector_hidden_act}`; LLaVA's layout is written for `llama` and `gelu`"
+            )
         vision = _save_vision(loaded, folder, output)
         save_json(folder / "config.json", _llava_config(loaded) | vision)
         tensors = {
@@ -85,34 +85,34 @@ def to_transformers(checkpoint: str | Path, output: str | Path) -> Path:
 
     Args:
         checkpoint: Folder with LLaVA's config.json and all weights; a LoRA is merged with LLaVA's own script first.
-        output: Folder.
+        output: Folder, empty or not there.
 
     Raises:
         UserError: The folder is not in LLaVA's layout, or its tower is not to be had.
         WeightsError: Weights are missing or left over.
     """
     folder, output = Path(checkpoint), Path(output)
-    fields = load_json(folder / "config.json")
-    if fields.get("model_type") != "llava_llama":
-        raise UserError(
-            f"{folder / 'config.json'} says `model_type: {fields.get('model_type')}`; expected `llava_llama`"
-        )
-    if fields.get("mm_projector_type") != "mlp2x_gelu":
-        raise UserError(
-            f"{folder / 'config.json'} says `mm_projector_type: {fields.get('mm_projector_type')}`; "
-            "transformers' LLaVA has `mlp2x_gelu`"
-        )
-    parts = _parts(load_tensors(folder), folder)
-    dtype = next(iter(parts["language_model"].values())).dtype
-    vision = load_vision(_model_config(fields, folder), dtype)
-    if parts["tove_fusion"] or hasattr(vision.tower, "tove_fusion"):
-        load_strict(cast(ToVEVisionModel, vision.tower).tove_fusion, parts["tove_fusion"], where=folder)
-    tokenizer = load_tokenizer(str(folder))
-    llm = _language_model(fields, parts["language_model"], dtype, folder)
-    append_image_token(llm, tokenizer)
-    model = assemble(llm, vision, tokenizer, dtype)
-    load_strict(model.model.multi_modal_projector, parts["projector"], where=folder)
-    with atomic_dir(output) as written:
+    with new_folder(output, folder) as written:
+        fields = load_json(folder / "config.json")
+        if fields.get("model_type") != "llava_llama":
+            raise UserError(
+                f"{folder / 'config.json'} says `model_type: {fields.get('model_type')}`; expected `llava_llama`"
+            )
+        if fields.get("mm_projector_type") != "mlp2x_gelu":
+            raise UserError(
+                f"{folder / 'config.json'} says `mm_projector_type: {fields.get('mm_projector_type')}`; "
+                "transformers' LLaVA has `mlp2x_gelu`"
+            )
+        parts = _parts(load_tensors(folder), folder)
+        dtype = next(iter(parts["language_model"].values())).dtype
+        vision = load_vision(_model_config(fields, folder), dtype)
+        if parts["tove_fusion"] or hasattr(vision.tower, "tove_fusion"):
+            load_strict(cast(ToVEVisionModel, vision.tower).tove_fusion, parts["tove_fusion"], where=folder)
+        tokenizer = load_tokenizer(str(folder))
+        llm = _language_model(fields, parts["language_model"], dtype, folder)
+        append_image_token(llm, tokenizer)
+        model = assemble(llm, vision, tokenizer, dtype)
+        load_strict(model.model.multi_modal_projector, parts["projector"], where=folder)
         make_processor(vision, tokenizer).save_pretrained(written)
         model.save_pretrained(written)
         model_info = {"image_aspect_ratio": fields.get("image_aspect_ratio") or "square"}

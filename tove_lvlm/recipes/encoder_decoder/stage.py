@@ -1,12 +1,12 @@
 """The base model's runs as the engine sees them; their configuration is checked here, before torch is imported."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...config import ConfigError
 from ...config.encoder_decoder import EncoderDecoderConfig, RunConfig, SourceConfig
+from ...storage import load_json
 from ...tower.from_yaml import read_tower_yaml
 from ...train.stage import Resolve, TrainingSetup
 from ..sources import data_files, vision_tower
@@ -67,7 +67,7 @@ def _pretrained(source: str | None, resolve: Resolve) -> str | None:
     if folder is None:
         return None
     file = Path(folder) / "config.json"
-    kind = json.loads(file.read_text(encoding="utf-8")).get("model_type") if file.is_file() else None
+    kind = load_json(file).get("model_type") if file.is_file() else None
     if kind != "vision-encoder-decoder":
         raise ConfigError(
             f"`model.pretrained`: folder `{source}` holds no base model (its config.json says `{kind}`); it must be "
