@@ -6,6 +6,7 @@
 Files of 1 kB and more are served as Git LFS ones, so with a SHA-256; smaller ones with git's own hash.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -29,6 +30,10 @@ class FakeHub:
         """Repositories that say what they hold and give nothing of it away."""
         self.cut: dict[str, int] = {}
         """File name -> after so many bytes the connection is cut, once."""
+        self.more: dict[str, int] = {}
+        """File name -> so many bytes are sent after its content."""
+        self.slow: dict[str, float] = {}
+        """File name -> seconds between two bytes."""
         self.asked: list[tuple[str, str, str | None]] = []
         """(method, path, Range) of every request."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -99,15 +104,28 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             if start:
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             stop = hub.cut.pop(name, None) if self.command == "GET" else None
-            self._bytes(206 if start else 200, content[start:], headers, stop)
+            content = content[start:] + b"x" * hub.more.get(name, 0)
+            self._bytes(206 if start else 200, content, headers, stop, hub.slow.get(name))
 
-        def _bytes(self, status: int, content: bytes, headers: dict[str, str], stop: int | None = None) -> None:
+        def _bytes(
+            self,
+            status: int,
+            content: bytes,
+            headers: dict[str, str],
+            stop: int | None = None,
+            pause: float | None = None,
+        ) -> None:
             self.send_response(status)
             for key, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(key, value)
             self.end_headers()
-            if self.command == "GET":
+            if self.command == "GET" and pause is None:
                 self.wfile.write(content[:stop])
+            elif self.command == "GET":
+                with contextlib.suppress(OSError):  # the other side had enough
+                    for byte in content:
+                        self.wfile.write(bytes([byte]))
+                        threading.Event().wait(pause)  # not time.sleep, which tests take away
             self.close_connection = stop is not None
 
     return Handler

@@ -11,11 +11,11 @@ import torch
 from helpers.training import metrics, same, weights
 from tove_lvlm.recipes.llava import trainer
 from tove_lvlm.train import checkpoint
-from tove_lvlm.train.guards import Watchdog
+from tove_lvlm.train.guards import StopSignal, Watchdog
 
 HANG = """
 import time
-from tove_lvlm.train.guards import Watchdog
+from tove_lvlm.train.guards import StopSignal, Watchdog
 with Watchdog(timeout=0.4).watching() as watchdog:
     for step in range(1, 4):  # as long as steps finish, nothing happens
         watchdog.alive(step, [f"sample-{step}"])
@@ -91,3 +91,17 @@ def test_signal_saves_and_the_same_command_goes_on(world, train, monkeypatch, si
     assert train("pretrain", f"train.output_dir={world}/whole", "train.save_steps=50") == 0
     assert metrics(out) == metrics(world / "whole")
     assert same(weights(out), weights(world / "whole"))
+
+
+def test_a_lost_terminal_stops_the_run_and_nohup_keeps_it_going():
+    with StopSignal().watching() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signum == signal.SIGHUP
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal().watching() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signum is None
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -118,3 +118,27 @@ def test_two_processes_do_not_write_one_file(served, tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(UserError, match=f"another process is downloading {part}"):
             download(remote(), tmp_path)
+
+
+@pytest.mark.parametrize("start", [0, 5000])
+def test_more_than_the_hub_has_declared_is_not_written(served, tmp_path, start):
+    part = tmp_path / (NAME + PART)
+    part.parent.mkdir()
+    part.write_bytes(CONTENT[:start])
+    served.more[NAME] = 5_000_000
+    with pytest.raises(WeightsError, match=r"sends more of `sub/weights.bin` than its 10240 bytes"):
+        download(remote(), tmp_path)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= len(CONTENT)
+    assert len(served.downloads(NAME)) == 1
+
+
+def test_a_connection_that_only_drips_is_given_up_and_gone_on_with_later(served, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PACE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "_PACE_BYTES", 1000)
+    served.slow[NAME] = 0.005
+    with pytest.raises(WeightsError, match=r"at less than 5000 bytes a second; the same command goes on from here"):
+        download(remote(), tmp_path)
+    assert 0 < size_here(remote(), tmp_path) < 1000
+    served.slow.clear()
+    assert download(remote(), tmp_path)
+    assert (tmp_path / NAME).read_bytes() == CONTENT

@@ -3,6 +3,7 @@
 See docs/design.md, "Training".
 """
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -29,8 +30,12 @@ class NonFiniteLoss(TrainingStopped):
         self.sample_ids = list(sample_ids)
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class StopSignal:
-    """Remembers that SIGINT or SIGTERM came, so that the run can end after the step with a checkpoint.
+    """Remembers that SIGINT, SIGTERM or SIGHUP (a lost terminal) came, so that the run can end after the step with a
+    checkpoint. Under `nohup` SIGHUP stays ignored.
 
     The DeepSpeed launcher answers Ctrl-C by a SIGTERM on top of the terminal's SIGINT, so that a second signal is not a
     second wish: only the third interrupts at once.
@@ -46,7 +51,8 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        kept = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else []
+        previous = {number: signal.signal(number, self._on_signal) for number in _SIGNALS if number not in kept}
         try:
             yield self
         finally:
@@ -60,7 +66,8 @@ class StopSignal:
             raise KeyboardInterrupt
         # os.write, because logging is not safe inside a handler.
         if self._count == 1:
-            os.write(2, b"\nstopping after this step; a checkpoint will be written\n")
+            with contextlib.suppress(OSError):  # the terminal is gone
+                os.write(2, b"\nstopping after this step; a checkpoint will be written\n")
 
 
 class Watchdog:
@@ -113,5 +120,5 @@ class Watchdog:
 
 def ignore_signals_in_worker(_worker_id: int) -> None:
     """DataLoader workers leave stopping to their parent: the launcher signals the whole process tree."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -82,6 +82,7 @@ def prepare_environment(config: Any, local_rank: int | None) -> None:
     """Set what torch and DeepSpeed read from the environment: ranks for a plain `python` start, and CPU threads."""
     if local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(local_rank))
+    _check_ranks()
     if config.train.deepspeed is not None and "RANK" not in os.environ:
         if local_rank not in (None, 0):
             raise ConfigError(
@@ -91,11 +92,35 @@ def prepare_environment(config: Any, local_rank: int | None) -> None:
         os.environ.setdefault("MASTER_PORT", str(_free_port()))
     if config.train.num_threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(config.train.num_threads)
-    elif "OMP_NUM_THREADS" not in os.environ:
+    elif (threads := _threads_of_environment()) is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    else:
         local_size = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or _local_world_size())
         os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // local_size))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers are forked
     _keep_compiled_ops_apart()
+
+
+def _check_ranks() -> None:
+    """RANK and WORLD_SIZE come together, from a launcher; a left-over of one would hang or crash in torch."""
+    given = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE")}
+    wrong = [name for name, text in given.items() if text is not None and not text.isdecimal()]
+    if wrong:
+        raise ConfigError(f"{wrong[0]} is `{given[wrong[0]]}` in the environment; expected a number, or leave it unset")
+    rank, size = given["RANK"], given["WORLD_SIZE"]
+    if (rank is None) != (size is None) or (rank is not None and size is not None and int(rank) >= int(size)):
+        raise ConfigError(
+            f"RANK is {rank} and WORLD_SIZE is {size} in the environment, which do not go together; unset both, or "
+            "start with `deepspeed` or `torchrun`"
+        )
+
+
+def _threads_of_environment() -> int | None:
+    """OMP_NUM_THREADS as OpenMP reads it: a list is for nested regions, of which torch has the first."""
+    text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if text and not (text.isdecimal() and int(text) > 0):
+        raise ConfigError(f"OMP_NUM_THREADS is `{text}` in the environment; expected 1 or more, or leave it unset")
+    return int(text) if text else None
 
 
 def _keep_compiled_ops_apart() -> None:

@@ -25,6 +25,8 @@ from ..storage import WeightsError
 PART = ".part"
 """Ending of a file that has not arrived whole."""
 _RETRIES = 5
+_PACE_SECONDS, _PACE_BYTES = 60.0, 60_000
+"""A connection that brings less in that time would keep a job for days."""
 _TRY_AGAIN = (408, 429, 500, 502, 503, 504)
 
 
@@ -120,6 +122,8 @@ def _receive(file: RemoteFile, stream: BinaryIO, progress: Callable[[int], None]
             if answer.response is None or answer.response.status_code not in _TRY_AGAIN:
                 raise
             error = answer
+        except WeightsError:
+            raise
         except OSError as failure:
             if failure.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -142,9 +146,20 @@ def _stream(file: RemoteFile, stream: BinaryIO, progress: Callable[[int], None])
         if start and response.status_code == 200:  # all of it, though the rest was asked for
             stream.truncate(0)
             stream.seek(0)
-        for chunk in response.iter_bytes():
+        since, received = time.monotonic(), 0
+        for chunk in response.iter_raw():  # as it comes: what a server has compressed all the same is not unpacked
+            if stream.tell() + len(chunk) > file.size:
+                raise WeightsError(f"`{file.repo}`: the hub sends more of `{file.name}` than its {file.size} bytes")
             stream.write(chunk)
             progress(stream.tell())
+            received += len(chunk)
+            if time.monotonic() - since > _PACE_SECONDS:
+                if received < _PACE_BYTES:
+                    raise WeightsError(
+                        f"`{file.repo}`: the hub sends `{file.name}` at less than {_PACE_BYTES / _PACE_SECONDS:.0f} "
+                        "bytes a second; the same command goes on from here later"
+                    )
+                since, received = time.monotonic(), 0
 
 
 def _lock(stream: BinaryIO, part: Path) -> None:
