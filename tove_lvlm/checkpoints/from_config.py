@@ -7,6 +7,7 @@ from ..config import ConfigError
 from ..config.model import ModelConfig
 from ..config.tower import check_names
 from ..lvlm.build import append_image_token, assemble, load_tokenizer, load_vision, make_processor
+from ..lvlm.language_model import check_language_model
 from ..lvlm.processor import v1_chat_template
 from ..storage.pretrained import load_pretrained
 from .projector import load_projector
@@ -32,6 +33,7 @@ def build_lvlm(
         tokenizer = load_tokenizer(config.llm)
         where = f"`model.llm`: `{config.llm}`"
         llm = load_pretrained(AutoModelForCausalLM, config.llm, where=where, dtype=dtype, attn_implementation="sdpa")
+        check_language_model(llm, tokenizer, where)
         append_image_token(llm, tokenizer)
         vision = load_vision(config, dtype)
         model, processor = assemble(llm, vision, tokenizer, dtype), make_processor(vision, tokenizer)
