@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .files import WeightsError, atomic_file, first_names
+from .atomic import atomic_file
+from .files import WeightsError, first_names
 from .layout import PICKLED, weight_files
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

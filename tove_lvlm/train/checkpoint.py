@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerState
 
 from .. import dist
@@ -193,6 +194,16 @@ def load(state: TrainingState, folder: str | Path) -> None:
         _load_plain(state, folder)
     scheduler = torch.load(folder / "scheduler.pt", weights_only=True)
     state.scheduler.load_state_dict(scheduler)
+    if isinstance(state.scheduler, LambdaLR):
+        _set_rates(state.scheduler)
+
+
+def _set_rates(scheduler: LambdaLR) -> None:
+    """The rates that this run's schedule has here; those of a finished run that was made longer are zero at its end."""
+    rates = [rate * at(scheduler.last_epoch) for rate, at in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates
 
 
 def load_rank_state(folder: str | Path) -> dict[str, Any]:
