@@ -1,8 +1,15 @@
 """What is written down about a model's tower, and checked when it is opened."""
 
+import json
+import shutil
+
 import pytest
 
-from tove_lvlm.config import ConfigError
+from tove_lvlm.checkpoints import open_checkpoint
+from tove_lvlm.checkpoints.model_info import make_model_info, read_model_block, save_model_info
+from tove_lvlm.config import ConfigError, UserError
+from tove_lvlm.config.model import MODEL_FILE
+from tove_lvlm.storage import ASSETS
 
 
 def test_a_tower_that_computes_otherwise_than_in_training_is_refused(built):
@@ -32,3 +39,31 @@ def test_what_was_trained_before_there_was_a_key_has_its_value_of_then(built, ke
     then, now = {"transfer": ("separate", "shared_out"), "expert_resample": ("bilinear", "bicubic")}[key]
     with pytest.raises(ConfigError, match=f"here: the tower was trained with `{key}` {then}, .* says {now}"):
         check_tower(model, {"tower": before}, "here")
+
+
+@pytest.fixture
+def moved(checkpoints, llm, tmp_path):
+    """An adapter whose language model was moved since."""
+    folder = shutil.copytree(checkpoints["adapter"], tmp_path / "adapter")
+    info = json.loads((folder / MODEL_FILE).read_text())
+    info["model"]["llm"] = str(tmp_path / "old")
+    (folder / MODEL_FILE).write_text(json.dumps(info))
+    return folder
+
+
+def test_what_was_moved_is_named_with_the_key_that_says_where_it_is(moved, llm):
+    with pytest.raises(UserError, match=r"refers to `.*/old`, which is not there any more; .* at `model.llm` in "):
+        open_checkpoint(moved)
+    info = json.loads((moved / MODEL_FILE).read_text())
+    info["model"]["llm"] = str(llm)
+    (moved / MODEL_FILE).write_text(json.dumps(info))
+    open_checkpoint(moved)
+
+
+def test_what_the_package_ships_is_written_so_that_it_is_found_elsewhere(built, tmp_path):
+    model, _ = built
+    vicuna = ASSETS / "miniature" / "vicuna"
+    info = make_model_info({"llm": str(vicuna), "tower": "/a/tower.yaml", "clip": None}, model, "pad")
+    assert info["model"] == {"llm": "shipped:miniature/vicuna", "tower": "/a/tower.yaml", "clip": None}
+    save_model_info(tmp_path, info)
+    assert read_model_block(tmp_path).llm == str(vicuna)

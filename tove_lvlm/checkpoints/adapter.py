@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..config.model import MODEL_FILE
+from ..config.sources import local_path
 from ..config.trained import read_model_info
 from ..lvlm.parts import adapter_parts
 from ..registry import require
@@ -114,7 +115,7 @@ def save_adapter(
     config = json.loads(json.dumps(peft_model.peft_config["default"].to_dict(), default=_jsonable))
     config |= {
         "inference_mode": True,
-        "base_model_name_or_path": model_info["model"]["llm"],
+        "base_model_name_or_path": str(local_path(model_info["model"]["llm"])),
         "modules_to_save": [name.rsplit(".", 1)[-1] for name in adapter_parts(peft_model)],
     }
     (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..config import ConfigError, UserError, parse
 from ..config.model import MODEL_FILE, ModelConfig
+from ..config.sources import SHIPPED, local_path, portable
 from ..config.tower import FusionConfig
 from ..config.trained import left_out, read_model_info, trained_settings
 from ..lvlm.parts import base_model, vision_config
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from ..tower.configuration import ToVEVisionConfig
 
 
+_PLACES = ("llm", "vision_tower", "tower", "clip", "decoder", "pretrained", "pretrain_mm_mlp_adapter")
+"""Keys of a `model` block that name files, folders or hub ids."""
+
+
 def make_model_info(block: Mapping[str, Any], model: nn.Module, image_aspect_ratio: str) -> dict[str, Any]:
     """What MODEL_FILE holds: all that loading must know of the run.
 
@@ -27,7 +32,8 @@ def make_model_info(block: Mapping[str, Any], model: nn.Module, image_aspect_rat
         model: With the tower that was trained.
         image_aspect_ratio: As in training.
     """
-    return {"model": dict(block), "image_aspect_ratio": image_aspect_ratio, "tower": _tower_of(model)}
+    places = {key: portable(block[key]) for key in _PLACES if isinstance(block.get(key), str)}
+    return {"model": {**block, **places}, "image_aspect_ratio": image_aspect_ratio, "tower": _tower_of(model)}
 
 
 def check_tower(model: nn.Module, model_info: Mapping[str, Any], where: str | Path) -> None:
@@ -92,7 +98,32 @@ def read_model_block(folder: str | Path, **changes: Any) -> ModelConfig:
     block = read_model_info(folder).get("model")
     if block is None:
         raise UserError(f"folder `{folder}` has no {MODEL_FILE} with a `model` block, which says what it belongs to")
-    return parse(ModelConfig, block | changes, where=str(Path(folder) / MODEL_FILE), warn=False)
+    block = {**block, **changes}
+    block |= {key: _here(block[key]) for key in _PLACES if isinstance(block.get(key), str)}
+    return parse(ModelConfig, block, where=str(Path(folder) / MODEL_FILE), warn=False)
+
+
+def check_places(block: ModelConfig, folder: str | Path) -> None:
+    """Say what a checkpoint refers to and is not there any more, before a library says it at length.
+
+    Args:
+        block: From `read_model_block`.
+        folder: The checkpoint.
+
+    Raises:
+        UserError: Names the key and where its new value goes.
+    """
+    for key in _PLACES:
+        place = getattr(block, key, None)
+        if isinstance(place, str) and Path(place).is_absolute() and not Path(place).exists():
+            raise UserError(
+                f"`{folder}` refers to `{place}`, which is not there any more; write its new place (path or hub id) "
+                f"at `model.{key}` in {Path(folder) / MODEL_FILE}"
+            )
+
+
+def _here(place: str) -> str:
+    return str(local_path(place)) if place.startswith(SHIPPED) else place
 
 
 def read_trained_block(folder: str | Path, **changes: Any) -> ModelConfig:
@@ -107,6 +138,7 @@ def read_trained_block(folder: str | Path, **changes: Any) -> ModelConfig:
         ConfigError: The tower's YAML is gone or does not fit.
     """
     block = read_model_block(folder, **changes)
+    check_places(block, folder)
     if block.vision_tower != "tove":
         return block
     return dataclasses.replace(block, tower_config=read_tower_yaml(block.require_tower(), left_out=left_out(folder)))

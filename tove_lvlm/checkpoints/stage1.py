@@ -15,7 +15,7 @@ from ..storage import save_tensors
 from .base import Checkpoint, LoadedCheckpoint
 from .experts import Attachment, experts_of_block
 from .from_config import build_lvlm
-from .model_info import read_model_block
+from .model_info import check_places, read_model_block
 from .tensor_files import TensorAt
 
 
@@ -33,7 +33,9 @@ class Stage1Checkpoint(Checkpoint):
 
     def load(self) -> LoadedCheckpoint:
         """See `Checkpoint.load`."""
-        model, processor = build_lvlm(read_model_block(self.folder, pretrain_mm_mlp_adapter=str(self.folder)))
+        block = read_model_block(self.folder, pretrain_mm_mlp_adapter=str(self.folder))
+        check_places(block, self.folder)
+        model, processor = build_lvlm(block)
         ratio = read_model_info(self.folder).get("image_aspect_ratio", "pad")
         return LoadedCheckpoint(checkpoint=self, model=model.eval(), processor=processor, image_aspect_ratio=ratio)
 

@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..registry import nearest
 from ..storage import MissingWeightsError
 
-_SHIPPED = "shipped:"
+SHIPPED = "shipped:"
 WEIGHT_KEYS = ("pretrained", "revision", "file", "sha256", "license", "code_license")
 """Keys of a tower's YAML that say where weights come from; all others are architecture."""
 PACKAGE = "package:"
@@ -71,8 +71,8 @@ def resolve_source(source: str | os.PathLike[str], base: str | os.PathLike[str] 
     path = local_path(text, base)
     if path.exists():
         return str(path.resolve())
-    if text.startswith(_SHIPPED):
-        names = sorted(f"{_SHIPPED}{path.relative_to(storage.ASSETS)}" for path in storage.ASSETS.glob("*/*"))
+    if text.startswith(SHIPPED):
+        names = sorted(f"{SHIPPED}{path.relative_to(storage.ASSETS)}" for path in storage.ASSETS.glob("*/*"))
         shipped = ", ".join(names) or "nothing"
         raise MissingWeightsError(f"`{text}` is not shipped with this package; shipped: {shipped}")
     if isinstance(source, os.PathLike) or not is_hub_id(text):
@@ -117,8 +117,8 @@ def local_path(source: str, base: str | os.PathLike[str] | None = None) -> Path:
         source: `shipped:NAME` or a path.
         base: As for `resolve_source`.
     """
-    if source.startswith(_SHIPPED):
-        return storage.ASSETS / source.removeprefix(_SHIPPED)
+    if source.startswith(SHIPPED):
+        return storage.ASSETS / source.removeprefix(SHIPPED)
     if base is not None and source.startswith(("./", "../")):
         return Path(base) / source
     return Path(source).expanduser()
@@ -135,7 +135,7 @@ def is_hub_id(source: str) -> bool:
 def portable(source: str | None) -> str | None:
     """A path inside the package's assets as `shipped:NAME`, which holds on any machine; any other source as it is."""
     if source is not None and Path(source).is_relative_to(storage.ASSETS):
-        return f"{_SHIPPED}{Path(source).relative_to(storage.ASSETS)}"
+        return f"{SHIPPED}{Path(source).relative_to(storage.ASSETS)}"
     return source
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from ..config import UserError
 from ..data.collator import ToVECollator
 from ..data.conversations import (
     IGNORE_INDEX,
@@ -56,7 +57,16 @@ class LlavaResponder(Responder):
     def generate(
         self, rows: Sequence[Sequence[int]], pixels: Sequence[torch.Tensor], decoding: DecodingConfig
     ) -> list[str]:
-        """See `Responder`; an answer ends at `</s>`."""
+        """See `Responder`; an answer ends at `</s>`.
+
+        Raises:
+            UserError: A question leaves no place for an answer in the model's context.
+        """
+        if (longest := max(map(len, rows))) >= self._max_length:
+            raise UserError(
+                f"a question of {longest} tokens, the image's among them, leaves no place for an answer in the model's "
+                f"context of {self._max_length}; ask a shorter one"
+            )
         ids_BT, mask_BT = pad_left(rows, self.tokenizer.pad_token_id)
         if decoding.temperature:
             torch.manual_seed(decoding.seed + zlib.crc32(repr(rows).encode()))
