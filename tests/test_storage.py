@@ -95,7 +95,7 @@ def test_a_file_of_another_name_is_pointed_out(tmp_path):
 @pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": "../x.safetensors"}}'])
 def test_an_index_that_is_none(tmp_path, content):
     (tmp_path / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(WeightsError, match=r"model.safetensors.index.json` is no index of shards"):
+    with pytest.raises(WeightsError, match=r"index.json` (is no index of shards|holds a list; expected)"):
         storage.weight_files(tmp_path)
 
 
@@ -179,6 +179,12 @@ def test_fingerprint_of_tensors_sees_names_shapes_dtypes_and_values():
 def test_json(tmp_path):
     storage.save_json(tmp_path / "x.json", {"a": [1, "é"]})
     assert storage.load_json(tmp_path / "x.json") == {"a": [1, "é"]}
+    storage.save_json(tmp_path / "x.json", {"a": "half of a pair: \ud83d", "b": "é"})
+    assert storage.load_json(tmp_path / "x.json") == {"a": "half of a pair: \ud83d", "b": "é"}
+    for content, found in (("[]", "holds a list"), ("null", "holds a NoneType"), ("9" * 5000, "not readable as JSON")):
+        (tmp_path / "x.json").write_text(content)
+        with pytest.raises(WeightsError, match=f"x.json.*{found}"):
+            storage.load_json(tmp_path / "x.json")
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(WeightsError, match="x.json.*not readable as JSON"):
         storage.load_json(tmp_path / "x.json")

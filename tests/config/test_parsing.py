@@ -5,6 +5,7 @@ import pytest
 
 from tove_lvlm import config, errors
 from tove_lvlm.config import ConfigError
+from tove_lvlm.config.sources import resolve_path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,13 @@ def test_what_does_not_fit_is_one_line_naming_the_key(write, text, message):
         config.load(Run, write(text))
     assert "\n" not in str(caught.value)
     assert "run.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "~nobody-of-this-name/x", "a\0b", "half-\ud83d"])
+def test_paths_that_no_system_can_follow_are_one_line(tmp_path, path):
+    for kind in ("file", "folder"):
+        with pytest.raises(ConfigError, match=r"`data.train`: "):
+            resolve_path("data.train", path, tmp_path, kind)
 
 
 def test_an_environment_variables_value_is_in_no_message(write, tmp_path, monkeypatch):

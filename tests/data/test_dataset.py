@@ -104,6 +104,7 @@ def test_missing_ids_become_positions_and_null_images_are_none(make_dataset):
         ("[{]", "train.json: not valid JSON"),
         ("", "train.json: not valid JSON"),
         ("[" * 100_000, "train.json: not valid JSON"),
+        ('[{"id": ' + "9" * 5000 + "}]", "train.json: not valid JSON: Exceeds the limit"),
         ("[3]", "train.json, sample '#0': a sample must be an object"),
         ('[{"id": "a"}]', "train.json, sample 'a': 'conversations' must be a list"),
         ('[{"id": "a", "conversations": []}]', "train.json, sample 'a': 'conversations' must be a list"),

@@ -60,7 +60,7 @@ def test_image_folder_may_itself_be_a_link(folder):
     assert resolve_image(link, "sub/a.png") == link / "sub" / "a.png"
 
 
-@pytest.mark.parametrize("name", ["none.png", "sub", "", "a\0b", None, 3, "x" * 5000])
+@pytest.mark.parametrize("name", ["none.png", "sub", "", "a\0b", None, 3, "x" * 5000, "half-\ud83d.png"])
 def test_path_that_is_no_image_file(folder, name):
     with pytest.raises(DataError):
         resolve_image(folder, name)

@@ -92,7 +92,5 @@ def test_images_and_questions_must_pair_up(built):
 def test_a_question_that_fills_the_context_is_an_error(built):
     model, processor = built
     words = " ".join(["red"] * 520)  # the tiny model's context is 512
-    with pytest.raises(
-        UserError, match=r"a question of 648 tokens, .* leaves no place for an answer in .* of 512"
-    ):
+    with pytest.raises(UserError, match=r"a question of 648 tokens, .* leaves no place for an answer in .* of 512"):
         answer(model, processor, pictures(1), [words], max_new_tokens=4)

@@ -97,7 +97,10 @@ def resolve_path(
     """
     if source is None:
         return None
-    path = local_path(source, base)
+    try:
+        path = local_path(source, base)
+    except ConfigError as error:
+        raise ConfigError(f"`{key}`: {error}") from error
     if (path.is_dir() if kind == "folder" else path.is_file()) or (hub and path.is_file()):
         return str(path.resolve())
     if path.exists():
@@ -116,12 +119,20 @@ def local_path(source: str, base: str | os.PathLike[str] | None = None) -> Path:
     Args:
         source: `shipped:NAME` or a path.
         base: As for `resolve_source`.
+
+    Raises:
+        ConfigError: The system cannot follow it.
     """
     if source.startswith(SHIPPED):
         return storage.ASSETS / source.removeprefix(SHIPPED)
     if base is not None and source.startswith(("./", "../")):
         return Path(base) / source
-    return Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # a name too long for the file system, or the home of nobody
+        raise ConfigError(f"`{source}` is no path that can be followed: {error}") from error
+    return path
 
 
 def is_hub_id(source: str) -> bool:

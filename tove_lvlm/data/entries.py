@@ -111,7 +111,7 @@ def fields_of(entry: Any) -> dict[str, Any]:
 def _parse(text: str, path: Path, where: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: numbers of more than 4300 digits
         raise DataError(f"{where}not valid JSON: {error}", file=path) from error
 
 

@@ -52,7 +52,7 @@ def resolve_image(folder: str | Path, name: str, *, allow_symlinks: bool = False
             )
         if not path.is_file():
             raise DataError(f"there is no image {path}")
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UnicodeError) as error:  # UnicodeError: half of a surrogate pair
         raise DataError(f"image path {name!r} cannot be followed: {error}") from error
     return path
 

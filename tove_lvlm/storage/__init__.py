@@ -10,7 +10,7 @@ See docs/design.md, "Saved towers".
 from typing import TYPE_CHECKING, Any
 
 from .atomic import atomic_dir, atomic_file, clear_leftovers, sync_to_disk
-from .files import ASSETS, MissingWeightsError, PartialWeightsError, WeightsError, load_json, save_json
+from .files import ASSETS, MissingWeightsError, PartialWeightsError, WeightsError, load_json, save_json, to_json
 from .layout import (
     INDEX,
     STANDARD_NAMES,
@@ -60,6 +60,7 @@ __all__ = [
     "shard_names",
     "standard_names",
     "sync_to_disk",
+    "to_json",
     "told_disk_errors",
     "weight_files",
 ]

@@ -37,7 +37,21 @@ def first_names(names: Iterable[str], limit: int = 3) -> str:
 def save_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON, atomically."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(to_json(value, indent=2) + "\n", encoding="utf-8")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON that UTF-8 can hold: half of a surrogate pair, which a Python string may have, is escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return text if _is_utf8(text) else json.dumps(value, indent=indent)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:

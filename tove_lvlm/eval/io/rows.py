@@ -65,7 +65,7 @@ def read_json(path: str | Path, problems: Problems) -> dict[str, Any] | list[Row
         raise UserError(f"file `{path}` is not text in UTF-8: {error}") from error
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: numbers of more than 4300 digits
         if text.lstrip().startswith("["):
             raise UserError(f"file `{path}` is not readable as JSON, perhaps it is truncated: {error}") from error
         rows = _lines(path.name, text, problems)
@@ -100,7 +100,7 @@ def _lines(source: str, text: str, problems: Problems) -> list[Row]:
             continue
         try:
             rows.append(Row(source, number, json.loads(line)))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             problems.add("unreadable line", f"{source}:{number}")
     return _only_objects(rows, problems)
 

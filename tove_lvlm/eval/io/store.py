@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config import UserError
-from ...storage import atomic_file, load_json, save_json
+from ...storage import atomic_file, load_json, save_json, to_json
 from .items import Item
 from .problems import Problems
 from .record import text_sha256
@@ -54,7 +54,7 @@ class Shard:
             "model_id": self._model_id,
             "metadata": dict(metadata),
         }
-        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._stream.write(to_json(row) + "\n")
         self._stream.flush()
 
     def finish(self, problems: Problems) -> None:
@@ -134,7 +134,7 @@ class Store:
         ordered = sorted((key for key in rows if key in self._order), key=self._order.__getitem__)
         rows = {key: rows[key] for key in ordered}
         with atomic_file(self.folder / ANSWERS) as path:
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values())
+            lines = (to_json(row) + "\n" for row in rows.values())
             path.write_text("".join(lines), encoding="utf-8")
         return rows
 
