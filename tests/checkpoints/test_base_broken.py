@@ -10,8 +10,8 @@ from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.config import UserError
 
 KINDS = ("tower", "stage1", "adapter", "merged")
-USUAL = (b"[]", b"{")
-FURTHER = (b"", b"null", b"3", b"{}", b'{"a": 1}', b"\xff\xfe\x00", b'{"model_type": "bert"}', b"[" * 5000)
+USUAL = (b"[]",)
+FURTHER = (b"{", b"", b"null", b"3", b"{}", b'{"a": 1}', b"\xff\xfe\x00", b'{"model_type": "bert"}', b"[" * 5000)
 WEIGHTS = (b"", b"\x08", b"\xff" * 8, b"\x00" * 40, b"\x02\x00\x00\x00\x00\x00\x00\x00{}", b"PK\x03\x04 not a zip")
 
 

@@ -197,7 +197,8 @@ def test_skip_takes_the_next_good_sample_of_the_same_modality(mixed, caplog):
         assert dataset[7]["sample_id"] == "s9"
     assert dataset.skips.num == 2
     assert [dataset.records[index].sample_id for index in dataset.skips.indices] == ["s7", "s21"]
-    assert [record.getMessage().split(": ")[0] for record in caplog.records] == [
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [message.split(": ")[0] for message in told] == [
         "sample skipped (1 so far)",
         "sample skipped (2 so far)",
     ]

@@ -69,7 +69,10 @@ def test_checkpoint_cut_short_is_passed_over(world, train, caplog):
     assert same(weights(world / "out-pretrain"), before)
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rank_0.pt", "trainable.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    ["optimizer.pt", *(pytest.param(f, marks=pytest.mark.full) for f in FILES)],
+)
 def test_damage_that_keeps_the_size_is_passed_over_too(world, train, capfd, name):
     assert train("pretrain", "train.max_steps=4") == 0
     out = world / "out-pretrain"

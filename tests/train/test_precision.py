@@ -1,5 +1,6 @@
 """bfloat16 without DeepSpeed trains as it does with it."""
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -29,6 +30,7 @@ def test_as_many_weights_move_as_in_float32(world, train):
     assert {tensor.dtype for tensor in weights(world / "out-True").values()} == {torch.bfloat16}
 
 
+@pytest.mark.full
 def test_resumed_it_is_bit_identical(world, train):
     bf16 = [*USUAL, "train.bf16=true", "train.per_device_train_batch_size=2"]
     assert train("finetune", *bf16, f"train.output_dir={world}/whole") == 0
