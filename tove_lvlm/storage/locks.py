@@ -5,6 +5,7 @@ were forked do not inherit it; NFS keeps it too. It is advisory: only this packa
 """
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -32,12 +33,13 @@ def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Be the only process that writes into a folder.
 
     Args:
-        folder: Made when it is missing, and removed again when nothing is in it at the end.
+        folder: Made when it is missing, and then removed again when nothing is in it at the end.
 
     Raises:
         UserError: Another process writes there, or the folder cannot be written.
     """
     folder = Path(folder)
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -46,8 +48,9 @@ def lock_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
         with _lock(folder / _ENDING, folder):
             yield
     finally:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -110,7 +113,7 @@ def _acquire(file: Path, output: Path) -> int | None:
         except OSError as error:
             os.close(handle)
             file.unlink(missing_ok=True)
-            logger.warning("no locks on this file system (%s): see that nothing else writes to %s", error, output)
+            _warn_of_no_locks(f"no locks on this file system ({error.strerror}): see that nothing else writes there")
             return None
         if _is_same(handle, file):
             os.ftruncate(handle, 0)
@@ -118,6 +121,11 @@ def _acquire(file: Path, output: Path) -> int | None:
             return handle
         os.close(handle)  # its last holder removed it between our two calls
     return None
+
+
+@functools.cache  # once for each kind, and not at every file
+def _warn_of_no_locks(message: str) -> None:
+    logger.warning(message)
 
 
 def _is_same(handle: int, file: Path) -> bool:
