@@ -86,7 +86,11 @@ def load_adapter(model: nn.Module, folder: Path) -> "PeftModel":
     peft = require("peft", extra="train")
     config = read_pretrained(peft.PeftConfig, str(folder))
     config.base_model_name_or_path = None  # `model` was built from several folders and has no name
-    wrapped: PeftModel = peft.get_peft_model(model, config)
+    try:
+        wrapped: PeftModel = peft.get_peft_model(model, config)
+    except Exception as error:  # whatever a broken config leads to
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{folder / _CONFIG} is no LoRA of this model: {type(error).__name__}: {reason}") from error
     file = folder / _WEIGHTS
     tensors = load_tensors(file)
     problems = misfits(peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False), tensors)
