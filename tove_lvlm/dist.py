@@ -69,17 +69,19 @@ def agree(make: Callable[[], Any]) -> Any:
         make: Called on rank 0 only; its result is small and picklable.
 
     Raises:
-        UserError: Rank 0's, on every rank, so that none waits for one that has gone.
+        UserError: What rank 0 raised, on every other rank, so that none waits for one that has gone.
+        Exception: The same on rank 0.
     """
     mine: tuple[Any, str | None] = (None, None)
+    raised: Exception | None = None
     if is_main():
         try:
             mine = (make(), None)
-        except UserError as error:
-            if world_size() == 1:
-                raise
-            mine = (None, str(error))
+        except Exception as error:
+            raised, mine = error, (None, str(error))
     made, message = all_gather(mine)[0]
+    if raised is not None:
+        raise raised
     if message is not None:
         raise UserError(message)
     return made

@@ -71,6 +71,15 @@ def test_missing_and_broken_pictures_are_named_and_their_neighbours_answered(loa
     assert all(whole[each.item.question_id] == each.text for each in said)
 
 
+def test_a_question_that_fills_the_context_is_named_and_its_neighbours_answered(loaded, pope):
+    items, images = pope
+    endless = Item(question_id="endless", image=items[0].image, text=" ".join(["red"] * 520))
+    problems = Problems()
+    said = ask(loaded, [items[0], endless, items[1]], images, problems=problems)
+    assert problems["question longer than the context"] == ["endless"]
+    assert {each.item.question_id for each in said} == {items[0].question_id, items[1].question_id}
+
+
 def test_a_caller_that_stops_early_leaves_no_thread_behind(loaded, pope):
     items, images = pope
     said = generate.answers(loaded, items, images, DecodingConfig(max_new_tokens=1), 2, Problems())

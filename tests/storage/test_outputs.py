@@ -71,9 +71,19 @@ def test_a_link_to_nowhere_is_something_that_exists(tmp_path):
 def test_full_disk_is_one_line_whoever_says_it(tmp_path):
     full = "out` cannot be written: No space left on device; name another place"
     with pytest.raises(UserError, match=full), storage.new_folder(tmp_path / "out"):
-        raise OSError(28, "No space left on device", "x")
+        raise OSError(28, "No space left on device")
     with pytest.raises(UserError, match=full), storage.new_folder(tmp_path / "out"):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     with pytest.raises(UserError, match="no weights"), storage.new_folder(tmp_path / "out"):
         raise storage.MissingWeightsError("no weights")
     assert os.listdir(tmp_path) == []
+
+
+def test_an_input_that_cannot_be_read_is_not_told_as_an_output_that_cannot_be_written(tmp_path):
+    for name in ("other", "out2", "deep/out"):
+        with pytest.raises(PermissionError), storage.new_folder(tmp_path / "out"):
+            raise PermissionError(13, "Permission denied", str(tmp_path / name))
+    for name in ("out", "out/file", ".out.0123.tove-tmp/file", "."):
+        with pytest.raises(UserError, match="out` cannot be written: Permission denied"):
+            with storage.told_disk_errors(tmp_path / "out"):
+                raise PermissionError(13, "Permission denied", str(tmp_path / name))

@@ -15,7 +15,7 @@ from ..config.trained import read_model_info
 from ..lvlm.parts import adapter_parts
 from ..registry import require
 from ..storage import WeightsError, check_numbers, load_tensors, misfits, save_tensors
-from ..storage.pretrained import read_pretrained
+from ..storage.pretrained import read_pretrained, unreadable
 from .base import Checkpoint, LoadedCheckpoint
 from .experts import Attachment, experts_of_block
 from .from_config import build_lvlm
@@ -89,8 +89,7 @@ def load_adapter(model: nn.Module, folder: Path) -> "PeftModel":
     try:
         wrapped: PeftModel = peft.get_peft_model(model, config)
     except Exception as error:  # whatever a broken config leads to
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{folder / _CONFIG} is no LoRA of this model: {type(error).__name__}: {reason}") from error
+        raise unreadable(error, f"{folder / _CONFIG}", "LoRA") from error
     file = folder / _WEIGHTS
     tensors = load_tensors(file)
     problems = misfits(peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False), tensors)

@@ -6,7 +6,7 @@ Everything heavy is imported inside the command that needs it.
 import sys
 
 from ..config import UserError
-from ..storage import disk_reason
+from ..storage import disk_message
 from . import (  # noqa: F401  each registers its commands
     detach,
     eval,
@@ -34,9 +34,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     except Exception as error:  # the disk's, in what is not written by `storage.new_folder`
-        reason = disk_reason(error)
-        if reason is None:
+        message = disk_message(error)
+        if message is None:
             raise
-        name = getattr(error, "filename", None)
-        print(f"error: {reason}" + (f": `{name}`" if name else ""), file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -57,11 +57,11 @@ def answers(
         images: The image folder.
         decoding: How words are chosen.
         batch_size: Questions at a time; it changes no answer, up to rounding where two tokens are equally likely.
-        problems: An image that is missing or broken is noted, and its questions are left out.
+        problems: An image that is missing or broken, or a question that fills the context, is noted and left out.
         ranking: Candidates out of which open questions are answered, in place of `decoding`.
     """
     responder = responder_of(loaded.model.eval(), loaded.processor)
-    rows = [responder.encode_question(item.text, bool(item.image)) for item in items]
+    items, rows = _encode(responder, items, problems)
     batches = length_sorted([len(row) for row in rows], batch_size)
     row_of = {item.question_id: row for item, row in zip(items, rows, strict=True)}
     reader = PixelReader(loaded.image_processor, loaded.image_aspect_ratio)
@@ -86,6 +86,20 @@ def answers(
         pixels = [pixels_3HW for pixels_3HW in batch.pixels if pixels_3HW is not None]
         texts = responder.generate([row_of[i.question_id] for i in batch.items], pixels, decoding)
         yield from (Prediction(item, text) for item, text in zip(batch.items, texts, strict=True))
+
+
+def _encode(responder: Responder, items: Sequence[Item], problems: Problems) -> tuple[list[Item], list[Sequence[int]]]:
+    """The questions that the model can be asked, and their prompts' ids."""
+    asked: list[Item] = []
+    rows: list[Sequence[int]] = []
+    for item in items:
+        try:
+            rows.append(responder.encode_question(item.text, bool(item.image)))
+        except DataError:
+            problems.add("question longer than the context", item.question_id)
+            continue
+        asked.append(item)
+    return asked, rows
 
 
 def _rank(responder: Responder, batch: _Batch) -> Iterator[Prediction]:

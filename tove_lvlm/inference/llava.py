@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from ..config import UserError
 from ..data.collator import ToVECollator
 from ..data.conversations import (
     IGNORE_INDEX,
@@ -29,6 +28,7 @@ from ..data.conversations import (
     expand_image_tokens,
 )
 from ..data.dataset import Sample, check_context
+from ..data.errors import DataError
 from ..lvlm.parts import as_llava, base_model, text_config
 from .batching import DecodingConfig, human_turn, pad_left
 from .ranking import RankedAnswer, RankingConfig
@@ -42,7 +42,13 @@ class LlavaResponder(Responder):
         """See `Responder`; the image's placeholders are expanded."""
         ids = encode_prompt(self.tokenizer, [human_turn(question, has_image)], "v1")
         config = as_llava(self.model).config
-        return expand_image_tokens(ids, ids, config.image_token_id, config.image_seq_length)
+        ids = expand_image_tokens(ids, ids, config.image_token_id, config.image_seq_length)
+        if len(ids) >= self._max_length:
+            raise DataError(
+                f"a question of {len(ids)} tokens, the image's among them, leaves no place for an answer in the "
+                f"model's context of {self._max_length}; ask a shorter one"
+            )
+        return ids
 
     def encode_answer(self, question: str, answer: str, has_image: bool) -> tuple[list[int], list[int]]:
         """(ids, labels) of a question with its answer, the placeholders expanded; labels mark the answer."""
@@ -57,16 +63,7 @@ class LlavaResponder(Responder):
     def generate(
         self, rows: Sequence[Sequence[int]], pixels: Sequence[torch.Tensor], decoding: DecodingConfig
     ) -> list[str]:
-        """See `Responder`; an answer ends at `</s>`.
-
-        Raises:
-            UserError: A question leaves no place for an answer in the model's context.
-        """
-        if (longest := max(map(len, rows))) >= self._max_length:
-            raise UserError(
-                f"a question of {longest} tokens, the image's among them, leaves no place for an answer in the model's "
-                f"context of {self._max_length}; ask a shorter one"
-            )
+        """See `Responder`; an answer ends at `</s>`."""
         ids_BT, mask_BT = pad_left(rows, self.tokenizer.pad_token_id)
         if decoding.temperature:
             torch.manual_seed(decoding.seed + zlib.crc32(repr(rows).encode()))

@@ -61,6 +61,7 @@ class Responder(ABC):
 
         Raises:
             UserError: The model answers nothing without an image.
+            DataError: The question leaves no place for an answer in the model's context.
         """
 
     @abstractmethod

@@ -16,6 +16,7 @@ from .build import without_zero3_init
 
 END = "</s>"
 """Ends an answer in LLaVA's v1 conversation."""
+_SUPPORTED = "supported are language models of Llama's kind, such as Vicuna"
 _TESTED = ("llama",)
 """Types whose logits are known to be those of the decoder and the output layer, so that none are computed here."""
 
@@ -40,9 +41,6 @@ def check_language_model(llm: PreTrainedModel, tokenizer: Any, where: str) -> No
         )
     if problem := _other_weights(llm) or _other_logits(llm):
         raise ConfigError(f"{kind} {problem}; {_SUPPORTED}")
-
-
-_SUPPORTED = "supported are language models of Llama's kind, such as Vicuna"
 
 
 def _other_weights(llm: PreTrainedModel) -> str | None:

@@ -24,7 +24,15 @@ from .layout import (
     weight_files,
 )
 from .locks import lock_folder
-from .outputs import disk_reason, new_folder, refuse_filled, refuse_inputs, run_folder, told_disk_errors
+from .outputs import (
+    disk_message,
+    disk_reason,
+    new_folder,
+    refuse_filled,
+    refuse_inputs,
+    run_folder,
+    told_disk_errors,
+)
 
 if TYPE_CHECKING:
     from .tensors import check_numbers, load_strict, load_tensors, misfits, save_tensors
@@ -42,6 +50,7 @@ __all__ = [
     "check_numbers",
     "check_whole",
     "clear_leftovers",
+    "disk_message",
     "disk_reason",
     "fingerprint",
     "is_pattern",

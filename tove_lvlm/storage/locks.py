@@ -1,7 +1,8 @@
 """Which process is writing an output: a lock on it, so that two never mix what they write.
 
 The lock is POSIX's (`fcntl.lockf`): the kernel drops it when its process ends, however it ends; worker processes that
-were forked do not inherit it; NFS keeps it too. It is advisory: only this package asks for it.
+were forked do not inherit it. It is advisory: only this package asks for it. Not tried on a network file system; one
+that has no locks is told once, and goes without.
 """
 
 import contextlib

@@ -89,7 +89,8 @@ def run_folder(
 
 @contextlib.contextmanager
 def told_disk_errors(output: str | os.PathLike[str]) -> Iterator[None]:
-    """A full disk, a read-only folder and their like, while an output is written, as one line.
+    """A full disk, a read-only folder and their like, while an output is written, as one line. An error about a file
+    elsewhere, as an input that cannot be read, stays as it is.
 
     Raises:
         UserError: Names the output and the reason.
@@ -98,9 +99,25 @@ def told_disk_errors(output: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except Exception as error:
         reason = None if isinstance(error, UserError) else disk_reason(error)
-        if reason is None:
+        if reason is None or not _is_of(output, getattr(error, "filename", None)):
             raise
         raise UserError(f"output `{output}` cannot be written: {reason}; name another place") from error
+
+
+def _is_of(output: str | os.PathLike[str], filename: object) -> bool:
+    """Whether an error is about the output: the file is in it, is made beside it, or has no name, as in a write."""
+    if not isinstance(filename, str | os.PathLike):
+        return True
+    target, path = Path(output).absolute(), Path(os.fspath(filename)).absolute()
+    beside = [part.name for part in (path, *path.parents) if part.parent == target.parent]
+    made = any(name == target.name or name.startswith(f".{target.name}.") for name in beside)
+    return made or path in target.parents
+
+
+def disk_message(error: Exception) -> str | None:
+    """`disk_reason` with the file's name, where the error has one."""
+    reason, filename = disk_reason(error), getattr(error, "filename", None)
+    return reason if reason is None or filename is None else f"{reason}: `{filename}`"
 
 
 def disk_reason(error: Exception) -> str | None:

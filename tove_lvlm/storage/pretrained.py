@@ -53,7 +53,7 @@ def load_pretrained(
         # Not an error of transformers' own, whose message is a table in the log.
         both = model_class.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     except Exception as error:
-        raise _unreadable(error, where, "weights") from error
+        raise unreadable(error, where, "weights") from error
     model, report = cast("tuple[nn.Module, dict[str, Any]]", both)  # which the option makes it
     new = may_lack(model)
     missing, unexpected = (
@@ -90,11 +90,17 @@ def read_pretrained(reader: Any, source: str | Path, *, where: str = "", **optio
         raise
     except Exception as error:
         what = reader.__name__.removeprefix("Auto")
-        raise _unreadable(error, where or f"`{source}`", what) from error
+        raise unreadable(error, where or f"`{source}`", what) from error
 
 
-def _unreadable(error: Exception, where: str, what: str) -> Exception:
-    """For broken files the libraries raise a dozen kinds, `Exception` itself among them, with texts of many lines."""
+def unreadable(error: Exception, where: str, what: str) -> Exception:
+    """One line for what a library raises of broken files: a dozen kinds, `Exception` itself, with texts of many lines.
+
+    Args:
+        error: Out of memory stays as it is.
+        where: For the message, what was read.
+        what: The part of it.
+    """
     if isinstance(error, torch.OutOfMemoryError):
         return error
     if isinstance(error, UserError):

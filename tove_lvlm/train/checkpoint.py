@@ -88,10 +88,11 @@ def newest(output_dir: str | Path, *, pickled: bool, trust: bool) -> Path | None
         ConfigError: There are checkpoints, and all are damaged; or the newest whole one is not signed by this user and
             would be unpickled.
     """
-    folders = _numbered(output_dir)
-    for folder in reversed(folders):
+    damaged: list[str] = []
+    for folder in reversed(_numbered(output_dir)):
         if (wrong := damage(folder, checksums=True)) is not None:
             logger.warning("%s is damaged and is passed over: %s", folder, wrong)
+            damaged.append(f"{folder.name}: {wrong}")
             continue
         if pickled and not trust and not is_ours(read_meta(folder)):
             raise ConfigError(
@@ -100,11 +101,10 @@ def newest(output_dir: str | Path, *, pickled: bool, trust: bool) -> Path | None
                 "train.trust_checkpoint=true"
             )
         return folder
-    if folders:
-        wrong = damage(folders[-1], checksums=True)
+    if damaged:
         raise ConfigError(
-            f"{output_dir}: all {len(folders)} checkpoints are damaged ({folders[-1].name}: {wrong}); "
-            "train.resume=false moves them aside and starts over"
+            f"{output_dir}: all {len(damaged)} checkpoints are damaged ({damaged[0]}); train.resume=false moves them "
+            "aside and starts over"
         )
     return None
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..config import ConfigError, UserError
 from ..data.errors import DataError
-from ..storage import disk_reason
+from ..storage import disk_message
 from .guards import TrainingStopped
 from .stage import Stage, load_run
 
@@ -60,11 +60,10 @@ def guarded(stage: Stage, load: Callable[[], Any], local_rank: int | None = None
     except (ImportError, TrainingStopped) as error:
         return _report(error, 1)
     except Exception as error:  # a full or unplugged disk, at any write that has no message of its own
-        reason = disk_reason(error)
-        if reason is None:
+        message = disk_message(error)
+        if message is None:
             raise
-        place = getattr(error, "filename", None)
-        return _report(UserError(reason if place is None else f"{reason}: `{place}`"), 1)
+        return _report(UserError(message), 1)
 
 
 def parse_arguments(stage: Stage, argv: Sequence[str] | None) -> argparse.Namespace:
