@@ -15,6 +15,7 @@ from helpers.tiny_lvlm import make_data
 from tove_lvlm.checkpoints.whole import load_whole
 from tove_lvlm.cli import app
 from tove_lvlm.config import ConfigError, UserError
+from tove_lvlm.config.model import MODEL_FILE
 from tove_lvlm.recipes.llava import PRETRAIN
 from tove_lvlm.storage import WeightsError, load_json, load_tensors, save_json, save_tensors
 from tove_lvlm.surgery import graft as grafting
@@ -71,6 +72,14 @@ def test_every_old_tensor_is_there_and_the_clip_is_the_checkpoints_own(plain, gr
     assert (processor.num_additional_image_tokens, processor.vision_feature_select_strategy) == (0, "full")
     assert not tower.tove_fusion.shared_out.weight.any()
     assert all(module.weight.abs().sum() > 0 for module in (tower.tove_fusion.gate.fc1, tower.tove_fusion.gate.fc2))
+
+
+def test_the_processor_pads_as_training_did(plain, grafted, tiny_tower_yaml, tmp_path):
+    assert not load_whole(grafted)[1].image_processor.do_pad
+    of_the_hub = shutil.copytree(plain, tmp_path / "plain")
+    (of_the_hub / MODEL_FILE).unlink()  # LLaVA 1.5 padded, and its checkpoints do not say so
+    graft(of_the_hub, tiny_tower_yaml, tmp_path / "grafted")
+    assert load_whole(tmp_path / "grafted")[1].image_processor.do_pad
 
 
 def test_it_stays_in_shards_and_the_index_tells_them(plain, grafted):

@@ -137,7 +137,7 @@ def to_pixels(
 
     Args:
         image: RGB image.
-        processor: a transformers image processor.
+        processor: a transformers image processor; whether it pads by itself makes no difference here.
         aspect_ratio: `square` leaves the shape to the processor (CLIP's cuts the middle out), `pad` fills the image up
             to a square with the processor's mean colour first.
         max_pixels: bound of the intermediate image.
@@ -161,7 +161,7 @@ def to_pixels(
         raise DataError(f"an image of {image.size[0]} x {image.size[1]} pixels is too elongated to be resized")
     if aspect_ratio == "pad":
         image = expand_to_square(image, tuple(int(mean * 255) for mean in processor.image_mean))
-    pixels_3HW: torch.Tensor = processor.preprocess(image, return_tensors="pt")["pixel_values"][0]
+    pixels_3HW: torch.Tensor = processor.preprocess(image, do_pad=False, return_tensors="pt")["pixel_values"][0]
     return pixels_3HW
 
 

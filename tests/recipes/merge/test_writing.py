@@ -1,5 +1,6 @@
 """What a run of merging has learnt and writes: a plain CLIP, and the LVLM with it in the tower's place."""
 
+import dataclasses
 import json
 import logging
 import subprocess
@@ -172,6 +173,18 @@ def test_lvlm_has_clip_in_the_towers_place_and_all_else_as_it_was(merged, checkp
         hook.remove()
     assert torch.equal(after, swapped)
     assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("aspect_ratio", ["square", "pad"])
+def test_the_lvlms_processor_pads_where_training_did(merged, checkpoints, aspect_ratio):
+    from tove_lvlm.data.images import to_pixels
+    from tove_lvlm.recipes.merge.writing import replace_tower
+
+    loaded = dataclasses.replace(open_checkpoint(checkpoints["merged"]), image_aspect_ratio=aspect_ratio)
+    image = Image.effect_noise((40, 20), 90).convert("RGB")
+    expected = to_pixels(image, loaded.image_processor, aspect_ratio)
+    model, _ = replace_tower(loaded, merge_runs.load_clip(merged("merged") / "clip"), -2)
+    assert torch.equal(model.processor.image_processor(image, return_tensors="pt")["pixel_values"][0], expected)
 
 
 def _with_tokens(output, tokens):

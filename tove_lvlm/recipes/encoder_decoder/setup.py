@@ -16,6 +16,7 @@ from ...config.encoder_decoder import EncoderDecoderConfig, RunConfig
 from ...config.tower import check_names
 from ...data.sampler import MixSampler
 from ...data.text_dataset import TextCollator, TextDataset, TextMix
+from ...lvlm.aspect_ratio import with_aspect_ratio
 from ...lvlm.build import without_zero3_init
 from ...lvlm.encoder_decoder import build_encoder_decoder
 from ...lvlm.lora import collect_merged
@@ -39,6 +40,7 @@ def build(config: RunConfig) -> TrainingSetup:
     model, processor = build_model(config.model, torch.bfloat16 if config.train.bf16 else torch.float32)
     set_trainable(model, config.train.trainable)
     _log_trainable(model, config.train.trainable)
+    processor.image_processor = with_aspect_ratio(processor.image_processor, config.data.image_aspect_ratio)
     dataset = build_data(config, processor)
     weights = [source.weight for source in config.data.mix]
     identity = block_values(config, "model", "data")

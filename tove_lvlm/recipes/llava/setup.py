@@ -23,6 +23,7 @@ from ...data.collator import ToVECollator
 from ...data.dataset import ToVEDataset
 from ...data.images import pixel_shape
 from ...data.sampler import ModalityLengthSampler, SeededSampler
+from ...lvlm.aspect_ratio import with_aspect_ratio
 from ...lvlm.lora import add_lora, collect_merged
 from ...lvlm.parts import adapter_parts, as_llava, base_model
 from ...tower.recorder import GateRecorder
@@ -49,6 +50,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     """
     lvlm, processor = build_lvlm(config.model, dtype=torch.bfloat16 if config.train.bf16 else torch.float32)
     model = set_trainable(lvlm, stage, config)
+    processor.image_processor = with_aspect_ratio(processor.image_processor, config.data.image_aspect_ratio)
     dataset, collator, sampler = build_data(stage, config, model, processor)
     recorder = None
     if hasattr(base_model(model).model.vision_tower, "tove_fusion"):

@@ -33,6 +33,7 @@ from ...config.merge import MergeRunConfig
 from ...config.model import ModelConfig
 from ...config.trained import read_model_info
 from ...licenses import commercial_use
+from ...lvlm.aspect_ratio import with_aspect_ratio
 from ...lvlm.build import assemble, clip_vision, make_processor, without_zero3_init
 from ...lvlm.parts import text_config
 from ...storage import save_json
@@ -183,7 +184,8 @@ def replace_tower(
     llm.model, llm.lm_head = old.model.language_model, old.lm_head
     llm.generation_config = old.generation_config
     cast(nn.Module, clip).to(dtype)  # as above
-    vision = clip_vision(clip, plain_processor(loaded.image_processor, clip), select_layer)
+    image_processor = with_aspect_ratio(plain_processor(loaded.image_processor, clip), loaded.image_aspect_ratio)
+    vision = clip_vision(clip, image_processor, select_layer)
     tokenizer = loaded.processor.tokenizer
     new = assemble(llm, vision, tokenizer, dtype)
     new.model.multi_modal_projector = old.model.multi_modal_projector
