@@ -6,7 +6,7 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 from tove_lvlm.data.errors import DataError
-from tove_lvlm.data.images import expand_to_square, pixel_shape, read_image, resolve_image, to_pixels, to_rgb
+from tove_lvlm.data.images import expand_to_square, flatten, pixel_shape, read_image, resolve_image, to_8_bit, to_pixels
 
 
 def save(path, size=(8, 6), **options):
@@ -96,11 +96,11 @@ def test_decompression_bombs(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
-def test_all_modes_become_rgb(tmp_path, mode):
+def test_all_modes_become_rgb_or_rgba(tmp_path, mode):
     path = tmp_path / ("a.tif" if mode in ("CMYK", "I;16") else "a.png")
     Image.new(mode, (5, 4)).save(path)
     image = read_image(path)
-    assert (image.mode, image.size) == ("RGB", (5, 4))
+    assert (image.mode, image.size) == ("RGBA" if mode in ("LA", "RGBA") else "RGB", (5, 4))
 
 
 def test_orientation_only_on_request(tmp_path):
@@ -160,7 +160,7 @@ def test_sixteen_bits_become_eight(tmp_path, name):
 
 def test_sixteen_bits_the_other_way_round_too():
     swapped = Image.frombytes("I;16B", (5, 1), GRAY_16.astype(">u2").tobytes())
-    assert np.asarray(to_rgb(swapped))[0, :, 2].tolist() == [0, 1, 128, 200, 255]
+    assert np.asarray(to_8_bit(swapped))[0, :, 2].tolist() == [0, 1, 128, 200, 255]
 
 
 @pytest.mark.parametrize(("kind", "told"), [(np.int32, "32-bit integers"), (np.float32, "32-bit floats")])
@@ -182,12 +182,52 @@ def test_every_other_mode_has_its_rule(tmp_path):
     assert pixel(tmp_path / "cmyk.tif") == (255, 0, 0)
     Image.new("1", (4, 4), 1).save(tmp_path / "bits.png")
     assert pixel(tmp_path / "bits.png") == (255, 255, 255)
-    Image.new("LA", (4, 4), (70, 0)).save(tmp_path / "gray_alpha.png")
-    assert pixel(tmp_path / "gray_alpha.png") == (70, 70, 70)
-    Image.new("RGBA", (4, 4), (10, 20, 30, 0)).save(tmp_path / "alpha.png")
-    assert pixel(tmp_path / "alpha.png") == (10, 20, 30)
     red.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", (4, 4), "blue")])
     assert pixel(tmp_path / "moving.gif") == (200, 10, 30)
+
+
+def transparent_images() -> dict[str, Image.Image]:
+    """One pixel each that is white on white and (70, 70, 70) where transparency is left out."""
+    palette = Image.new("P", (1, 1), 1)
+    palette.putpalette([0, 0, 0, 70, 70, 70])
+    palette.info["transparency"] = 1
+    gray = Image.new("L", (1, 1), 70)
+    gray.info["transparency"] = 70
+    return {
+        "RGBA": Image.new("RGBA", (1, 1), (70, 70, 70, 0)),
+        "LA": Image.new("LA", (1, 1), (70, 0)),
+        "P": palette,
+        "L": gray,
+    }
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
+@pytest.mark.parametrize(("transparency", "expected"), [("white", 255), ("ignore", 70)])
+def test_transparent_images_stand_on_white_or_show_what_is_stored(tmp_path, mode, transparency, expected):
+    image = transparent_images()[mode]
+    image.save(tmp_path / "a.png", **({"transparency": image.info["transparency"]} if image.info else {}))
+    flat = flatten(read_image(tmp_path / "a.png"), transparency)
+    assert (flat.mode, flat.getpixel((0, 0))) == ("RGB", (expected,) * 3)
+
+
+def test_half_transparent_is_half_white():
+    image = to_8_bit(Image.new("RGBA", (1, 1), (0, 100, 200, 102)))  # 0.4 of the colour
+    assert flatten(image, "white").getpixel((0, 0)) == (153, 193, 233)
+
+
+def test_opaque_alpha_is_no_transparency():
+    image = to_8_bit(Image.new("RGBA", (1, 1), (10, 20, 30, 255)))
+    assert (image.mode, image.getpixel((0, 0))) == ("RGB", (10, 20, 30))
+
+
+def test_the_processor_says_what_transparent_images_stand_on(processor):
+    image = Image.new("RGBA", (8, 4), (0, 0, 0, 0))
+    black, white = (to_pixels(Image.new("RGB", (8, 4), color), processor) for color in ("black", "white"))
+    assert torch.equal(to_pixels(image, processor), black)  # as before there was a choice
+    for transparency, expected in (("ignore", black), ("white", white)):
+        processor.transparency = transparency
+        assert torch.equal(to_pixels(image, processor), expected)
+        assert to_pixels(image, processor, "pad").shape == (3, 16, 16)
 
 
 def test_exif_turns_only_where_asked(tmp_path):

@@ -52,8 +52,7 @@ class AdapterCheckpoint(Checkpoint):
         model_info = read_model_info(self.folder)
         check_tower(model, model_info, self.folder / MODEL_FILE)
         merged = load_adapter(model, self.folder).merge_and_unload().eval()
-        ratio = model_info.get("image_aspect_ratio", "pad")
-        return LoadedCheckpoint(checkpoint=self, model=merged, processor=processor, image_aspect_ratio=ratio)
+        return self._loaded(merged, processor)
 
     def experts(self) -> Attachment:
         """See `Checkpoint.experts`."""

@@ -14,6 +14,8 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 
 from ..config import UserError
 from ..config.model import MODEL_FILE
+from ..config.trained import pixel_settings
+from ..lvlm.image_processor import as_trained
 from ..lvlm.parts import as_llava, vision_part
 from ..storage import load_json, new_folder
 from ..tower.modeling import ToVEVisionModel
@@ -56,6 +58,8 @@ class LoadedCheckpoint:
     """Its LlavaProcessor; of a tower's checkpoint, the image processor."""
     image_aspect_ratio: str
     """How images were brought to a square in training."""
+    transparency: str = "ignore"
+    """What transparent images stood on in training."""
 
     @property
     def kind(self) -> str:
@@ -144,6 +148,13 @@ class Checkpoint(ABC):
             UserError: The folder does not say what it belongs to.
             WeightsError: Weights are missing, truncated, or do not fit.
         """
+
+    def _loaded(self, model: nn.Module, processor: Any, image_aspect_ratio: str = "pad") -> LoadedCheckpoint:
+        """The result of `load`, its image processor as in training; `image_aspect_ratio` where nothing says it."""
+        pixels = pixel_settings(self.folder, image_aspect_ratio)
+        where = self.folder / MODEL_FILE
+        processor.image_processor = as_trained(processor.image_processor, **pixels, where=where)
+        return LoadedCheckpoint(checkpoint=self, model=model, processor=processor, **pixels)
 
     @abstractmethod
     def experts(self) -> Attachment:

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, VisionEncoderDecoderModel
 
-from ..config.trained import read_model_info
 from ..lvlm.build import without_zero3_init
 from ..lvlm.prompt_processor import PromptProcessor
 from ..storage import load_json
@@ -37,8 +36,7 @@ class EncoderDecoderCheckpoint(WholeCheckpoint):
     def load(self) -> LoadedCheckpoint:
         """See `Checkpoint.load`."""
         model, processor = load_encoder_decoder(self.folder)
-        ratio = read_model_info(self.folder).get("image_aspect_ratio", "square")
-        return LoadedCheckpoint(checkpoint=self, model=model, processor=processor, image_aspect_ratio=ratio)
+        return self._loaded(model, processor, "square")
 
 
 def load_encoder_decoder(

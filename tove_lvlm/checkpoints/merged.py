@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from ..config import UserError
-from ..config.trained import read_model_info
 from ..lvlm.build import without_zero3_init
 from ..lvlm.parts import base_model
 from ..storage import load_json
@@ -40,8 +39,7 @@ class MergedCheckpoint(WholeCheckpoint):
     def load(self) -> LoadedCheckpoint:
         """See `Checkpoint.load`."""
         model, processor = load_whole(self.folder)
-        ratio = read_model_info(self.folder).get("image_aspect_ratio", "pad")
-        return LoadedCheckpoint(checkpoint=self, model=model, processor=processor, image_aspect_ratio=ratio)
+        return self._loaded(model, processor)
 
     @property
     def adapter(self) -> AdapterCheckpoint | None:

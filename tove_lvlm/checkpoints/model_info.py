@@ -24,16 +24,20 @@ _PLACES = ("llm", "vision_tower", "tower", "clip", "decoder", "pretrained", "pre
 """Keys of a `model` block that name files, folders or hub ids."""
 
 
-def make_model_info(block: Mapping[str, Any], model: nn.Module, image_aspect_ratio: str) -> dict[str, Any]:
+def make_model_info(
+    block: Mapping[str, Any], model: nn.Module, image_aspect_ratio: str, transparency: str = "white"
+) -> dict[str, Any]:
     """What MODEL_FILE holds: all that loading must know of the run.
 
     Args:
         block: The `model` block, plain.
         model: With the tower that was trained.
         image_aspect_ratio: As in training.
+        transparency: As in training.
     """
+    pixels = {"image_aspect_ratio": image_aspect_ratio, "transparency": transparency}
     places = {key: portable(block[key]) for key in _PLACES if isinstance(block.get(key), str)}
-    return {"model": {**block, **places}, "image_aspect_ratio": image_aspect_ratio, "tower": _tower_of(model)}
+    return {"model": {**block, **places}, **pixels, "tower": _tower_of(model)}
 
 
 def check_tower(model: nn.Module, model_info: Mapping[str, Any], where: str | Path) -> None:

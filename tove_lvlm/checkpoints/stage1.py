@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from ..config.model import PROJECTOR_FILE
-from ..config.trained import read_model_info
 from ..lvlm.parts import base_model
 from ..storage import save_tensors
 from .base import Checkpoint, LoadedCheckpoint
@@ -36,8 +35,7 @@ class Stage1Checkpoint(Checkpoint):
         block = read_model_block(self.folder, pretrain_mm_mlp_adapter=str(self.folder))
         check_places(block, self.folder)
         model, processor = build_lvlm(block)
-        ratio = read_model_info(self.folder).get("image_aspect_ratio", "pad")
-        return LoadedCheckpoint(checkpoint=self, model=model.eval(), processor=processor, image_aspect_ratio=ratio)
+        return self._loaded(model.eval(), processor)
 
     def experts(self) -> Attachment:
         """See `Checkpoint.experts`."""

@@ -105,6 +105,9 @@ class DataConfig:
     mix: list[SourceConfig]
     """Sources, which learn together in one run."""
     image_aspect_ratio: str = field(default="square", metadata={"choices": ("square", "pad")})
+    transparency: str = field(default="white", metadata={"choices": ("white", "ignore")})
+    """What transparent images stand on: `white`, as in transformers 5, or `ignore`, as in LLaVA: the colour that is
+    stored under a transparent pixel, often black."""
     augment: bool = False
     """Random crops, and flips where the text names no side, as for caption pre-training."""
     on_error: str = field(default="raise", metadata={"choices": ("raise", "skip")})

@@ -22,6 +22,9 @@ class DataConfig:
     """Folder that the samples' `image` paths are relative to; none for text-only data and for shards."""
     image_aspect_ratio: str = field(default="square", metadata={"choices": ("square", "pad")})
     """`pad` pads to a square with the image mean before resizing, as LLaVA-1.5 does in stage 2."""
+    transparency: str = field(default="white", metadata={"choices": ("white", "ignore")})
+    """What transparent images stand on: `white`, as in transformers 5, or `ignore`, as in LLaVA: the colour that is
+    stored under a transparent pixel, often black."""
     on_error: str = field(default="raise", metadata={"choices": ("raise", "skip")})
     """What to do with a broken sample; `skip` counts, reports, and stops when too many are broken."""
     max_error_share: float = field(default=0.01, metadata=number(low=0, high=1))

@@ -24,6 +24,23 @@ def read_model_info(folder: str | Path) -> dict[str, Any]:
     return load_json(path) if path.is_file() else {}
 
 
+def pixel_settings(folder: str | Path, image_aspect_ratio: str = "pad") -> dict[str, str]:
+    """`image_aspect_ratio` and `transparency` that a model was trained with.
+
+    Args:
+        folder: The model's.
+        image_aspect_ratio: Where nothing says it, as in a model that others wrote.
+
+    Raises:
+        WeightsError: Its MODEL_FILE is not a JSON object.
+    """
+    model_info = read_model_info(folder)
+    return {
+        "image_aspect_ratio": model_info.get("image_aspect_ratio", image_aspect_ratio),
+        "transparency": model_info.get("transparency", "ignore"),
+    }
+
+
 def trained_settings(model_info: Mapping[str, Any]) -> dict[str, Any]:
     """What decides on a trained tower's output besides its weights, under the names of today.
 

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from .errors import DataError
 
 ASPECT_RATIOS = ("square", "pad")
+TRANSPARENCIES = ("white", "ignore")
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded: Pillow's own limit, a quarter of a gigabyte in RGB."""
 
@@ -60,7 +61,7 @@ def resolve_image(folder: str | Path, name: str, *, allow_symlinks: bool = False
 def read_image(
     source: str | Path | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS, apply_exif: bool = False
 ) -> Image.Image:
-    """Decode an image to RGB, see `to_rgb`; of an animation the first picture.
+    """Decode an image to RGB or RGBA, see `to_8_bit`; of an animation the first picture.
 
     Args:
         source: a file, by path or opened.
@@ -79,19 +80,18 @@ def read_image(
             if width * height > max_pixels:
                 raise DataError(f"image {name} has {width} x {height} pixels, more than the limit of {max_pixels}")
             is_png = image.format == "PNG"  # a turned image has forgotten it
-            return to_rgb(ImageOps.exif_transpose(image) if apply_exif else image, name, is_png)
+            return to_8_bit(ImageOps.exif_transpose(image) if apply_exif else image, name, is_png)
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever they like on broken files
         raise DataError(f"image {name} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def to_rgb(image: Image.Image, name: str = "", is_png: bool = False) -> Image.Image:
-    """An image of any mode as 8-bit RGB.
+def to_8_bit(image: Image.Image, name: str = "", is_png: bool = False) -> Image.Image:
+    """An image of any mode as 8-bit RGB, or as RGBA where some of it is transparent.
 
     16 bits become 8 by value / 257, rounded, where Pillow's own conversion cuts off at 255. Gray, palettes, CMYK and
-    the like are Pillow's conversion. Alpha is left out: a transparent pixel has the colour that is stored under it, as
-    in LLaVA.
+    the like are Pillow's conversion.
 
     Args:
         image: opened by Pillow.
@@ -109,6 +109,23 @@ def to_rgb(image: Image.Image, name: str = "", is_png: bool = False) -> Image.Im
         raise DataError(
             f"image {name} holds 32-bit {kind}, whose range says nothing about brightness; save it with 8 or 16 bits"
         )
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        if np.asarray(rgba)[..., 3].min() < 255:
+            return rgba
+    return image.convert("RGB")
+
+
+def flatten(image: Image.Image, transparency: str) -> Image.Image:
+    """An image without transparency.
+
+    Args:
+        image: from `to_8_bit`.
+        transparency: `white` puts it on white, as transformers 5 does; `ignore` gives a transparent pixel the colour
+            that is stored under it, often black, as LLaVA does.
+    """
+    if image.mode == "RGBA" and transparency == "white":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
@@ -136,8 +153,9 @@ def to_pixels(
     """Run the image processor on one image.
 
     Args:
-        image: RGB image.
-        processor: a transformers image processor; whether it pads by itself makes no difference here.
+        image: from `read_image`.
+        processor: a transformers image processor; `transparency` of it says how to `flatten` (without one: ignore).
+            Whether it pads by itself makes no difference here.
         aspect_ratio: `square` leaves the shape to the processor (CLIP's cuts the middle out), `pad` fills the image up
             to a square with the processor's mean colour first.
         max_pixels: bound of the intermediate image.
@@ -150,6 +168,7 @@ def to_pixels(
         ValueError: unknown aspect ratio.
     """
     check_aspect_ratio(aspect_ratio)
+    image = flatten(image, getattr(processor, "transparency", "ignore"))
     short, long = sorted(image.size)
     if aspect_ratio == "pad":
         # A square around the largest plain photograph is still fine; around a strip it is a bomb.

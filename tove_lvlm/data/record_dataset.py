@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from .entries import Reader
 from .errors import DataError
-from .images import MAX_PIXELS, check_aspect_ratio, read_image, resolve_image, to_pixels
+from .images import MAX_PIXELS, check_aspect_ratio, flatten, read_image, resolve_image, to_pixels
 from .records import READ_SAMPLES, Record, Records
 from .shards import read_member
 from .skips import Skips
@@ -159,5 +159,6 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         else:
             path = resolve_image(self._folder(), name, allow_symlinks=self.allow_symlinks)
             picture = read_image(path, max_pixels=self.max_pixels)
-        picture = picture if change is None else change(picture)
+        if change is not None:
+            picture = change(flatten(picture, getattr(self.image_processor, "transparency", "ignore")))
         return to_pixels(picture, self.image_processor, self.image_aspect_ratio, self.max_pixels)

@@ -204,6 +204,7 @@ def describe_model(loaded: LoadedCheckpoint, name: str) -> dict[str, Any]:
         "kind": loaded.kind,
         "fingerprint": fingerprint(loaded.model.state_dict()),
         "image_aspect_ratio": loaded.image_aspect_ratio,
+        "transparency": loaded.transparency,
         "tower": {
             "kind": "clip" if tower is None else "tove",
             "attached": [] if tower is None else list(tower.attached_names),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..config import UserError
 from ..data.conversations import IMAGE_TOKEN
-from ..data.images import read_image, to_pixels
+from ..data.images import read_image, to_8_bit, to_pixels
 
 Picture = Image.Image | str | Path
 _REMEMBERED = 1024
@@ -93,7 +93,7 @@ class PixelReader:
             DataError: The image cannot be read.
         """
         if isinstance(image, Image.Image):
-            return to_pixels(image.convert("RGB"), self._processor, self._aspect_ratio)
+            return to_pixels(to_8_bit(image), self._processor, self._aspect_ratio)
         key = str(image)
         pixels = self._cache.get(key)
         if pixels is None:

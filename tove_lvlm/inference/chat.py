@@ -79,7 +79,7 @@ class Chat:
         return cls(loaded.model.to(device).eval(), loaded.processor, loaded.image_aspect_ratio)
 
     def open_image(self, path: str | Path) -> Image.Image:
-        """Read any photograph as RGB, turned as its camera says.
+        """Read any photograph, turned as its camera says.
 
         Raises:
             DataError: It is missing, broken or too large.

@@ -21,9 +21,9 @@ from ..checkpoints.model_info import save_model_info
 from ..checkpoints.whole import read_llava_config
 from ..config import UserError
 from ..config.sources import WeightSource
-from ..config.trained import read_model_info
-from ..lvlm.aspect_ratio import with_aspect_ratio
+from ..config.trained import pixel_settings
 from ..lvlm.build import tove_vision
+from ..lvlm.image_processor import as_trained
 from ..lvlm.parts import vision_config
 from ..storage import (
     MissingWeightsError,
@@ -91,15 +91,15 @@ def graft(checkpoint: str | Path, tower: str | Path, output: str | Path, options
         _write_weights(source, writing, built.to(dtype))
         _new_config(config, built).save_pretrained(writing)
         vision = tove_vision(built)
-        ratio = read_model_info(source).get("image_aspect_ratio", "pad")
-        processor.image_processor = with_aspect_ratio(_image_processor(image_processor, built.config), ratio)
+        pixels = pixel_settings(source)
+        processor.image_processor = as_trained(_image_processor(image_processor, built.config), **pixels)
         processor.patch_size, processor.num_additional_image_tokens = vision.patch_size, vision.extra_tokens
         processor.vision_feature_select_strategy = vision.select_strategy
         processor.save_pretrained(writing)
         for pattern in _KEPT_FILES:
             for file in source.glob(pattern):
                 shutil.copyfile(file, writing / file.name)
-        save_model_info(writing, {"image_aspect_ratio": ratio, "sources": built.sources})
+        save_model_info(writing, {**pixels, "sources": built.sources})
     frozen = [*built.experts.parameters()]
     trainable = sum(p.numel() for p in built.tove_fusion.parameters())
     return Graft(

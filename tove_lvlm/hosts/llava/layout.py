@@ -25,6 +25,7 @@ from ...checkpoints.model_info import save_model_info
 from ...config import UserError
 from ...config.model import ModelConfig
 from ...lvlm.build import append_image_token, assemble, load_tokenizer, load_vision, make_processor
+from ...lvlm.image_processor import as_trained
 from ...lvlm.parts import text_config
 from ...storage import WeightsError, load_json, load_strict, load_tensors, new_folder, save_json
 from ...storage.pretrained import load_pretrained
@@ -113,10 +114,12 @@ def to_transformers(checkpoint: str | Path, output: str | Path) -> Path:
         append_image_token(llm, tokenizer)
         model = assemble(llm, vision, tokenizer, dtype)
         load_strict(model.model.multi_modal_projector, parts["projector"], where=folder)
-        make_processor(vision, tokenizer).save_pretrained(written)
+        pixels = {"image_aspect_ratio": fields.get("image_aspect_ratio") or "square", "transparency": "ignore"}
+        processor = make_processor(vision, tokenizer)
+        processor.image_processor = as_trained(processor.image_processor, **pixels, where=folder)
+        processor.save_pretrained(written)
         model.save_pretrained(written)
-        model_info = {"image_aspect_ratio": fields.get("image_aspect_ratio") or "square"}
-        save_model_info(written, model_info)
+        save_model_info(written, pixels)
     return output
 
 

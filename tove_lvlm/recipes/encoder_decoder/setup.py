@@ -16,9 +16,9 @@ from ...config.encoder_decoder import EncoderDecoderConfig, RunConfig
 from ...config.tower import check_names
 from ...data.sampler import MixSampler
 from ...data.text_dataset import TextCollator, TextDataset, TextMix
-from ...lvlm.aspect_ratio import with_aspect_ratio
 from ...lvlm.build import without_zero3_init
 from ...lvlm.encoder_decoder import build_encoder_decoder
+from ...lvlm.image_processor import as_trained
 from ...lvlm.lora import collect_merged
 from ...lvlm.prompt_processor import PromptProcessor
 from ...lvlm.trainable import set_trainable
@@ -40,7 +40,8 @@ def build(config: RunConfig) -> TrainingSetup:
     model, processor = build_model(config.model, torch.bfloat16 if config.train.bf16 else torch.float32)
     set_trainable(model, config.train.trainable)
     _log_trainable(model, config.train.trainable)
-    processor.image_processor = with_aspect_ratio(processor.image_processor, config.data.image_aspect_ratio)
+    pixels = (config.data.image_aspect_ratio, config.data.transparency)
+    processor.image_processor = as_trained(processor.image_processor, *pixels)
     dataset = build_data(config, processor)
     weights = [source.weight for source in config.data.mix]
     identity = block_values(config, "model", "data")
@@ -52,6 +53,7 @@ def build(config: RunConfig) -> TrainingSetup:
         collator=TextCollator(pad_token_id=cast(int, model.generation_config.pad_token_id)),
         sampler=MixSampler(dataset.sizes, weights, config.train.seed, dataset.shards),
         identity=identity,
+        identity_before={"data.transparency": "ignore"},
         results=lambda trainer: gather_results(config, trainer.model.model, processor),
         trainer_class=TextTrainer,
     )
@@ -118,7 +120,8 @@ def gather_results(
 ) -> Callable[[Path], None]:
     """The whole model's weights. Every rank must call; what comes back writes them, on rank 0."""
     tensors = collect_merged(model)
-    model_info = make_model_info(to_dict(config.model), model, config.data.image_aspect_ratio)
+    data = config.data
+    model_info = make_model_info(to_dict(config.model), model, data.image_aspect_ratio, data.transparency)
 
     def write(folder: Path) -> None:
         save_encoder_decoder(folder, tensors, model, processor)

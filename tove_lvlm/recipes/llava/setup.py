@@ -23,7 +23,7 @@ from ...data.collator import ToVECollator
 from ...data.dataset import ToVEDataset
 from ...data.images import pixel_shape
 from ...data.sampler import ModalityLengthSampler, SeededSampler
-from ...lvlm.aspect_ratio import with_aspect_ratio
+from ...lvlm.image_processor import as_trained
 from ...lvlm.lora import add_lora, collect_merged
 from ...lvlm.parts import adapter_parts, as_llava, base_model
 from ...tower.recorder import GateRecorder
@@ -50,7 +50,8 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     """
     lvlm, processor = build_lvlm(config.model, dtype=torch.bfloat16 if config.train.bf16 else torch.float32)
     model = set_trainable(lvlm, stage, config)
-    processor.image_processor = with_aspect_ratio(processor.image_processor, config.data.image_aspect_ratio)
+    pixels = (config.data.image_aspect_ratio, config.data.transparency)
+    processor.image_processor = as_trained(processor.image_processor, *pixels)
     dataset, collator, sampler = build_data(stage, config, model, processor)
     recorder = None
     if hasattr(base_model(model).model.vision_tower, "tove_fusion"):
@@ -66,7 +67,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         collator=collator,
         sampler=sampler,
         identity=identity,
-        identity_before={f"tower.{key}": EARLIER[key] for key in _DEFAULT_CHANGED},
+        identity_before={"data.transparency": "ignore", **{f"tower.{key}": EARLIER[key] for key in _DEFAULT_CHANGED}},
         results=lambda trainer: gather_results(stage, config, trainer.model, processor),
         trainer_class=ToVETrainer,
         trainer_arguments={"recorder": recorder},
@@ -129,7 +130,8 @@ def gather_results(stage: str, config: RunConfig, model: torch.nn.Module, proces
     lora = stage == "finetune" and config.lora.lora_enable
     tensors = collect_projector(model) if stage == "pretrain" else collect_trainable(model) if lora else {}
     merged = collect_merged(model) if stage == "finetune" and (config.train.save_merged or not lora) else {}
-    model_info = make_model_info(to_dict(config.model), model, config.data.image_aspect_ratio)
+    data = config.data
+    model_info = make_model_info(to_dict(config.model), model, data.image_aspect_ratio, data.transparency)
 
     def write(folder: Path) -> None:
         if stage == "pretrain":

@@ -33,8 +33,8 @@ from ...config.merge import MergeRunConfig
 from ...config.model import ModelConfig
 from ...config.trained import read_model_info
 from ...licenses import commercial_use
-from ...lvlm.aspect_ratio import with_aspect_ratio
 from ...lvlm.build import assemble, clip_vision, make_processor, without_zero3_init
+from ...lvlm.image_processor import as_trained
 from ...lvlm.parts import text_config
 from ...storage import save_json
 from ...tower.from_yaml import read_tower_yaml
@@ -56,6 +56,7 @@ class MergeSource:
     select_layer: int
     image_processor: Any
     image_aspect_ratio: str
+    transparency: str
     experts: list[str]
     licenses: dict[str, str | None]
     """Of `clip` and each merged expert, as the tower's sources state it."""
@@ -73,6 +74,7 @@ class MergeSource:
             select_layer=tower.config.select_layer,
             image_processor=loaded.image_processor,
             image_aspect_ratio=loaded.image_aspect_ratio,
+            transparency=loaded.transparency,
             experts=tower.attached_names,
             licenses={name: entry.get("license") for name, entry in parts.items()},
         )
@@ -129,7 +131,7 @@ def write_lvlm(folder: Path, final: Path, clip: CLIPVisionModel, source: MergeSo
     loaded = open_checkpoint(source.checkpoint)
     if isinstance(loaded.model, VisionEncoderDecoderModel):
         base = write_encoder_decoder(folder / LVLM, loaded, clip)
-        save_model_info(folder / LVLM, make_model_info({}, base, source.image_aspect_ratio))
+        save_model_info(folder / LVLM, make_model_info({}, base, source.image_aspect_ratio, source.transparency))
         return
     model, dtype = replace_tower(loaded, clip, source.select_layer)
     block: dict[str, Any] = {
@@ -140,7 +142,8 @@ def write_lvlm(folder: Path, final: Path, clip: CLIPVisionModel, source: MergeSo
     frozen_llm = loaded.checkpoint.frozen_llm
     if frozen_llm is not None:
         block["llm"] = frozen_llm
-    model_info = make_model_info(to_dict(ModelConfig(**block)), model.model, source.image_aspect_ratio)
+    pixels = (source.image_aspect_ratio, source.transparency)
+    model_info = make_model_info(to_dict(ModelConfig(**block)), model.model, *pixels)
     cast(nn.Module, model.model).to(dtype)  # transformers' own `to` loses `self` for type checkers
     model.model.save_pretrained(folder / LVLM)
     model.processor.save_pretrained(folder / LVLM)
@@ -184,7 +187,8 @@ def replace_tower(
     llm.model, llm.lm_head = old.model.language_model, old.lm_head
     llm.generation_config = old.generation_config
     cast(nn.Module, clip).to(dtype)  # as above
-    image_processor = with_aspect_ratio(plain_processor(loaded.image_processor, clip), loaded.image_aspect_ratio)
+    image_processor = plain_processor(loaded.image_processor, clip)
+    image_processor = as_trained(image_processor, loaded.image_aspect_ratio, loaded.transparency)
     vision = clip_vision(clip, image_processor, select_layer)
     tokenizer = loaded.processor.tokenizer
     new = assemble(llm, vision, tokenizer, dtype)
