@@ -8,6 +8,7 @@ import sys
 from ..config import UserError
 from ..storage import disk_message
 from . import (  # noqa: F401  each registers its commands
+    data,
     detach,
     eval,
     experts,
