@@ -108,6 +108,25 @@ def test_light_needs_known_sources(tower, tmp_path):
         tower.save_pretrained(tmp_path, light=True)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"format": 2}, "`format` is 2; this version reads 1"),
+        ({"format": "1"}, "`format` is '1'"),
+        ({"form": "heavy"}, "`form` is 'heavy'; expected whole or light"),
+        ({"clip": None}, "`clip` is NoneType; expected an object"),
+        ({"experts": None}, "`experts` is NoneType; expected an object"),
+        ({"experts": {"depth": []}}, "`experts.depth` is list; expected an object"),
+    ],
+)
+def test_sources_that_this_version_did_not_write_are_refused(tower, tmp_path, change, told):
+    tower.save_pretrained(tmp_path, light=True)
+    file = tmp_path / "sources.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(WeightsError, match=f"sources.json: {told}"):
+        ToVEVisionModel.from_pretrained(tmp_path)
+
+
 def test_light_refuses_options_it_cannot_follow(tower, tmp_path):
     tower.save_pretrained(tmp_path, light=True)
     with pytest.raises(ValueError, match="device_map"):

@@ -21,12 +21,11 @@ from ..weights.sources import ChecksumError, fetch, from_record, verify
 from .card import write_card
 from .clip import FrozenCLIP, load_clip
 from .configuration import ToVEVisionConfig
-from .parts import SOURCES_FILE, read_sources
+from .parts import SOURCES_FILE, SOURCES_FORMAT, read_sources
 
 logger = logging.getLogger(__name__)
 
 FUSION = "tove_fusion."
-_FORMAT = 1
 
 
 class Tower(Protocol):
@@ -118,7 +117,7 @@ def save(
             ToVEImageProcessor.register_for_auto_class()  # type: ignore[no-untyped-call]
         ToVEImageProcessor.for_tower(model.config).save_pretrained(folder)
         form = "light" if light else "whole"
-        storage.save_json(Path(folder) / SOURCES_FILE, {"format": _FORMAT, "form": form, **model.sources})
+        storage.save_json(Path(folder) / SOURCES_FILE, {"format": SOURCES_FORMAT, "form": form, **model.sources})
         write_card(folder, SOURCES_FILE)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from ..config import ConfigError
 from ..config.sources import WeightSource
-from ..storage import load_json
+from ..storage import WeightsError, load_json
 from ..weights.sources import from_record
 from .from_yaml import read_tower_yaml
 
 SOURCES_FILE = "sources.json"
 """Beside a saved tower's config.json: where its frozen parts came from."""
+SOURCES_FORMAT = 1
 
 
 def read_parts(path: str | Path, options: Sequence[str] = ()) -> dict[str, WeightSource]:
@@ -42,12 +43,35 @@ def read_parts(path: str | Path, options: Sequence[str] = ()) -> dict[str, Weigh
 
 def is_light(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a light tower."""
-    file = Path(folder) / SOURCES_FILE
-    return file.is_file() and load_json(file).get("form") == "light"
+    return _content(folder).get("form") == "light"
 
 
 def read_sources(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Where the frozen parts of a saved tower came from; empty when the folder does not say."""
-    file = Path(folder) / SOURCES_FILE
-    content = load_json(file) if file.is_file() else {}
+    """Where the frozen parts of a saved tower came from; empty when the folder does not say.
+
+    Raises:
+        WeightsError: SOURCES_FILE is not what this version writes.
+    """
+    content = _content(folder)
     return {key: content[key] for key in ("clip", "experts") if key in content}
+
+
+def _content(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    file = Path(folder) / SOURCES_FILE
+    if not file.is_file():
+        return {}
+    content = load_json(file)
+    found = content.get("format", SOURCES_FORMAT)
+    if found != SOURCES_FORMAT or isinstance(found, bool):
+        raise WeightsError(
+            f"{file}: `format` is {found!r}; this version reads {SOURCES_FORMAT}, so a newer one may have written it"
+        )
+    if content.get("form", "whole") not in ("whole", "light"):
+        raise WeightsError(f"{file}: `form` is {content['form']!r}; expected whole or light")
+    for key in ("clip", "experts"):
+        if not isinstance(content.get(key, {}), dict):
+            raise WeightsError(f"{file}: `{key}` is {type(content[key]).__name__}; expected an object")
+    for name, entry in content.get("experts", {}).items():
+        if not isinstance(entry, dict):
+            raise WeightsError(f"{file}: `experts.{name}` is {type(entry).__name__}; expected an object")
+    return content
