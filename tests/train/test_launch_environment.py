@@ -1,6 +1,8 @@
 """What the environment says of threads and ranks: used, or refused in one line, and never a traceback of torch."""
 
 import os
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +29,22 @@ def prepare(monkeypatch):
 
     yield run
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # known to monkeypatch, so that it is undone
+
+
+def test_compiled_ops_go_into_a_folder_of_ones_own_where_home_cannot_be_written(prepare, monkeypatch, tmp_path):
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    prepare(HOME="/dev/null")
+    own = tmp_path / f"tove_lvlm-{os.getuid()}"
+    assert own in Path(os.environ["TORCH_EXTENSIONS_DIR"]).parents
+    assert own.stat().st_mode & 0o077 == 0
+    own.chmod(0o777)  # somebody else may put code there
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR")
+    prepare(HOME="/dev/null")
+    assert own not in Path(os.environ["TORCH_EXTENSIONS_DIR"]).parents
+    assert tmp_path in Path(os.environ["TORCH_EXTENSIONS_DIR"]).parents
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "/nowhere")
 
 
 @pytest.mark.parametrize(("text", "threads"), [("3", 3), ("2,1", 2), (" 4 ", 4)])

@@ -7,6 +7,7 @@ import sys
 
 from ..config import UserError
 from ..storage import disk_message
+from ..streams import prepare_streams
 from . import (  # noqa: F401  each registers its commands
     data,
     detach,
@@ -29,6 +30,7 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Entry point: what the user gave wrong ends in one line and exit code 2."""
+    prepare_streams()
     try:
         app()
     except (UserError, ImportError) as error:

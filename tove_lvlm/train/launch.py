@@ -6,17 +6,21 @@ See docs/design.md, "Configuration".
 """
 
 import argparse
+import contextlib
 import hashlib
 import logging
 import os
 import socket
+import stat
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..config import ConfigError, UserError
 from ..data.errors import DataError
 from ..storage import disk_message
+from ..streams import prepare_streams
 from .guards import TrainingStopped
 from .stage import Stage, load_run
 
@@ -33,6 +37,8 @@ def main(stage: Stage, argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 1 the run could not go on, 2 the input is wrong, 128 + n stopped by signal n.
     """
+    if argv is None:  # a process of its own
+        prepare_streams(keep_going=True)
     arguments = parse_arguments(stage, argv)
     return guarded(stage, lambda: load_run(stage, arguments.cfg_path, arguments.options), arguments.local_rank)
 
@@ -94,7 +100,7 @@ def prepare_environment(config: Any, local_rank: int | None) -> None:
     elif (threads := _threads_of_environment()) is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     else:
-        local_size = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or _local_world_size())
+        local_size = local_world_size()
         os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // local_size))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # workers are forked
     _keep_compiled_ops_apart()
@@ -131,12 +137,37 @@ def _keep_compiled_ops_apart() -> None:
     if os.environ.get("PATH", "").split(os.pathsep)[0] != bin_folder:
         os.environ["PATH"] = os.pathsep.join(filter(None, [bin_folder, os.environ.get("PATH", "")]))
     if "TORCH_EXTENSIONS_DIR" not in os.environ:
+        environment = os.path.join("torch_extensions", hashlib.sha256(sys.prefix.encode()).hexdigest()[:12])
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        environment = hashlib.sha256(sys.prefix.encode()).hexdigest()[:12]
-        os.environ["TORCH_EXTENSIONS_DIR"] = os.path.join(cache, "torch_extensions", environment)
+        folder = os.path.join(cache, environment)
+        if not _can_write(folder):  # a home that is read-only, or of nobody
+            folder = os.path.join(_own_temporary(), environment)
+        os.environ["TORCH_EXTENSIONS_DIR"] = folder
 
 
-def _local_world_size() -> int:
+def _own_temporary() -> str:
+    """A folder for temporary files that only this user can write: what is compiled there is run."""
+    folder = os.path.join(tempfile.gettempdir(), f"tove_lvlm-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, mode=0o700)
+    about = os.lstat(folder)
+    if stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022:
+        return folder
+    return tempfile.mkdtemp(prefix="tove_lvlm-")
+
+
+def _can_write(folder: str) -> bool:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def local_world_size() -> int:
+    """Ranks on this machine."""
+    if given := os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE"):
+        return int(given)
     # DeepSpeed's launcher gives no local size; on one node it is the whole.
     nodes = int(os.environ.get("CROSS_SIZE", 1))
     return max(1, int(os.environ.get("WORLD_SIZE", 1)) // nodes)

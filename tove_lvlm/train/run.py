@@ -26,9 +26,11 @@ from ..registry import require
 from ..storage import disk_reason, lock_folder, told_disk_errors
 from ..zero import numel
 from . import checkpoint
+from .launch import local_world_size
 from .loop import GuardedTrainer
 from .manifest import CheckpointError
 from .precision import float32_trainables
+from .shared_memory import check_shared_memory
 from .stage import Stage, TrainingSetup
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,8 @@ def _train(stage: Stage, config: Any) -> int:
     if resume is not None:
         checkpoint.check_continuity(resume, trainer.identity, setup.identity_before)
         logger.info("resuming from %s", resume)
+    batch, workers = config.train.per_device_train_batch_size, config.train.dataloader_num_workers
+    check_shared_memory(setup.dataset, setup.collator, batch, workers, local_world_size())
     prepare_folder(config)
     with float32_trainables(setup.model, needed=config.train.bf16 and config.train.deepspeed is None):
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
