@@ -38,8 +38,8 @@ def check_shared_memory(
     if needed > free:
         raise ConfigError(
             f"`train.dataloader_num_workers`: {workers} workers in each of {ranks} ranks hold up to "
-            f"{needed / 2**20:.0f} MiB of batches in {folder}, where {free / 2**20:.0f} MiB are free; start the container with --shm-size="
-            f"{needed // 2**30 + 1}g, or take fewer workers (0 needs none)"
+            f"{needed / 2**20:.0f} MiB of batches in {folder}, where {free / 2**20:.0f} MiB are free; start the "
+            f"container with --shm-size={needed // 2**30 + 1}g, or take fewer workers (0 needs none)"
         )
 
 
