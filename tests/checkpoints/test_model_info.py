@@ -4,9 +4,13 @@ import json
 import shutil
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.checkpoints.model_info import make_model_info, read_model_block, save_model_info
+from tove_lvlm.checkpoints.relocate import relocate
+from tove_lvlm.cli import app
 from tove_lvlm.config import ConfigError, UserError
 from tove_lvlm.config.model import MODEL_FILE
 from tove_lvlm.storage import ASSETS
@@ -52,11 +56,38 @@ def moved(checkpoints, llm, tmp_path):
 
 
 def test_what_was_moved_is_named_with_the_key_that_says_where_it_is(moved, llm):
-    with pytest.raises(UserError, match=r"refers to `.*/old`, which is not there any more; .* at `model.llm` in "):
+    told = r"refers to `.*/old`, which is not there any more; .* tove relocate .*/adapter --llm PLACE"
+    with pytest.raises(UserError, match=told):
         open_checkpoint(moved)
-    info = json.loads((moved / MODEL_FILE).read_text())
-    info["model"]["llm"] = str(llm)
-    (moved / MODEL_FILE).write_text(json.dumps(info))
+    done = CliRunner().invoke(app, ["relocate", str(moved), "--llm", str(llm), "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["written"] == [str(moved / MODEL_FILE), str(moved / "adapter_config.json")]
+    open_checkpoint(moved)
+    assert json.loads((moved / "adapter_config.json").read_text())["base_model_name_or_path"] == str(llm)
+
+
+def test_what_cannot_have_been_moved_is_one_line_and_changes_nothing(moved, checkpoints, tmp_path):
+    before = {path.name: path.read_bytes() for path in moved.iterdir()}
+    for folder, places, told in [
+        (moved, {"llm": str(tmp_path / "none")}, "/none` does not exist"),
+        (moved, {"clip": str(tmp_path)}, "refers to no `clip`; it refers to llm, tower"),
+        (moved, {}, "say what was moved: --llm, --tower, --clip"),
+        (checkpoints["merged"], {"llm": str(tmp_path)}, r"holds its parts itself \(merged\)"),
+    ]:
+        with pytest.raises(UserError, match=told):
+            relocate(folder, places)
+    assert {path.name: path.read_bytes() for path in moved.iterdir()} == before
+
+
+def test_a_tower_of_other_settings_is_not_taken_for_the_moved_one(moved, llm, tiny_tower_yaml, tmp_path):
+    tree = yaml.safe_load(tiny_tower_yaml.read_text())
+    for entry in [tree["clip"], *tree["experts"]]:
+        entry["pretrained"] = str((tiny_tower_yaml.parent / entry["pretrained"]).resolve())
+    (tmp_path / "same.yaml").write_text(yaml.safe_dump(tree))
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(tree | {"expert_resample": "bilinear"}))
+    relocate(moved, {"llm": str(llm), "tower": str(tmp_path / "other.yaml")})
+    with pytest.raises(ConfigError, match="the tower was trained with `expert_resample`"):
+        open_checkpoint(moved)
+    relocate(moved, {"tower": str(tmp_path / "same.yaml")})
     open_checkpoint(moved)
 
 

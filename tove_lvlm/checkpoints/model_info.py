@@ -115,14 +115,14 @@ def check_places(block: ModelConfig, folder: str | Path) -> None:
         folder: The checkpoint.
 
     Raises:
-        UserError: Names the key and where its new value goes.
+        UserError: Names the key and the command that gives it another value.
     """
     for key in _PLACES:
         place = getattr(block, key, None)
         if isinstance(place, str) and Path(place).is_absolute() and not Path(place).exists():
             raise UserError(
-                f"`{folder}` refers to `{place}`, which is not there any more; write its new place (path or hub id) "
-                f"at `model.{key}` in {Path(folder) / MODEL_FILE}"
+                f"`{folder}` refers to `{place}`, which is not there any more; say where it is now: tove relocate "
+                f"{folder} --{key.replace('_', '-')} PLACE (written at `model.{key}` in its {MODEL_FILE})"
             )
 
 

@@ -1,4 +1,4 @@
-"""Commands that write a checkpoint in another form: `tove export`."""
+"""Commands that write a checkpoint for another place: `tove export`, `tove relocate`."""
 
 import json
 from pathlib import Path
@@ -42,3 +42,22 @@ def export(
         print(json.dumps({"format": to_format, "output": str(folder)}))
         return
     console.print(f"{folder}: in the layout of {to_format}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def relocate(
+    checkpoint: Annotated[Path, typer.Argument(help="An adapter, stage 1's folder, or an output_dir with one.")],
+    llm: Annotated[str | None, typer.Option(help="Where its language model is now.")] = None,
+    tower: Annotated[str | None, typer.Option(help="Where its tower's YAML is now.")] = None,
+    clip: Annotated[str | None, typer.Option(help="Where the CLIP of a CLIP-only model is now.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write down where the parts that a checkpoint refers to are now: every command finds them from then on."""
+    from ..checkpoints.relocate import relocate as write
+
+    given = {"llm": llm, "tower": tower, "clip": clip}
+    written = write(checkpoint, {key: place for key, place in given.items() if place is not None})
+    if as_json:
+        print(json.dumps({"written": [str(path) for path in written]}))
+        return
+    console.print("written: " + ", ".join(map(str, written)), markup=False, soft_wrap=True)
