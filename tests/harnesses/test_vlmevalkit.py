@@ -165,6 +165,9 @@ def test_multiple_choice_is_asked_as_llava_asks(vlmeval, checkpoint, rows):
     assert chinese.endswith("B. blue\n\u8bf7\u76f4\u63a5\u56de\u7b54\u9009\u9879\u5b57\u6bcd\u3002")
     model.set_dump_image(lambda line: line["image_path"])
     assert model.build_prompt(line, "MMBench")[0] == image
+    # Options that fill the context once gave an empty answer, which VLMEvalKit scores as a wrong one.
+    with pytest.raises(UserError, match="leaves no place for an answer in the model's context"):
+        infer(model, Dataset("MMBench", [line | {letter: "red " * 100 for letter in "ABCDEF"}]))
 
 
 def test_every_form_of_a_message(checkpoint, rows, expected):
