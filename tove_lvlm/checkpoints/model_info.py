@@ -1,6 +1,7 @@
 """`tove_model.json` beside a model: the `model` block that it was built from, and what else loading must know."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -103,7 +104,7 @@ def read_model_block(folder: str | Path, **changes: Any) -> ModelConfig:
     if block is None:
         raise UserError(f"folder `{folder}` has no {MODEL_FILE} with a `model` block, which says what it belongs to")
     block = {**block, **changes}
-    block |= {key: _here(block[key]) for key in _PLACES if isinstance(block.get(key), str)}
+    block |= {key: _here(block[key], folder) for key in _PLACES if isinstance(block.get(key), str)}
     return parse(ModelConfig, block, where=str(Path(folder) / MODEL_FILE), warn=False)
 
 
@@ -126,8 +127,9 @@ def check_places(block: ModelConfig, folder: str | Path) -> None:
             )
 
 
-def _here(place: str) -> str:
-    return str(local_path(place)) if place.startswith(SHIPPED) else place
+def _here(place: str, folder: str | Path) -> str:
+    """On this machine: a place that starts with ./ or ../ is beside the checkpoint, and moved with it."""
+    return os.path.abspath(local_path(place, folder)) if place.startswith((SHIPPED, "./", "../")) else place
 
 
 def read_trained_block(folder: str | Path, **changes: Any) -> ModelConfig:

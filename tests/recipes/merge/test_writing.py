@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from PIL import Image
 from helpers import llava_runs, merge_runs, tiny_towers
 from helpers.training import environment, losses, metrics, same, weights
 from tove_lvlm.checkpoints import open_checkpoint
+from tove_lvlm.config import UserError
 from tove_lvlm.recipes.llava import FINETUNE
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -212,8 +214,16 @@ def test_tuning_goes_on_where_the_merged_lvlm_stands(merged, tiny_data, tmp_path
 
     out = merged(kind)
     known = json.loads((out / "lvlm" / "tove_model.json").read_text())["model"]
-    assert known["vision_tower"] == str(out / "clip")
-    assert (kind == "stage1") != (known["llm"] == str(out / "llm"))
+    assert known["vision_tower"] == "../clip"
+    assert (kind == "stage1") != (known["llm"] == "../llm")
+    pretrain = shutil.copytree(out / "pretrain", tmp_path / "moved" / "pretrain")
+    with pytest.raises(UserError, match=r"moved/pretrain` refers to `.*/moved/(clip|llm)`, which is not there"):
+        open_checkpoint(pretrain)
+    for folder in ("clip", "llm"):  # what lies beside it moves with it
+        if (out / folder).is_dir():
+            (tmp_path / "moved" / folder).symlink_to(out / folder)
+    assert open_checkpoint(pretrain).kind == "stage1"
+    known |= {key: str((out / "lvlm" / known[key]).resolve()) for key in ("llm", "vision_tower")}
     start = {key: known[key] for key in ("llm", "vision_tower", "mm_vision_select_layer")}
     block = llava_runs.run_block(tiny_data, "finetune")
     block["model"] = start | {"pretrain_mm_mlp_adapter": str(out / "pretrain")}

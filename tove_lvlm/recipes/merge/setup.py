@@ -130,9 +130,7 @@ def gather_results(
 
     def write(folder: Path) -> None:
         full_student.load_state_dict(full_student.state_dict() | learned)
-        writing.write(
-            folder, Path(config.train.output_dir), full_student.to(distiller.teacher.dtype), source, report, config
-        )
+        writing.write(folder, full_student.to(distiller.teacher.dtype), source, report, config)
 
     return write
 

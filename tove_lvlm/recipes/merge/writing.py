@@ -80,14 +80,11 @@ class MergeSource:
         )
 
 
-def write(
-    folder: Path, final: Path, clip: CLIPVisionModel, source: MergeSource, report: dict, config: MergeRunConfig
-) -> None:
+def write(folder: Path, clip: CLIPVisionModel, source: MergeSource, report: dict, config: MergeRunConfig) -> None:
     """Write everything.
 
     Args:
         folder: Empty, where to write.
-        final: Where `folder`'s entries will lie: what refers to a neighbour names it there.
         clip: The whole student, in the dtype to write.
         source: Of the teacher.
         report: Figures for merge.json and the README.
@@ -97,7 +94,7 @@ def write(
     with without_zero3_init():  # rank 0 writes alone: to partition what it loads would wait for the others
         write_clip(folder / CLIP, clip, source, report)
         if detect(source.checkpoint).has_language_model:
-            write_lvlm(folder, final, clip, source, config)
+            write_lvlm(folder, clip, source, config)
 
 
 def write_clip(folder: Path, clip: CLIPVisionModel, source: MergeSource, report: dict) -> None:
@@ -124,7 +121,7 @@ def plain_processor(image_processor: Any, clip: CLIPVisionModel) -> Any:
 
 
 @torch.no_grad()
-def write_lvlm(folder: Path, final: Path, clip: CLIPVisionModel, source: MergeSource, config: MergeRunConfig) -> None:
+def write_lvlm(folder: Path, clip: CLIPVisionModel, source: MergeSource, config: MergeRunConfig) -> None:
     """The LVLM with the student in place of the tower, and what further tuning starts from. A base model goes on from
     `lvlm/` itself.
     """
@@ -135,8 +132,8 @@ def write_lvlm(folder: Path, final: Path, clip: CLIPVisionModel, source: MergeSo
         return
     model, dtype = replace_tower(loaded, clip, source.select_layer)
     block: dict[str, Any] = {
-        "llm": str(final / LLM),
-        "vision_tower": str(final / CLIP),
+        "llm": f"../{LLM}",
+        "vision_tower": f"../{CLIP}",
         "mm_vision_select_layer": source.select_layer,
     }
     frozen_llm = loaded.checkpoint.frozen_llm
