@@ -72,6 +72,11 @@ def test_an_option_may_be_for_an_entry_of_a_list(write):
         ("[1, 2]", "expected `key: value` lines"),
         ("a: [", "not readable as YAML"),
         ("learning_rate: ${nowhere}", "not readable as YAML"),
+        ("true", "not readable as YAML: Invalid loaded object type: bool"),
+        ("'0'", "not readable as YAML: AssertionError"),
+        ("learning_rate: !!timestamp x", "not readable as YAML"),
+        ("learning_rate: !!float x", "not readable as YAML: could not convert string"),
+        ("learning_rate: " + "1" * 5000, "not readable as YAML"),
     ],
 )
 def test_what_does_not_fit_is_one_line_naming_the_key(write, text, message):

@@ -58,7 +58,6 @@ def read_yaml(cfg_path: str | Path, options: typing.Sequence[str] = ()) -> dict[
         ConfigError: The file is absent or no YAML mapping, or an option has no `=`.
     """
     from omegaconf import OmegaConf  # here, because a tower saved with its code also loads where it is not installed
-    from omegaconf.errors import OmegaConfBaseException
 
     path = Path(cfg_path)
     if not path.is_file():
@@ -71,11 +70,14 @@ def read_yaml(cfg_path: str | Path, options: typing.Sequence[str] = ()) -> dict[
         for option in options:
             _put(tree, option)
         return typing.cast("dict[str, Any]", OmegaConf.to_container(tree, resolve=True))
+    except ConfigError:
+        raise
     except yaml.MarkedYAMLError as error:  # its text has lines of the file in it, which may be no configuration
         place = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
         raise ConfigError(f"{path}{place}: not readable as YAML: {error.problem}") from error
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    except Exception as error:  # the two libraries raise whatever they like: OSError of a file that is one number
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{path}: not readable as YAML: {reason}") from error
 
 
 def _hide_environment(*texts: str) -> None:
