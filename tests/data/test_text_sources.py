@@ -87,6 +87,8 @@ def test_a_file_that_is_no_text_is_named(tmp_path, name):
     [
         ("coco", {"images": [], "annotations": [{"id": 4, "image_id": 9, "caption": "x"}]}, "a text and no image"),
         ("coco", {"images": [{"id": 9, "file_name": "a"}], "annotations": [{"id": 4, "image_id": 9}]}, "and no text"),
+        ("coco", {"images": [{"id": [9], "file_name": "a"}], "annotations": [{"image_id": [9]}]}, "and no image"),
+        ("coco", {"images": [{"file_name": "a"}], "annotations": [{"id": 4, "caption": "x"}]}, "a text and no image"),
         ("coco", {"images": {}}, "the list `images`"),
         ("coco", "[1]", "the list `images`"),
         ("karpathy", {"images": [{"filename": "a", "split": "train", "sentences": []}]}, "an image and no text"),

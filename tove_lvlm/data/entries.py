@@ -108,6 +108,12 @@ def fields_of(entry: Any) -> dict[str, Any]:
     return entry if isinstance(entry, dict) else {}
 
 
+def id_of(entry: dict[str, Any], key: str) -> str | int | None:
+    """What other entries name an entry by; None where it is neither text nor a number, which nothing is found by."""
+    value = entry.get(key)
+    return value if isinstance(value, str | int) else None
+
+
 def _parse(text: str, path: Path, where: str) -> Any:
     try:
         return json.loads(text)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .conversations import FALSE, STATEMENT, TRUE
-from .entries import Reader, caption_sample, each, fields_of, read_entries, read_lists, read_text
+from .entries import Reader, caption_sample, each, fields_of, id_of, read_entries, read_lists, read_text
 from .errors import DataError
 from .records import READ_SAMPLES
 from .shards import read_shard
@@ -40,9 +40,10 @@ def _entries(value: Any) -> list[dict[str, Any]]:
 
 def _coco(path: Path) -> Iterator[Any]:
     pictures, annotations = read_lists(path, "images", "annotations")
-    names = {image.get("id"): image.get("file_name") for image in map(fields_of, pictures)}
+    names = {id_of(image, "id"): image.get("file_name") for image in map(fields_of, pictures)}
+    names.pop(None, None)
     for entry in map(fields_of, annotations):
-        yield entry.get("id"), names.get(entry.get("image_id")), entry.get("caption")
+        yield entry.get("id"), names.get(id_of(entry, "image_id")), entry.get("caption")
 
 
 def _karpathy(path: Path) -> Iterator[Any]:

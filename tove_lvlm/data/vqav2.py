@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .entries import caption_sample, fields_of, read_object
+from .entries import caption_sample, fields_of, id_of, read_object
 from .errors import DataError
 
 
@@ -28,7 +28,8 @@ def read_vqav2(files: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
     answers: dict[Any, Any] = {}
     for content in contents.values():
         for annotation in map(fields_of, content.get("annotations", [])):
-            answers[annotation.get("question_id")] = annotation.get("multiple_choice_answer")
+            answers[id_of(annotation, "question_id")] = annotation.get("multiple_choice_answer")
+    answers.pop(None, None)
     if not answers:
         raise DataError("no file holds `annotations`; name both the questions and the annotations", file=files[0])
     if not any("questions" in content for content in contents.values()):
@@ -42,7 +43,8 @@ def _samples(content: dict[str, Any], answers: dict[Any, Any]) -> Iterator[dict[
     image_set = str(content.get("data_subtype") or "train2014")
     samples: dict[str, dict[str, Any]] = {}
     for question in map(fields_of, content.get("questions", [])):
-        question_id, image_id, text = (question.get(key) for key in ("question_id", "image_id", "question"))
+        question_id, image_id = id_of(question, "question_id"), id_of(question, "image_id")
+        text = question.get("question")
         try:
             if not isinstance(text, str) or not text.strip() or image_id is None:
                 raise DataError("expected {question_id, image_id, question} with a question")
