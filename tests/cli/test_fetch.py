@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import HfApi, constants
+from huggingface_hub.hf_api import RepoSibling
 from typer.testing import CliRunner
 
 from helpers import tiny_towers
@@ -242,17 +243,27 @@ def test_a_mirrored_repository_stays_at_its_commit(served, tower, tmp_path):
     run(tower, "--to", tmp_path / "mirror", "--options", f"clip.revision={COMMIT}")
 
 
-def test_a_hub_that_states_no_size(served, tower, tmp_path, monkeypatch):
+@pytest.mark.parametrize("size", [None, float("nan"), -1, "12"])
+def test_a_hub_that_states_no_size(served, tower, tmp_path, monkeypatch, size):
     look_up = HfApi.model_info
 
     def model_info(self, repo, **options):
         info = look_up(self, repo, **options)
         for entry in info.siblings:
-            entry.size, entry.lfs = None, None
+            entry.size, entry.lfs = size, None
+        info.siblings.append(RepoSibling(None))
         return info
 
     monkeypatch.setattr(HfApi, "model_info", model_info)
     with pytest.raises(UserError, match="`owner/clip`: the hub does not say how large `.*` is"):
+        run(tower, "--to", tmp_path / "mirror")
+    assert not (tmp_path / "mirror").exists()
+
+
+def test_a_hub_that_falls_silent(served, tower, tmp_path, monkeypatch):
+    served.alter = lambda method, path, answer: (answer[0], answer[1] | {"Content-Length": "99999"}, answer[2])
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    with pytest.raises(UserError, match="^`owner/clip`: ReadTimeout; no network"):
         run(tower, "--to", tmp_path / "mirror")
     assert not (tmp_path / "mirror").exists()
 

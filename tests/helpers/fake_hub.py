@@ -11,10 +11,13 @@ import hashlib
 import json
 import re
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = "c0ffee" + "0" * 34
 _LFS = 1000
+Answer = tuple[int, dict[str, str], bytes]
+"""Status, headers (a `Content-Length` among them goes before the content's own) and content."""
 
 
 class FakeHub:
@@ -34,6 +37,8 @@ class FakeHub:
         """File name -> so many bytes are sent after its content."""
         self.slow: dict[str, float] = {}
         """File name -> seconds between two bytes."""
+        self.alter: Callable[[str, str, Answer], Answer] = lambda method, path, answer: answer
+        """(method, path, answer) -> the answer that is given instead; of what is refused there is none."""
         self.asked: list[tuple[str, str, str | None]] = []
         """(method, path, Range) of every request."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -58,6 +63,10 @@ class FakeHub:
 
 def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # the other side had enough
+                super().handle()
+
         def do_HEAD(self) -> None:
             self._answer()
 
@@ -115,8 +124,9 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             stop: int | None = None,
             pause: float | None = None,
         ) -> None:
+            status, headers, content = hub.alter(self.command, self.path.partition("?")[0], (status, headers, content))
             self.send_response(status)
-            for key, value in {**headers, "Content-Length": str(len(content))}.items():
+            for key, value in {"Content-Length": str(len(content)), **headers}.items():
                 self.send_header(key, value)
             self.end_headers()
             if self.command == "GET" and pause is None:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import (
     HfApi,
@@ -24,6 +25,9 @@ from .. import storage
 from ..config import UserError
 from ..registry import nearest
 from ..storage import MissingWeightsError, PartialWeightsError
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 MIRROR_VARIABLE = "TOVE_MIRROR"
 RECORD = ".tove.json"
@@ -245,13 +249,30 @@ def needed(names: Collection[str], file: str | None, weights: bool, repo: str, g
 
 
 def _download(repo: str, revision: str | None, file: str | None, weights: bool) -> Path:
-    names = [entry.rfilename for entry in HfApi().model_info(repo, revision=revision).siblings or ()]
+    names = list(listed(model_info(repo, revision)))
     files = needed(names, file, weights, repo, lambda name: Path(hf_hub_download(repo, name, revision=revision)))
     folder = Path(snapshot_download(repo, revision=revision, allow_patterns=files))
     problem = _problem(folder, file, weights)
     if problem is not None:
         raise problem
     return folder
+
+
+def model_info(repo: str, revision: str | None, files_metadata: bool = False) -> "ModelInfo":
+    """What the hub says of a repository. A hub that falls silent is an error: the client of its own accord waits on.
+
+    Args:
+        repo: Hub id.
+        revision: Branch, tag or commit.
+        files_metadata: Whether sizes and checksums are asked for too.
+    """
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    return HfApi().model_info(repo, revision=revision, files_metadata=files_metadata, timeout=timeout)
+
+
+def listed(info: "ModelInfo") -> "dict[str, RepoSibling]":
+    """A repository's files by name; an entry without one is nothing that can be asked for."""
+    return {entry.rfilename: entry for entry in info.siblings or () if isinstance(entry.rfilename, str)}
 
 
 def explained(repo: str, revision: str | None, error: Exception) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from .. import storage
@@ -134,12 +133,12 @@ def _look_up(repo: str, parts: dict[str, WeightSource], folder: Path) -> Mirrore
             "folder with --to, or remove that one"
         )
     try:
-        info = HfApi().model_info(repo, revision=record["commit"] if record else revision, files_metadata=True)
+        info = hub.model_info(repo, record["commit"] if record else revision, files_metadata=True)
     except Exception as error:  # the hub's client raises its own, httpx's and OSError
         raise MissingWeightsError(f"`{repo}`: {hub.explained(repo, revision, error)}") from error
     if info.sha is None:
         raise MissingWeightsError(f"`{repo}`: the hub does not say which commit `{revision}` is")
-    listed = {entry.rfilename: entry for entry in info.siblings or ()}
+    listed = hub.listed(info)
     described = functools.partial(_described, repo, info.sha, listed)
     files_needed: dict[str, RemoteFile] = {}
     for source in parts.values():
@@ -162,7 +161,7 @@ def _described(repo: str, commit: str, listed: "Mapping[str, RepoSibling]", name
     """A file of the hub's list; its size is what says whether it has arrived whole."""
     entry = listed[name]
     size = entry.lfs.size if entry.lfs else entry.size
-    if size is None:
+    if not isinstance(size, int) or size < 0:
         raise MissingWeightsError(f"`{repo}`: the hub does not say how large `{name}` is, so it cannot be mirrored")
     return RemoteFile(
         repo=repo,
