@@ -76,6 +76,21 @@ def test_a_file_that_is_missing(checkpoints, tmp_path, kind):
     assert needed == NEEDED[kind]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alora_invocation_tokens": [1]}, "its LoRA cannot be read: NotImplementedError"),
+        ({"lora_alpha": float("nan")}, "holds NaN or infinity"),
+    ],
+)
+def test_a_lora_that_cannot_be_merged(checkpoints, tmp_path, change, message):
+    config = json.loads((checkpoints["adapter"] / "adapter_config.json").read_text()) | change
+    folder = replaced(checkpoints, "adapter", tmp_path, "adapter_config.json", json.dumps(config).encode())
+    with pytest.raises(UserError, match=message) as caught:
+        open_checkpoint(folder)
+    assert f"{folder}/adapter_config.json: " in str(caught.value)
+
+
 def test_weights_that_do_not_fit(checkpoints, tmp_path):
     for content in ({"hidden_size": 48}, {"num_hidden_layers": 9}):
         folder = shutil.copytree(checkpoints["merged"], tmp_path / str(content))

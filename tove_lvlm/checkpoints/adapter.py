@@ -1,7 +1,8 @@
 """Stage 2's LoRA as a peft folder, with projector and `tove_fusion` as its `modules_to_save`."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -51,7 +52,10 @@ class AdapterCheckpoint(Checkpoint):
         model, processor = build_lvlm(read_trained_block(self.folder, pretrain_mm_mlp_adapter=None))
         model_info = read_model_info(self.folder)
         check_tower(model, model_info, self.folder / MODEL_FILE)
-        merged = load_adapter(model, self.folder).merge_and_unload().eval()
+        wrapped = load_adapter(model, self.folder)
+        with _told(self.folder):
+            merged = wrapped.merge_and_unload().eval()
+        check_numbers(dict(merged.named_parameters()), f"{self.folder / _CONFIG}")  # alpha may be NaN too
         return self._loaded(merged, processor)
 
     def experts(self) -> Attachment:
@@ -85,10 +89,8 @@ def load_adapter(model: nn.Module, folder: Path) -> "PeftModel":
     peft = require("peft", extra="train")
     config = read_pretrained(peft.PeftConfig, str(folder))
     config.base_model_name_or_path = None  # `model` was built from several folders and has no name
-    try:
+    with _told(folder):
         wrapped: PeftModel = peft.get_peft_model(model, config)
-    except Exception as error:  # whatever a broken config leads to
-        raise unreadable(error, f"{folder / _CONFIG}", "LoRA") from error
     file = folder / _WEIGHTS
     tensors = load_tensors(file)
     problems = misfits(peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False), tensors)
@@ -99,6 +101,15 @@ def load_adapter(model: nn.Module, folder: Path) -> "PeftModel":
     check_numbers(tensors, str(file))
     peft.set_peft_model_state_dict(wrapped, tensors)
     return wrapped
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What peft does with a configuration; of a broken one it raises whatever that leads to."""
+    try:
+        yield
+    except Exception as error:
+        raise unreadable(error, f"{folder / _CONFIG}", "LoRA") from error
 
 
 def save_adapter(
