@@ -91,6 +91,18 @@ def test_a_lora_that_cannot_be_merged(checkpoints, tmp_path, change, message):
     assert f"{folder}/adapter_config.json: " in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change", [{"model": True}, {"tower": [1]}, {"tower": "x" * 900}, {"image_aspect_ratio": "round"}]
+)
+@pytest.mark.parametrize("kind", ["stage1", "adapter", "merged"])
+def test_a_model_file_with_a_block_that_is_none(checkpoints, tmp_path, kind, change):
+    about = json.loads((checkpoints[kind] / "tove_model.json").read_text()) | change
+    folder = replaced(checkpoints, kind, tmp_path, "tove_model.json", json.dumps(about).encode())
+    message = opened(folder)
+    assert f"file `{folder}/tove_model.json`: `{next(iter(change))}` is " in message
+    assert len(message) < 400
+
+
 def test_weights_that_do_not_fit(checkpoints, tmp_path):
     for content in ({"hidden_size": 48}, {"num_hidden_layers": 9}):
         folder = shutil.copytree(checkpoints["merged"], tmp_path / str(content))

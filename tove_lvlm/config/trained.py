@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..storage import load_json
+from ..storage import WeightsError, load_json
 from .model import MODEL_FILE, ModelConfig
 from .parsing import present_names
 from .tower import EARLIER, FusionConfig
@@ -18,10 +18,17 @@ def read_model_info(folder: str | Path) -> dict[str, Any]:
     """What MODEL_FILE holds; empty where there is none, as in a model that others wrote.
 
     Raises:
-        WeightsError: It is not a JSON object.
+        WeightsError: It is not a JSON object, or one of its blocks is none.
     """
     path = Path(folder) / MODEL_FILE
-    return load_json(path) if path.is_file() else {}
+    model_info = load_json(path) if path.is_file() else {}
+    for key in ("model", "tower"):
+        if not isinstance(model_info.get(key), dict | None):
+            raise WeightsError(f"file `{path}`: `{key}` is {model_info[key]!r:.60}; expected a block of keys")
+    ratio = model_info.get("image_aspect_ratio", "pad")
+    if ratio not in ("square", "pad"):
+        raise WeightsError(f"file `{path}`: `image_aspect_ratio` is {ratio!r:.60}; expected `square` or `pad`")
+    return model_info
 
 
 def pixel_settings(folder: str | Path, image_aspect_ratio: str = "pad") -> dict[str, str]:
