@@ -63,7 +63,10 @@ def test_two_splits_keep_their_images(load):
         ({"question_id": 9000, "image_id": 9, "question": ""}, r"sample '9000': expected \{question_id, image_id"),
         ({"question_id": 9000, "question": "Why?"}, r"sample '9000': expected \{question_id, image_id"),
         ({"question_id": [9000], "image_id": 9, "question": "Why?"}, "sample 'None': the question has no annotation"),
-        ({"question_id": 9000, "image_id": [9], "question": "Why?"}, r"sample '9000': expected \{question_id, image_id"),
+        (
+            {"question_id": 9000, "image_id": [9], "question": "Why?"},
+            r"sample '9000': expected \{question_id, image_id",
+        ),
         ("text", r"sample 'None': expected \{question_id, image_id"),
     ],
 )
