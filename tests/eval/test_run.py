@@ -96,8 +96,9 @@ def test_another_prompt_is_asked_and_refused_where_it_would_not_be(tmp_path, lab
     assert benchmark.items[0].text == "Look. Is there a thing 0?"
     assert benchmark.task.prompt == "Look. {question}"
     assert read_benchmark("pope", [labels]).items[0].text.endswith("phrase.")
-    with pytest.raises(UserError, match=r"--prompt .* does not fit pope: it may have \{question\} in it"):
-        read_benchmark("pope", [labels], prompt="{q}?")
+    for prompt in ("{q}?", "{question.x}", "{question[x]}", "{"):
+        with pytest.raises(UserError, match=r"--prompt .* does not fit pope: it may have \{question\} in it"):
+            read_benchmark("pope", [labels], prompt=prompt)
     llava = write_lines(tmp_path / "llava.jsonl", [pope_rows()[0] | {"category": "random"}])
     with pytest.raises(UserError, match="--prompt has no effect"):
         read_benchmark("pope", [llava], prompt="{question}")

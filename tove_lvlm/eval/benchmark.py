@@ -118,7 +118,7 @@ def _with_prompt(task: Task, prompt: str, labels: Sequence[Path], usual: Sequenc
     task.prompt = prompt  # type: ignore[misc]  # of this one object, over its class's
     try:
         items = task.read(labels, Problems())
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:  # all that `str.format` raises
         if isinstance(error, UserError):
             raise
         raise UserError(f"--prompt `{prompt}` does not fit {task.name}: it may have {{question}} in it") from error
