@@ -32,6 +32,7 @@ class UserError(ValueError):
         text = super().__str__()
         for value, shown in _hidden.items():
             text = text.replace(value, shown)
+        text = " ".join(text.splitlines())  # what was given may have line breaks in it
         if len(text) <= _LONGEST:
             return text
         return f"{text[: _LONGEST * 2 // 3]} [{len(text) - _LONGEST} characters left out] {text[-_LONGEST // 3 :]}"

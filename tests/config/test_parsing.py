@@ -113,6 +113,10 @@ def test_what_a_file_that_is_no_configuration_holds_is_in_no_message(write):
     assert "MIIEvQ" not in str(caught.value)
 
 
+def test_a_message_is_one_line_whatever_was_given():
+    assert str(ConfigError("ids are like `a\nb`, not `\u2028`")) == "ids are like `a b`, not ` `"
+
+
 def test_a_message_is_at_most_a_few_lines():
     message = str(ConfigError(f"unknown key `{'k' * 200_000}`; valid: a"))
     assert len(message) < 1600
