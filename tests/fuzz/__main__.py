@@ -17,7 +17,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 ROUND = 60.0
-"""Seconds of a target before the next one has its turn."""
+"""Seconds of a target, at most, before the next one has its turn."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def _run(minutes: float, names: list[str] | None, seed: int | None, folder: Path
     while time.monotonic() < end:
         seed = secrets.randbits(32) if seed is None else seed
         for name in totals:
-            left = min(ROUND, end - time.monotonic())
+            left = min(ROUND, 60 * minutes / len(totals), end - time.monotonic())
             if left <= 0:
                 break
             start = time.monotonic()

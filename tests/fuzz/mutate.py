@@ -59,8 +59,10 @@ EXTREMES = (
     [[[[[[[[[[]]]]]]]]]],
 )
 """Values that readers stumble over."""
-KINDS_JSON = ("set", "set", "set", "drop", "twice", "rename", "wrap", "unwrap", "nest", "swap")
-KINDS_BYTES = ("cut", "drop", "flip", "put", "zero", "twice", "head")
+NUMBERS = (float("nan"), -1, 0, float("inf"), 2, 0.5, True, -float("inf"), 1e308, 2**31, -0.5)
+"""What a number is set to, by the place's number."""
+KINDS_JSON = ("set", "set", "set", "number", "number", "drop", "twice", "rename", "wrap", "unwrap", "nest", "swap")
+KINDS_BYTES = ("cut", "drop", "flip", "put", "over", "zero", "twice", "head")
 
 
 def values(*more: Any) -> st.SearchStrategy:
@@ -110,6 +112,9 @@ def edited(value: Any, edits: list[list[Any]]) -> Any:
     root = [copy.deepcopy(value)]
     for place, kind, new in edits:
         places = list(_places(root))
+        if kind == "number":
+            kind, new = "set", NUMBERS[place % len(NUMBERS)]
+            places = [at for at in places if isinstance(at[0][at[1]], int | float)] or places
         holder, key = places[place % len(places)]
         _edit(holder, key, kind, copy.deepcopy(new), root)
     return root[0] if root else None
@@ -120,13 +125,13 @@ def edited_bytes(content: bytes, edits: list[list[Any]]) -> bytes:
     for place, kind, number, put in edits:
         at, new = place * len(content) // 1000, bytes.fromhex(put)
         if kind == "head":  # where formats keep their lengths
-            at, kind = min(number, len(content)), "put over"
+            at, kind = min(number, len(content)), "over"
         content = {
             "cut": content[:at],
             "drop": content[:at] + content[at + number :],
             "flip": content[:at] + bytes(255 - one for one in content[at : at + 1]) + content[at + 1 :],
             "put": content[:at] + new + content[at:],
-            "put over": content[:at] + new + content[at + len(new) :],
+            "over": content[:at] + new + content[at + len(new) :],
             "zero": content[:at] + bytes(len(content[at : at + number])) + content[at + number :],
             "twice": content[:at] + content[at : at + number] * 2 + content[at + number :],
         }[kind]

@@ -6,7 +6,7 @@ from .property import ACCEPTED, REFUSED
 from .run import fuzz
 from .targets import TARGETS
 
-EXAMPLES = {"configs": 60, "rows": 150, "answers": 60, "checkpoints": 8, "images": 150, "server": 40}
+EXAMPLES = {"configs": 60, "rows": 150, "answers": 80, "checkpoints": 8, "images": 150, "server": 40}
 """Target -> cases of the usual run, about five seconds on two cores."""
 SEED = 20261129
 FULL_SECONDS = 95

@@ -48,7 +48,7 @@ CASES = st.fixed_dictionaries(
         "kind": st.sampled_from(KINDS),
         "file": st.integers(0, 20),
         "edits": json_edits(*_VALUES, max_size=2),
-        "bytes": rarely(byte_edits(2), []),
+        "bytes": st.just([]) | byte_edits(2, (b"\xff" * 16, b"\0\0\xc0\x7f")),
         "missing": rarely(st.just(True), False),
     }
 )
