@@ -34,6 +34,10 @@ class Counts:
         return f"{self.outcomes.total()} examples in {self.seconds:.1f} s: {told or 'none'}"
 
 
+class _TimeIsUp(BaseException):
+    """Ends hypothesis's run at once, as an interrupt does."""
+
+
 class FailureFoundError(AssertionError):
     """The smallest case that hypothesis found for a failure; `case` is plain JSON."""
 
@@ -70,7 +74,7 @@ def fuzz(target: Target, *, max_examples: int, seed: int, seconds: float | None 
     @given(target.cases)
     def one(case: Any) -> None:
         if seconds is not None and not failed and time.monotonic() - start > seconds:
-            return
+            raise _TimeIsUp
         try:
             counts.outcomes[target.check(case)] += 1
         except Exception:
@@ -80,6 +84,8 @@ def fuzz(target: Target, *, max_examples: int, seed: int, seconds: float | None 
     try:
         with _every_case_new():
             one()
+    except _TimeIsUp:
+        pass
     except Exception as error:
         if not failed:
             raise
@@ -92,7 +98,7 @@ def _every_case_new():
     """Hypothesis makes five of six cases out of the one before by repeating parts of it, which finds little here."""
     if not hasattr(ConjectureRunner, "generate_mutations_from"):  # its own affair, so it may go
         return contextlib.nullcontext()
-    return mock.patch.object(ConjectureRunner, "generate_mutations_from", lambda self, data: None)
+    return mock.patch.object(ConjectureRunner, "generate_mutations_from", return_value=None)
 
 
 def write_failure(failure: FailureFoundError, folder: Path) -> Path:
