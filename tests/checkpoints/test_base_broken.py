@@ -92,7 +92,8 @@ def test_a_lora_that_cannot_be_merged(checkpoints, tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    "change", [{"model": True}, {"tower": [1]}, {"tower": "x" * 900}, {"image_aspect_ratio": "round"}]
+    "change",
+    [{"model": True}, {"tower": [1]}, {"tower": "x" * 900}, {"image_aspect_ratio": "round"}, {"transparency": []}],
 )
 @pytest.mark.parametrize("kind", ["stage1", "adapter", "merged"])
 def test_a_model_file_with_a_block_that_is_none(checkpoints, tmp_path, kind, change):

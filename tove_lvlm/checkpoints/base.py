@@ -152,7 +152,7 @@ class Checkpoint(ABC):
     def _loaded(self, model: nn.Module, processor: Any, image_aspect_ratio: str = "pad") -> LoadedCheckpoint:
         """The result of `load`, its image processor as in training; `image_aspect_ratio` where nothing says it."""
         pixels = pixel_settings(self.folder, image_aspect_ratio)
-        where = self.folder / MODEL_FILE
+        where = f"file `{self.folder / MODEL_FILE}`"
         processor.image_processor = as_trained(processor.image_processor, **pixels, where=where)
         return LoadedCheckpoint(checkpoint=self, model=model, processor=processor, **pixels)
 

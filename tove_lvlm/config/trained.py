@@ -25,9 +25,6 @@ def read_model_info(folder: str | Path) -> dict[str, Any]:
     for key in ("model", "tower"):
         if not isinstance(model_info.get(key), dict | None):
             raise WeightsError(f"file `{path}`: `{key}` is {model_info[key]!r:.60}; expected a block of keys")
-    ratio = model_info.get("image_aspect_ratio", "pad")
-    if ratio not in ("square", "pad"):
-        raise WeightsError(f"file `{path}`: `image_aspect_ratio` is {ratio!r:.60}; expected `square` or `pad`")
     return model_info
 
 

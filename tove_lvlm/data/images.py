@@ -84,7 +84,8 @@ def read_image(
     except DataError:
         raise
     except Exception as error:  # decoders raise whatever they like on broken files
-        raise DataError(f"image {name} cannot be read: {type(error).__name__}: {error}") from error
+        reason = str(error).replace(repr(source), repr(name))  # of an opened file it would be its address in memory
+        raise DataError(f"image {name} cannot be read: {type(error).__name__}: {reason}") from error
 
 
 def to_8_bit(image: Image.Image, name: str = "", is_png: bool = False) -> Image.Image:

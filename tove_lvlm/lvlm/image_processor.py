@@ -38,7 +38,7 @@ def as_trained(image_processor: Any, image_aspect_ratio: str, transparency: str,
         ("transparency", transparency, TRANSPARENCIES),
     ):
         if value not in known:
-            raise UserError(f"{where}: `{key}` is {value!r}; expected {' or '.join(known)}")
+            raise UserError(f"{where}: `{key}` is {value!r:.60}; expected {' or '.join(known)}")
     pad = image_aspect_ratio == "pad"
     kind = type(image_processor)
     fields = image_processor.to_dict() | {"transparency": transparency}
