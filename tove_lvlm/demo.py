@@ -142,13 +142,14 @@ def start_next_stage(job: Job, data: Path, seed: int, steps: int | None, further
         further: More `a.b=c` options for the script.
 
     Raises:
-        UserError: The stage failed; the message ends with the tail of its log.
+        UserError: The stage failed; the tail of its log was printed.
     """
     if job.stage == "done" or (job.process is not None and job.process.poll() is None):
         return
     if job.process is not None and job.process.returncode != 0:
         tail = "\n".join(log_of(job).read_text(errors="replace").splitlines()[-15:])
-        raise UserError(f"{job.stage} of {job.variant} failed, see {log_of(job)}:\n{tail}")
+        print(tail, file=sys.stderr)
+        raise UserError(f"{job.stage} of {job.variant} failed; the end of its log is above, all of it in {log_of(job)}")
     job.stage = {None: "pretrain", "pretrain": "finetune", "finetune": "done"}[job.stage]
     if job.stage != "done":
         job.process = launch(job, data, seed, steps, further)
