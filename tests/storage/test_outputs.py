@@ -62,6 +62,15 @@ def test_new_folder_is_whole_or_not_there(tmp_path):
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_a_run_that_goes_on_removes_what_a_killed_one_left_half_written(tmp_path):
+    (tmp_path / "run" / ".record.json.0123abcd.tove-tmp").mkdir(parents=True)
+    (tmp_path / "run" / ".record.json.0123abcd.tove-lock").touch()
+    (tmp_path / "run" / "answers.jsonl").touch()
+    with storage.run_folder(tmp_path / "run"):
+        pass
+    assert os.listdir(tmp_path / "run") == ["answers.jsonl"]
+
+
 def test_a_link_to_nowhere_is_something_that_exists(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match="exists already"), storage.new_folder(tmp_path / "link"):

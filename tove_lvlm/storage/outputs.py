@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import UserError
-from .atomic import atomic_dir
+from .atomic import atomic_dir, clear_leftovers
 from .locks import lock_folder
 
 
@@ -72,7 +72,8 @@ def new_folder(output: str | os.PathLike[str], *inputs: str | os.PathLike[str]) 
 def run_folder(
     folder: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = (), *, may_contain: bool = False
 ) -> Iterator[None]:
-    """The folder of a run that may go on in it: nothing is written before every refusal is past.
+    """The folder of a run that may go on in it: nothing is written before every refusal is past. What a killed run left
+    half written in it is removed.
 
     Args:
         folder: Made when it is missing.
@@ -84,6 +85,7 @@ def run_folder(
     """
     refuse_inputs(folder, inputs, may_contain=may_contain)
     with lock_folder(folder):
+        clear_leftovers(folder)
         yield
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tove_lvlm import storage
 from tove_lvlm.config import UserError
 from tove_lvlm.eval.io.items import Item
 from tove_lvlm.eval.io.problems import Problems
@@ -44,6 +45,18 @@ def test_ranks_are_gathered_in_the_order_of_the_questions_in_llavas_form(store):
     assert list(rows[0]) == ["question_id", "prompt", "text", "answer_id", "model_id", "metadata"]
     assert rows[0]["prompt"] == "what random/1?"
     assert len({row["answer_id"] for row in rows}) == 3
+
+
+def test_what_a_rank_was_killed_over_or_is_still_removing_does_not_stop_rank_0(store):
+    shards = store.folder / "shards"
+    (shards / ".00000.done.0123abcd.tove-tmp").mkdir()
+    (shards / ".00000.done.0123abcd.tove-lock").touch()
+    write(store, 0, ["random/1"])
+    assert Store(store.folder, ITEMS).prepare(IDENTITY) == {"random/1"}
+    assert list(shards.iterdir()) == []
+    with storage.atomic_file(shards / "00001.done") as living:
+        living.write_text("{}")
+        store.finish()
 
 
 def test_a_line_that_a_kill_cut_off_is_asked_again(store, caplog):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config import UserError
-from ...storage import atomic_file, load_json, save_json, to_json
+from ...storage import atomic_file, clear_leftovers, load_json, save_json, to_json
 from .items import Item
 from .problems import Problems
 from .record import text_sha256
@@ -101,7 +101,9 @@ class Store:
         return rows
 
     def _clear(self) -> None:
-        for path in (self.folder / _SHARDS).iterdir():
+        shards = self.folder / _SHARDS
+        clear_leftovers(shards)
+        for path in (*shards.glob("*.jsonl"), *shards.glob("*.done")):  # a rank may still be removing what is hidden
             path.unlink()
 
     def _check(self, identity: Mapping[str, Any]) -> None:
