@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -129,6 +130,24 @@ def test_leftovers_of_a_kill_are_cleared(world, train):
     (out / ".writing-checkpoint-2" / "optimizer.pt").write_bytes(b"half")
     assert train("pretrain", "train.max_steps=2") == 0
     assert not [p.name for p in out.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "run.yaml", "trainer_state.json"])
+def test_a_run_that_dies_over_a_file_leaves_the_old_one(world, train, monkeypatch, name):
+    assert train("pretrain", "train.max_steps=4") == 0
+    out = world / "out-pretrain"
+    before = (out / name).read_bytes()
+    replace = os.replace
+
+    def dies(source, target) -> None:
+        if target == out / name:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train("pretrain", "train.max_steps=4")
+    assert (out / name).read_bytes() == before
 
 
 def test_resume_false_starts_over_and_keeps_the_old_ones(world, train):

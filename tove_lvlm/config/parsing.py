@@ -19,6 +19,7 @@ import yaml
 
 from ..errors import ConfigError, hide
 from ..registry import nearest
+from ..storage import atomic_file
 from .ranges import FINITE, Range, unfit
 
 T = TypeVar("T")
@@ -171,9 +172,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def save_yaml(config: Any, path: str | Path) -> None:
-    """Write the resolved configuration where a run keeps its files."""
+    """Write the resolved configuration where a run keeps its files, whole or not at all."""
     text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
-    Path(path).write_text(text, encoding="utf-8")
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .. import dist
+from ..storage import atomic_file
 
 
 class FigureMeter:
@@ -79,7 +80,8 @@ class MetricsFile:
         """Drop lines after `step`, which a resumed run will write again; 0 empties the file."""
         if self.path.is_file():
             lines = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
-            self.path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            with atomic_file(self.path) as temporary:  # a kill must not take the lines that are kept
+                temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def append(self, values: dict[str, Any]) -> None:
         """Write one line."""

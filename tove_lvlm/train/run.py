@@ -23,7 +23,7 @@ from .. import dist
 from ..config import save_yaml, to_dict
 from ..provenance import cpu_has_fast_bf16
 from ..registry import require
-from ..storage import disk_reason, lock_folder, told_disk_errors
+from ..storage import atomic_file, disk_reason, lock_folder, told_disk_errors
 from ..zero import numel
 from . import checkpoint
 from .launch import local_world_size
@@ -228,7 +228,8 @@ def write_results(config: Any, trainer: GuardedTrainer, write: Callable[[Path], 
             writing.mkdir()
             write(writing)
             move_into(writing, output)
-            trainer.state.save_to_json(str(output / "trainer_state.json"))
+            with atomic_file(output / "trainer_state.json") as path:
+                trainer.state.save_to_json(str(path))
             logger.info("written: %s", output)
     except Exception as error:
         reason = disk_reason(error)
