@@ -187,6 +187,14 @@ def test_killed_in_the_middle_it_goes_on_with_the_rest(served, tower, tmp_path):
     assert not list(to.rglob("*.part"))
 
 
+def test_what_a_killed_one_left_half_written_goes(served, tower, tmp_path):
+    folder = tmp_path / "mirror" / "owner" / "cnn"
+    (folder / "..tove.json.0123abcd.tove-tmp").mkdir(parents=True)
+    (folder / "..tove.json.0123abcd.tove-lock").touch()
+    assert run(tower, "--to", tmp_path / "mirror").exit_code == 0
+    assert sorted(path.name for path in folder.iterdir()) == [RECORD, "config.json", "resnet.pth"]
+
+
 def test_of_the_papers_tower_one_format_of_each_repository_is_wanted(served, tmp_path):
     """Repositories as they are published: several libraries' weights side by side, or many networks' in one."""
     names = [

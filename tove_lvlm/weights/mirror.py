@@ -192,6 +192,7 @@ def _needed(
 
 def _write_record(repository: MirroredRepository, folder: Path) -> None:
     """Before the files, so that a folder with a part of them says so."""
+    storage.clear_leftovers(folder)
     files = hub.read_record(folder).get("files", {})
     files |= {file.name: {"size": file.size, "sha256": file.sha256} for file in repository.files}
     record = {"repo": repository.repo, "revision": repository.revision, "commit": repository.commit, "files": files}
