@@ -150,6 +150,23 @@ def test_a_run_that_dies_over_a_file_leaves_the_old_one(world, train, monkeypatc
     assert (out / name).read_bytes() == before
 
 
+def test_one_checkpoint_too_many_of_a_killed_run_goes_at_the_end(world, train, monkeypatch):
+    def dies(root, limit) -> None:
+        if (root / "checkpoint-4").exists():
+            raise KeyboardInterrupt
+        rotate(root, limit)
+
+    rotate = checkpoint.rotate
+    monkeypatch.setattr(checkpoint, "rotate", dies)
+    keys = ("train.max_steps=4", "train.save_total_limit=1")
+    with pytest.raises(KeyboardInterrupt):
+        train("pretrain", *keys)
+    monkeypatch.setattr(checkpoint, "rotate", rotate)
+    assert len(checkpoint.checkpoints(world / "out-pretrain")) == 2
+    assert train("pretrain", *keys) == 0
+    assert [path.name for path in checkpoint.checkpoints(world / "out-pretrain")] == ["checkpoint-4"]
+
+
 def test_resume_false_starts_over_and_keeps_the_old_ones(world, train):
     assert train("pretrain", "train.max_steps=2") == 0
     assert train("pretrain", "train.max_steps=2", "train.seed=9", "train.resume=false") == 0

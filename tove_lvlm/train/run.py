@@ -230,6 +230,7 @@ def write_results(config: Any, trainer: GuardedTrainer, write: Callable[[Path], 
             move_into(writing, output)
             with atomic_file(output / "trainer_state.json") as path:
                 trainer.state.save_to_json(str(path))
+            checkpoint.rotate(output, config.train.save_total_limit)  # a kill may have come before the last one's turn
             logger.info("written: %s", output)
     except Exception as error:
         reason = disk_reason(error)
