@@ -154,6 +154,15 @@ def test_what_a_living_process_writes_is_left_alone(tmp_path, kind):
     assert sorted(os.listdir(tmp_path)) == ["one", "two"]
 
 
+def test_a_name_that_is_taken_for_a_leftover_is_given_up_for_another(tmp_path, monkeypatch):
+    names = iter(["0123abcd", "4567abcd"])
+    monkeypatch.setattr("secrets.token_hex", lambda size: next(names))
+    with storage.atomic.lock_name(tmp_path / "file.0123abcd"), storage.atomic_file(tmp_path / "file") as temporary:
+        assert temporary.parent.name == ".file.4567abcd.tove-tmp"
+        temporary.touch()
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_two_that_make_one_folder_do_not_meet(tmp_path):
     inside, refusals, done = threading.Event(), [], threading.Event()
 

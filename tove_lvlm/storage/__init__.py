@@ -9,7 +9,7 @@ See docs/design.md, "Saved towers".
 
 from typing import TYPE_CHECKING, Any
 
-from .atomic import atomic_dir, atomic_file, clear_leftovers, sync_to_disk
+from .atomic import atomic_dir, atomic_file, clear_leftovers, sync_to_disk, temporary_folder
 from .files import ASSETS, MissingWeightsError, PartialWeightsError, WeightsError, load_json, save_json, to_json
 from .layout import (
     INDEX,
@@ -69,6 +69,7 @@ __all__ = [
     "shard_names",
     "standard_names",
     "sync_to_disk",
+    "temporary_folder",
     "to_json",
     "told_disk_errors",
     "weight_files",

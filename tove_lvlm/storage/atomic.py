@@ -19,21 +19,24 @@ _LEFTOVER = re.compile(r"\.(?P<key>(?P<name>.+)\.[0-9a-f]{8})(?P<ending>\.tove-t
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator[Path]:
     """Give a temporary path of the same name; what was written there takes its place on success, else nothing changes.
 
     Args:
         path: File to write; its folder is made when it is missing.
+        flush: Wait until it is on the disk; needless for what can be made again, and slow for many small files.
     """
     path = Path(path)
     # A folder of its own, since libraries put temporary files beside what they write.
-    with _temporary_folder(path) as folder:
+    with temporary_folder(path) as folder:
         temporary = folder / path.name
         yield temporary
-        sync_to_disk(temporary)
+        if flush:
+            sync_to_disk(temporary)
         temporary.chmod(0o666 & ~_umask())  # some libraries make files only their owner can read
         os.replace(temporary, path)
-        sync_to_disk(path.parent)
+        if flush:
+            sync_to_disk(path.parent)
 
 
 @contextlib.contextmanager
@@ -51,7 +54,7 @@ def atomic_dir(path: str | os.PathLike[str], *, replace: bool = True) -> Iterato
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock_name(path):
         clear_leftovers(path.parent)
-        with _temporary_folder(path) as temporary:
+        with temporary_folder(path) as temporary:
             retired = temporary.with_suffix(_RETIRED)
             try:
                 yield temporary
@@ -89,17 +92,34 @@ def clear_leftovers(folder: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def _temporary_folder(path: Path) -> Iterator[Path]:
-    """A hidden folder beside `path` that is locked, so that `clear_leftovers` knows it from a leftover."""
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path` that is locked, so that `clear_leftovers` knows it from a leftover. It goes at the
+    end.
+
+    Args:
+        path: Gives the name; its folder is made when it is missing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    key = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    with lock_name(key):
+    with contextlib.ExitStack() as stack:
+        key = _lock_key(stack, path)
         temporary = key.with_name(f".{key.name}{_TEMPORARY}")
         temporary.mkdir(mode=0o700)
         try:
             yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _lock_key(stack: contextlib.ExitStack, path: Path, tries: int = 3) -> Path:
+    """Lock a name that nobody has. Another process that clears leftovers may have taken a new one for a leftover."""
+    key = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        stack.enter_context(lock_name(key))
+    except UserError:
+        if tries == 1:
+            raise
+        return _lock_key(stack, path, tries - 1)
+    return key
 
 
 def sync_to_disk(path: Path) -> None:

@@ -28,7 +28,16 @@ def test_cache_gives_back_what_was_put_and_tells_teachers_apart(tmp_path):
     file = next(cache.folder.rglob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-3])
     assert cache.get(key) is None
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert [path for path in cache.folder.rglob("*") if path.is_file()] == [file]
+
+
+def test_what_a_killed_run_left_half_written_goes(tmp_path):
+    cache = TargetCache(tmp_path)
+    cache.put("abc", {"t_fuse": torch.zeros(2)})
+    (cache.folder / "ab" / ".abd.safetensors.0123abcd.tove-tmp").mkdir()
+    (cache.folder / "ab" / ".abd.safetensors.0123abcd.tove-lock").touch()
+    assert TargetCache(tmp_path).get("abc") is not None
+    assert [path.name for path in (cache.folder / "ab").iterdir()] == ["abc.safetensors"]
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")

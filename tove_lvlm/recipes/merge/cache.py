@@ -4,15 +4,15 @@ Worth it where images are seen more than once and the teacher costs more than re
 teacher is two thirds of a step. At full size an image's tokens are over a megabyte.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from ...storage import atomic_file, clear_leftovers
 
 
 class TargetCache:
@@ -28,6 +28,8 @@ class TargetCache:
         text = json.dumps(identity, sort_keys=True, default=str)
         self.folder = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)
+        for subfolder in self.folder.iterdir():
+            clear_leftovers(subfolder)
 
     def key(self, image: Path) -> str:
         """Name of an image: SHA-256 of its bytes."""
@@ -42,16 +44,8 @@ class TargetCache:
 
     def put(self, key: str, tensors: dict[str, torch.Tensor]) -> None:
         """Keep tensors; another rank may be putting the same ones."""
-        path = self._path(key)
-        path.parent.mkdir(exist_ok=True)
-        # Not storage.atomic_file: these can be made again, and to flush each to the disk costs more than to make it.
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
+        with atomic_file(self._path(key), flush=False) as temporary:  # to flush each costs more than to make it again
             save_file({name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"
