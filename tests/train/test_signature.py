@@ -39,6 +39,13 @@ def test_what_was_changed_is_not_ours(state, changed):
     assert not signature.is_ours(MANIFEST | {"signature": signature.sign(MANIFEST)} | changed)
 
 
+def test_what_a_killed_run_left_of_a_key_goes(state):
+    (state / ".checkpoint.key.0123abcd.tove-tmp").mkdir(parents=True)
+    (state / ".checkpoint.key.0123abcd.tove-lock").touch()
+    assert signature.sign(MANIFEST) is not None
+    assert os.listdir(state) == ["checkpoint.key"]
+
+
 def test_another_users_is_not_ours(state, monkeypatch):
     signed = MANIFEST | {"signature": signature.sign(MANIFEST)}
     monkeypatch.setenv("TOVE_STATE_DIR", str(state / "another"))

@@ -7,6 +7,7 @@ $XDG_STATE_HOME/tove_lvlm, else in ~/.local/state/tove_lvlm. Machines that resum
 Our choice; see SECURITY.md.
 """
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -16,6 +17,9 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ..errors import UserError
+from ..storage import clear_leftovers, sync_to_disk, temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +39,9 @@ def key_file() -> Path:
 def sign(manifest: Mapping[str, Any]) -> str | None:
     """HMAC-SHA256 of a manifest, as hex; None, with a warning, where no key can be kept."""
     try:
+        clear_leftovers(key_file().parent)
         key = _read(key_file()) or _make(key_file())
-    except (OSError, RuntimeError) as error:  # Path.home of a user without one
+    except (OSError, RuntimeError, UserError) as error:  # RuntimeError: Path.home of a user without one
         logger.warning(
             "checkpoints are not signed, and resuming needs train.trust_checkpoint=true: %s cannot be written (%s); "
             "name another folder in %s",
@@ -77,13 +82,11 @@ def _read(path: Path) -> bytes | None:
 
 def _make(path: Path) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{_NAME}.{secrets.token_hex(4)}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as stream:
-        stream.write(secrets.token_hex(32) + "\n")
-    try:
-        os.link(temporary, path)  # of two runs that start together, the first one's key is the key
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
+    with temporary_folder(path) as folder:
+        temporary = folder / path.name
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as stream:
+            stream.write(secrets.token_hex(32) + "\n")
+        sync_to_disk(temporary)
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)  # of two runs that start together, the first one's key is the key
     return _read(path) or b""
