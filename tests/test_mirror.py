@@ -8,7 +8,7 @@ from helpers.paths import ROOT
 
 PACKAGE, TESTS = ROOT / "tove_lvlm", ROOT / "tests"
 # Folders that are no package: what lies beside the package has its tests there.
-OTHER = {"benchmarks", "docs", "fuzz", "helpers", "scripts"}
+OTHER = {"benchmarks", "docs", "fuzz", "helpers", "kill", "scripts"}
 # A test is named after its module or subpackage, and may have a subject after it: `test_modeling_detach.py`.
 EXCEPTIONS = {
     "test_import.py": "`import tove_lvlm` itself",

@@ -39,6 +39,8 @@ class FakeHub:
         """File name -> seconds between two bytes."""
         self.alter: Callable[[str, str, Answer], Answer] = lambda method, path, answer: answer
         """(method, path, answer) -> the answer that is given instead; of what is refused there is none."""
+        self.paced: dict[str, float] = {}
+        """File name -> seconds between two kilobytes."""
         self.asked: list[tuple[str, str, str | None]] = []
         """(method, path, Range) of every request."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -114,7 +116,8 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             stop = hub.cut.pop(name, None) if self.command == "GET" else None
             content = content[start:] + b"x" * hub.more.get(name, 0)
-            self._bytes(206 if start else 200, content, headers, stop, hub.slow.get(name))
+            pause, size = (hub.slow[name], 1) if name in hub.slow else (hub.paced.get(name), 1024)
+            self._bytes(206 if start else 200, content, headers, stop, pause, size)
 
         def _bytes(
             self,
@@ -123,6 +126,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             headers: dict[str, str],
             stop: int | None = None,
             pause: float | None = None,
+            size: int = 1,
         ) -> None:
             status, headers, content = hub.alter(self.command, self.path.partition("?")[0], (status, headers, content))
             self.send_response(status)
@@ -133,8 +137,8 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(content[:stop])
             elif self.command == "GET":
                 with contextlib.suppress(OSError):  # the other side had enough
-                    for byte in content:
-                        self.wfile.write(bytes([byte]))
+                    for at in range(0, len(content), size):
+                        self.wfile.write(content[at : at + size])
                         threading.Event().wait(pause)  # not time.sleep, which tests take away
             self.close_connection = stop is not None
 
