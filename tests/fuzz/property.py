@@ -58,7 +58,7 @@ class Target:
     """Seconds for an example."""
 
     def check(self, case: Any) -> str:
-        """Hold a case against the property.
+        """Check the property with a case.
 
         Returns:
             ACCEPTED or REFUSED.

@@ -48,7 +48,7 @@ class FailureFoundError(AssertionError):
 
 
 def fuzz(target: Target, *, max_examples: int, seed: int, seconds: float | None = None) -> Counts:
-    """Hold cases against a target's property.
+    """Check a target's property with many cases.
 
     Args:
         target: Whose cases.

@@ -34,7 +34,7 @@ class Writing:
     """A little after an unfinished entry has shown up in the output."""
 
     number: int
-    """The how manieth such entry, from 1."""
+    """Which of such entries, from 1."""
     delay: float
     """Seconds."""
 
