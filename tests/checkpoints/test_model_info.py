@@ -70,7 +70,8 @@ def test_what_cannot_have_been_moved_is_one_line_and_changes_nothing(moved, chec
     for folder, places, told in [
         (moved, {"llm": str(tmp_path / "none")}, "/none` does not exist"),
         (moved, {"clip": str(tmp_path)}, "refers to no `clip`; it refers to llm, tower"),
-        (moved, {}, "say what was moved: --llm, --tower, --clip"),
+        (moved, {"vision_tower": str(tmp_path)}, "refers to no `vision_tower`"),
+        (moved, {}, "say what was moved: --llm, --tower, --vision-tower, --clip"),
         (checkpoints["merged"], {"llm": str(tmp_path)}, r"holds its parts itself \(merged\)"),
     ]:
         with pytest.raises(UserError, match=told):

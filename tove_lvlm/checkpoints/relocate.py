@@ -9,7 +9,7 @@ from ..config.sources import portable, resolve_source
 from ..storage import load_json, lock_folder, save_json
 from .detect import detect
 
-PLACES = ("llm", "tower", "clip")
+PLACES = ("llm", "tower", "vision_tower", "clip")
 _OF_PEFT = "adapter_config.json"
 
 
@@ -18,7 +18,7 @@ def relocate(folder: str | Path, places: Mapping[str, str]) -> list[Path]:
 
     Args:
         folder: Stage 1's folder, an adapter, or stage 2's `output_dir`.
-        places: `llm`, `tower` (a YAML) or `clip` -> path, hub id or `shipped:NAME`.
+        places: `llm`, `tower` (a YAML), `vision_tower` (a folder) or `clip` -> path, hub id or `shipped:NAME`.
 
     Returns:
         The files that were written.
@@ -32,12 +32,12 @@ def relocate(folder: str | Path, places: Mapping[str, str]) -> list[Path]:
     block = info.get("model") or {}
     if checkpoint.kind not in ("adapter", "stage1"):
         raise UserError(f"`{folder}` holds its parts itself ({checkpoint.kind}); it may be moved as it is")
-    absent = [key for key in places if not block.get(key)]
+    named = [key for key in PLACES if block.get(key) not in (None, "tove", "clip")]  # those two are kinds of tower
+    absent = [key for key in places if key not in named]
     if absent:
-        has = ", ".join(key for key in PLACES if block.get(key)) or "nothing"
-        raise UserError(f"`{folder}` refers to no `{absent[0]}`; it refers to {has}")
+        raise UserError(f"`{folder}` refers to no `{absent[0]}`; it refers to {', '.join(named) or 'nothing'}")
     if not places:
-        raise UserError(f"say what was moved: {', '.join(f'--{key}' for key in PLACES)}")
+        raise UserError(f"say what was moved: {', '.join(f'--{key}'.replace('_', '-') for key in PLACES)}")
     block |= {key: portable(resolve_source(place)) for key, place in places.items()}
     written = [checkpoint.folder / MODEL_FILE]
     with lock_folder(checkpoint.folder):

@@ -93,6 +93,5 @@ def _print(report: "DataReport", unit: str) -> None:
     console.print(table)
     for kind, count, first in report.reasons[:_SHOWN]:
         console.print(f"{count} x {kind}\n    first: {first}", markup=False, soft_wrap=True)
-    if hidden := len(report.reasons) - _SHOWN:
-        if hidden > 0:
-            console.print(f"and {hidden} other kinds; --json lists them all")
+    if len(report.reasons) > _SHOWN:
+        console.print(f"and {len(report.reasons) - _SHOWN} other kinds; --json lists them all")

@@ -49,13 +49,14 @@ def relocate(
     checkpoint: Annotated[Path, typer.Argument(help="An adapter, stage 1's folder, or an output_dir with one.")],
     llm: Annotated[str | None, typer.Option(help="Where its language model is now.")] = None,
     tower: Annotated[str | None, typer.Option(help="Where its tower's YAML is now.")] = None,
+    vision_tower: Annotated[str | None, typer.Option(help="Where the folder of its vision tower is now.")] = None,
     clip: Annotated[str | None, typer.Option(help="Where the CLIP of a CLIP-only model is now.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write down where the parts that a checkpoint refers to are now: every command finds them from then on."""
     from ..checkpoints.relocate import relocate as write
 
-    given = {"llm": llm, "tower": tower, "clip": clip}
+    given = {"llm": llm, "tower": tower, "vision_tower": vision_tower, "clip": clip}
     written = write(checkpoint, {key: place for key, place in given.items() if place is not None})
     if as_json:
         print(json.dumps({"written": [str(path) for path in written]}))

@@ -59,7 +59,7 @@ class DataReport:
     num_repeated: int = 0
     """Samples whose image and conversation another one has too, the first of each not counted."""
     lengths: dict[str, float] = field(default_factory=dict)
-    """`unit` words or tokens (an image's included): `median`, `p95`, `max`; with tokens `cut`, the samples cut."""
+    """`median`, `p95` and `max` in words; with a Context in tokens, an image's included, and `cut`, the samples cut."""
     image_sizes: dict[str, int] = field(default_factory=dict)
     """Shorter side in pixels: `min`, `median`; `max` is of the longer side."""
     num_transparent: int = 0
