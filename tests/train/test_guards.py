@@ -94,6 +94,7 @@ def test_signal_saves_and_the_same_command_goes_on(world, train, monkeypatch, si
 
 
 def test_a_lost_terminal_stops_the_run_and_nohup_keeps_it_going():
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     with StopSignal().watching() as stop:
         os.kill(os.getpid(), signal.SIGHUP)
         assert stop.signum == signal.SIGHUP
@@ -104,4 +105,4 @@ def test_a_lost_terminal_stops_the_run_and_nohup_keeps_it_going():
             os.kill(os.getpid(), signal.SIGHUP)
             assert stop.signum is None
     finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, before)

@@ -3,6 +3,8 @@
 See docs/design.md, "Configuration".
 """
 
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +34,17 @@ def vision_tower(source: str, resolve: Resolve) -> str:
     return folder
 
 
+_MOST_FILES = 1_000_000
+
+
+def _most_names(name: str) -> int:
+    """How many names braces may stand for: the product of all of their choices, without making one."""
+    number = 1
+    for first, last in re.findall(r"\{(-?\d+)\.\.(-?\d+)", name):
+        number *= abs(int(last[:30]) - int(first[:30])) + 1
+    return number * math.prod(part.count(",") + 1 for part in re.findall(r"\{([^{}]*)\}", name))
+
+
 def data_files(key: str, names: Sequence[str], resolve: Resolve) -> list[str]:
     """Absolute paths of data files.
 
@@ -41,11 +54,15 @@ def data_files(key: str, names: Sequence[str], resolve: Resolve) -> list[str]:
         resolve: See `train.stage.Stage.resolve_paths`.
 
     Raises:
-        ConfigError: One does not exist.
+        ConfigError: One does not exist, or braces stand for more than a million.
         ImportError: Braces without the package that knows them; names the extra.
     """
     paths = []
     for index, name in enumerate(names):
+        if (number := _most_names(name)) > _MOST_FILES:
+            raise ConfigError(
+                f"`{key}[{index}]`: `{name}` stands for {number:,} files; at most {_MOST_FILES:,} are read"
+            )
         expand = require("braceexpand", "train").braceexpand if "{" in name else lambda one: [one]
         paths += [resolve(f"{key}[{index}]", path, "file") for path in expand(name)]
     return paths

@@ -121,7 +121,7 @@ def _shard(entries: Any) -> bytes:
             name, held = (entry + ["", ""])[:2] if isinstance(entry, list) else (entry, "")
             text = held if isinstance(held, str) else json.dumps(held)
             content = picture.getvalue() if held == "PNG" else text.encode("utf-8", "surrogatepass")
-            header = tarfile.TarInfo(str(name).replace("\0", "")[:90])
+            header = tarfile.TarInfo(str(name).replace("\0", "").encode(errors="replace").decode()[:90])
             header.size = len(content)
             tar.addfile(header, io.BytesIO(content))
     return stream.getvalue()
