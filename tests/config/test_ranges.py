@@ -79,7 +79,7 @@ def outside(allowed: Range, kind: type):
     step = 1 if kind is int else 1e-6
     bounds = [(allowed.low, -step), (allowed.above, 0), (allowed.high, step), (allowed.below, 0)]
     values = [kind(bound + by) for bound, by in bounds if bound is not None]
-    values += [10**30, -(10**30)] if kind is int else [math.nan, math.inf, -math.inf]
+    values += [10**30, -(10**30)] if kind is int else [math.nan, math.inf, -math.inf, 10**400, -(10**400)]
     return [value for value in values if value not in allowed.also]
 
 

@@ -6,6 +6,7 @@ metadata `DERIVED` is in no YAML: what was read for another key, so that it is r
 """
 
 import dataclasses
+import math
 import os
 import re
 import types
@@ -248,10 +249,17 @@ def _fit(hint: Any, value: Any, key: str, where: str, warn: bool) -> Any:
         if isinstance(value, Mapping):
             return {name: _fit(item, entry, _join(key, name), where, warn) for name, entry in value.items()}
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value)
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise ConfigError(f"{where}: {_at(key)} is {_shown(value)}; expected {_type_name(hint)}")
+
+
+def _as_float(value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf if value > 0 else -math.inf
 
 
 def range_of(schema: type, name: str) -> Range | None:
