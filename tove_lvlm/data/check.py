@@ -3,6 +3,7 @@
 The rules are those of training: texts as in `ToVEDataset` and `TextDataset`, images by `read_image`.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -17,12 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import UserError
-from .conversations import encode, get_template, render, rounds
-from .dataset import check_context
+from .conversations import encode, get_template
+from .dataset import check_context, check_conversation
 from .errors import DataError
 from .images import read_image, resolve_image
 from .records import Record, Records
 from .shards import read_member
+from .text_dataset import check_texts
 from .text_sources import SOURCES
 
 DEFAULT_WORKERS = min(8, os.cpu_count() or 1)
@@ -107,7 +109,8 @@ def check_data(
     if image_folder is not None and not Path(image_folder).is_dir():
         raise UserError(f"--image-folder {image_folder} is not a folder")
     source, report = SOURCES[source_format], DataReport()
-    check = _llava_text(template) if source_format == "llava" else _any_text
+    conversation = functools.partial(check_conversation, template=get_template(template))
+    check: Callable[[Record], Any] = conversation if source_format == "llava" else check_texts
     try:
         records = Records.load([*files], check, report.broken.append, source.convert, source.reader)
     except FileNotFoundError as error:
@@ -139,22 +142,6 @@ def check_data(
 
 def _all(records: Records) -> Iterator[Record]:
     return (records[index] for index in range(len(records)))
-
-
-def _llava_text(template: str) -> Callable[[Record], None]:
-    chosen = get_template(template)
-
-    def check(record: Record) -> None:
-        if not render(chosen, record.conversation, record.image is not None).answers:
-            raise DataError("the conversation has no answer to learn from")
-
-    return check
-
-
-def _any_text(record: Record) -> None:
-    if record.image is None:
-        raise DataError("the sample has a text and no image")
-    rounds(record.conversation)
 
 
 class _Image(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from .conversations import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Encoded, encode, get_template, render
+from .conversations import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Encoded, Template, encode, get_template, render
 from .errors import DataError
 from .record_dataset import RecordDataset
 from .records import Record
@@ -64,10 +64,8 @@ class ToVEDataset(RecordDataset[Sample]):
         return self.records.modality_lengths
 
     def _check_text(self, record: Record) -> None:
-        has_image = record.image is not None
-        if not render(self.template, record.conversation, has_image).answers:
-            raise DataError("the conversation has no answer to learn from")
-        if has_image:
+        check_conversation(record, self.template)
+        if record.image is not None:
             self._check_image(record)
 
     def _load_sample(self, record: Record) -> Sample:
@@ -79,6 +77,16 @@ class ToVEDataset(RecordDataset[Sample]):
             pixel_values=None if record.image is None else self._read(record),
             sample_id=record.sample_id,
         )
+
+
+def check_conversation(record: Record, template: Template) -> None:
+    """Check that a sample's text is a conversation with something to learn.
+
+    Raises:
+        DataError: It is none, or has no answer.
+    """
+    if not render(template, record.conversation, record.image is not None).answers:
+        raise DataError("the conversation has no answer to learn from")
 
 
 def check_context(encoded: Encoded, num_image_tokens: int, max_length: int) -> None:

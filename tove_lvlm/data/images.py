@@ -127,7 +127,7 @@ def flatten(image: Image.Image, transparency: str) -> Image.Image:
     """
     if image.mode == "RGBA" and transparency == "white":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 @functools.cache

@@ -77,10 +77,8 @@ class TextDataset(RecordDataset[TextSample]):
         return self._load_or_next(index, lambda record: self._load(record, (self.seed, epoch, index)))
 
     def _check_text(self, record: Record) -> None:
-        if record.image is None:
-            raise DataError("the sample has a text and no image")
+        num_texts = check_texts(record)
         self._check_image(record)
-        num_texts = len(rounds(record.conversation))
         if self.prefix is not None and num_texts > 1:
             raise DataError(f"a caption is one text, the conversation has {num_texts}; give its source as `task: vqa`")
 
@@ -96,6 +94,17 @@ class TextDataset(RecordDataset[TextSample]):
         change = (lambda image: augment(image, said, *seed)) if self.augmented else None
         pixels_3HW = self._read(record, change)
         return TextSample(rows=rows, pixel_values=pixels_3HW, sample_id=record.sample_id)
+
+
+def check_texts(record: Record) -> int:
+    """Number of texts about a sample's image.
+
+    Raises:
+        DataError: There is no image, or no text.
+    """
+    if record.image is None:
+        raise DataError("the sample has a text and no image")
+    return len(rounds(record.conversation))
 
 
 class TextMix(Dataset[TextSample]):
