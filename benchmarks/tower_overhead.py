@@ -81,7 +81,7 @@ def backbone_calls(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor) -> dict[st
     """CLIP and each expert, called as the tower calls them, on what they want to see."""
     config, source = tower.config, preprocessing_of(tower)
     clip_B3HW = prepare(pixels_B3HW, source, source._replace(size=config.clip_config["image_size"]))
-    calls = {"clip": lambda: tower.clip(clip_B3HW, output_hidden_states=config.select_layer)}
+    calls = {"clip": lambda: tower.clip(clip_B3HW, stop_at=config.select_layer)}
     for name, expert in tower.experts.items():
         own_B3HW = prepare(pixels_B3HW, source, expert.spec.preprocessing)
         calls[name] = lambda expert=expert, own_B3HW=own_B3HW: expert(own_B3HW)

@@ -54,8 +54,12 @@ def test_all_detached_is_clip_bit_for_bit(tiny_tower_yaml, tiny_tower, dtype, tr
 @pytest.mark.parametrize("layer", [-1, -2, 0, 1, 3])
 def test_select_layer(tiny_tower_yaml, layer):
     tower = tove_lvlm.build_tower(tiny_tower_yaml, [f"clip.select_layer={layer}"])
+    run = []
+    for number, block in enumerate(tower.clip.encoder.layers):
+        block.register_forward_hook(lambda *_, number=number: run.append(number))
     found = tower(tiny_towers.pixels()).hidden_states[0]
     assert torch.equal(found, clip_tokens(tiny_tower_yaml, torch.float32, layer))
+    assert run == [*range(range(len(tower.clip.encoder.layers) + 1)[layer])], "no layer behind it is run"
 
 
 def test_zero_init_off_changes_tokens_at_step_0(tiny_tower_yaml):

@@ -63,4 +63,5 @@ def timm_features(backbone: Any, pixels_B3HW: torch.Tensor, out_index: int) -> t
         norm=type(backbone).__module__ not in _NORM_IN_HEAD,
         output_fmt="NCHW",
         intermediates_only=True,
+        stop_early=True,
     )[-1]

@@ -1,4 +1,7 @@
-"""The frozen CLIP: stock, but for staying in eval mode; and how its weights are read.
+"""The frozen CLIP: stock, but for staying in eval mode and stopping at the layer that is read; and how its weights are
+read.
+
+Shapes: B images, N patches, D width.
 
 See docs/design.md, "Tower".
 """
@@ -17,7 +20,24 @@ _BESIDE = ("text_model.", "text_projection.", "visual_projection.", "logit_scale
 
 
 class FrozenCLIP(CLIPVisionModel):
-    """transformers' CLIP encoder that stays in eval mode whatever is asked."""
+    """transformers' CLIP encoder that stays in eval mode whatever is asked, and can stop at a layer."""
+
+    def forward(self, pixel_values: torch.Tensor | None = None, *args: Any, stop_at: int | None = None, **kwargs: Any):
+        """As transformers', or with `stop_at` that hidden state, (B, 1 + N, D), and no layer behind it is run.
+
+        Args:
+            pixel_values: (B, 3, S, S).
+            *args: As transformers'.
+            stop_at: Index into `hidden_states`.
+            **kwargs: As transformers'.
+        """
+        if stop_at is None:
+            return super().forward(pixel_values, *args, **kwargs)
+        layers = self.encoder.layers
+        hidden_BND = self.pre_layrnorm(self.embeddings(pixel_values))
+        for layer in layers[: range(len(layers) + 1)[stop_at]]:
+            hidden_BND = layer(hidden_BND, None)
+        return hidden_BND
 
     def train(self, mode: bool = True) -> "FrozenCLIP":
         """Stays in eval mode."""

@@ -148,12 +148,8 @@ class ToVEVisionModel(PreTrainedModel):
 
     @torch.no_grad()
     def _clip_tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
-        layer = self.config.select_layer
-        # An index makes transformers keep that layer only; 0 reads as "none".
-        selected_layers = layer if layer != 0 else True
         seen_B3HW = self.clip_pixels(pixels_B3HW).to(self.clip.dtype)
-        states = self.clip(seen_B3HW, output_hidden_states=selected_layers).hidden_states
-        tokens_BND: torch.Tensor = states[layer][:, 1:]
+        tokens_BND: torch.Tensor = self.clip(seen_B3HW, stop_at=self.config.select_layer)[:, 1:]
         if tokens_BND.shape[1] != self.config.num_tokens:
             raise ValueError(
                 f"CLIP gave {tokens_BND.shape[1]} patch tokens; expected {self.config.side} x {self.config.side}, "

@@ -105,9 +105,16 @@ def test_class_and_register_tokens_are_dropped_and_tokens_keep_their_place():
 
 def test_out_index_takes_an_earlier_stage():
     entry = {**fields("resnet18"), "out_index": 2}
-    expert = build_expert(entry)
-    grid = expert(torch.zeros(1, 3, 32, 32))
+    torch.manual_seed(0)
+    expert, run = build_expert(entry), []
+    pixels = torch.rand(1, 3, 32, 32)
+    expected = expert.backbone.forward_intermediates(pixels, intermediates_only=True)[2]
+    for name in ("layer1", "layer2", "layer3"):
+        getattr(expert.backbone, name).register_forward_hook(lambda *_, name=name: run.append(name))
+    grid = expert(pixels)
     assert tuple(grid.shape) == (1, expert.spec.channels, 4, 4)
+    assert torch.equal(grid, expected)
+    assert run == ["layer1", "layer2"], "the stages behind it are not run"
 
 
 def test_a_classifier_in_the_file_is_left_out_and_nothing_else(tmp_path):

@@ -177,5 +177,6 @@ def _features(visual: Any, pixels_B3HW: torch.Tensor, out_index: int) -> torch.T
         indices=1 if out_index == -1 else [out_index],
         normalize_intermediates=True,
         intermediates_only=True,
+        stop_early=True,
     )
     return intermediates["image_intermediates"][-1]
