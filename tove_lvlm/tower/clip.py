@@ -22,7 +22,9 @@ _BESIDE = ("text_model.", "text_projection.", "visual_projection.", "logit_scale
 class FrozenCLIP(CLIPVisionModel):
     """transformers' CLIP encoder that stays in eval mode whatever is asked, and can stop at a layer."""
 
-    def forward(self, pixel_values: torch.Tensor | None = None, *args: Any, stop_at: int | None = None, **kwargs: Any):
+    def forward(
+        self, pixel_values: torch.Tensor | None = None, *args: Any, stop_at: int | None = None, **kwargs: Any
+    ) -> Any:
         """As transformers', or with `stop_at` that hidden state, (B, 1 + N, D), and no layer behind it is run.
 
         Args:

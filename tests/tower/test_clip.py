@@ -1,0 +1,31 @@
+"""The frozen CLIP: a hidden state of stock CLIP, bit for bit, and no layer behind it is run."""
+
+import pytest
+import torch
+from transformers import CLIPVisionModel
+
+import tove_lvlm
+from helpers import tiny_towers
+
+
+@pytest.mark.parametrize("layer", [-1, -2, 0, 1, 3])
+@torch.no_grad()
+def test_select_layer(tiny_tower_yaml, layer):
+    tower = tove_lvlm.build_tower(tiny_tower_yaml, [f"clip.select_layer={layer}"])
+    run = []
+    for number, block in enumerate(tower.clip.encoder.layers):
+        block.register_forward_hook(lambda *_, number=number: run.append(number))
+    found = tower(tiny_towers.pixels()).hidden_states[0]
+    stock = CLIPVisionModel.from_pretrained(tiny_tower_yaml.parent / "clip").eval()
+    assert torch.equal(found, stock(tiny_towers.pixels(), output_hidden_states=True).hidden_states[layer][:, 1:])
+    assert run == [*range(range(len(tower.clip.encoder.layers) + 1)[layer])]
+
+
+@torch.no_grad()
+def test_without_a_layer_it_is_stock_clip(tiny_tower_yaml):
+    tower = tove_lvlm.build_tower(tiny_tower_yaml)
+    stock = CLIPVisionModel.from_pretrained(tiny_tower_yaml.parent / "clip").eval()
+    found, expected = (clip(tiny_towers.pixels(), output_hidden_states=True) for clip in (tower.clip, stock))
+    assert torch.equal(found.last_hidden_state, expected.last_hidden_state)
+    assert torch.equal(found.pooler_output, expected.pooler_output)
+    assert len(found.hidden_states) == len(stock.encoder.layers) + 1
