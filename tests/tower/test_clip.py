@@ -6,6 +6,7 @@ from transformers import CLIPVisionModel
 
 import tove_lvlm
 from helpers import tiny_towers
+from tove_lvlm.tower import clip
 
 
 @pytest.mark.parametrize("layer", [-1, -2, 0, 1, 3])
@@ -22,10 +23,25 @@ def test_select_layer(tiny_tower_yaml, layer):
 
 
 @torch.no_grad()
+def test_a_host_reads_its_layer_without_those_behind_it(tiny_tower_yaml):
+    stock = CLIPVisionModel.from_pretrained(tiny_tower_yaml.parent / "clip").eval()
+    expected = stock(tiny_towers.pixels(), output_hidden_states=True)
+    run = []
+    for number, block in enumerate(stock.encoder.layers):
+        block.self_attn.register_forward_hook(lambda *_, number=number: run.append(number))
+    with clip.without_unread_layers(stock, -2):
+        found = stock(tiny_towers.pixels(), output_hidden_states=True).hidden_states[-2]
+    assert torch.equal(found, expected.hidden_states[-2])
+    assert run == [*range(len(stock.encoder.layers) - 1)]
+    after = stock(tiny_towers.pixels(), output_hidden_states=True)
+    assert torch.equal(after.last_hidden_state, expected.last_hidden_state)
+
+
+@torch.no_grad()
 def test_without_a_layer_it_is_stock_clip(tiny_tower_yaml):
     tower = tove_lvlm.build_tower(tiny_tower_yaml)
     stock = CLIPVisionModel.from_pretrained(tiny_tower_yaml.parent / "clip").eval()
-    found, expected = (clip(tiny_towers.pixels(), output_hidden_states=True) for clip in (tower.clip, stock))
+    found, expected = (one(tiny_towers.pixels(), output_hidden_states=True) for one in (tower.clip, stock))
     assert torch.equal(found.last_hidden_state, expected.last_hidden_state)
     assert torch.equal(found.pooler_output, expected.pooler_output)
     assert len(found.hidden_states) == len(stock.encoder.layers) + 1

@@ -8,14 +8,16 @@ See docs/design.md, "Training".
 
 import logging
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import torch
+from transformers import CLIPVisionModel
 
 from ...config.llava import RunConfig
 from ...environment import environment
 from ...lvlm.padding_free import backend, padding_free_attention
 from ...lvlm.parts import adapter_parts, base_model, text_config
+from ...tower.clip import without_unread_layers
 from ...tower.gate import Gate
 from ...train.loop import GuardedTrainer
 from ..meter import Meter
@@ -44,8 +46,12 @@ class ToVETrainer(GuardedTrainer):
         with ExitStack() as stack:
             # The collator has compared images and their tokens; transformers would wait for the device to do it anew.
             stack.enter_context(environment(TRANSFORMERS_DISABLE_TORCH_CHECK="1"))
+            llava = base_model(self.model)
+            if isinstance(llava.model.vision_tower, CLIPVisionModel):
+                layer = cast(int, llava.config.vision_feature_layer)
+                stack.enter_context(without_unread_layers(llava.model.vision_tower, layer))
             if self.padding_free:
-                name = backend(text_config(base_model(self.model).config), self.args.device, self.model.dtype)
+                name = backend(text_config(llava.config), self.args.device, llava.dtype)
                 logger.info("training without padding, attention `%s`", name)
                 stack.enter_context(padding_free_attention(self.model, name))
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
