@@ -1,142 +1,146 @@
-"""Time one training step of each stage at real size with random weights: CLIP-only and ToVE side by side.
+"""What a training step of stage 2 costs against stock LLaVA: with ToVE, without, detached, and each key on and off.
 
-    python benchmarks/train_step.py --stage pretrain --cfg-path projects/tove_vicuna_7b/pretrain.yaml
-    python benchmarks/train_step.py --stage finetune --cfg-path projects/tove_vicuna_7b/finetune.yaml
+    python benchmarks/train_step.py                      # the miniature and the middle size, on a CPU
+    python benchmarks/train_step.py --sizes mid --rounds 5
+    python benchmarks/train_step.py --sizes 7b --batch-size 16 --bf16    # needs a GPU of 80 GB
 
-One device, bf16, gradient checkpointing as the YAML says, torch's AdamW on what the stage trains. The batch is doubled
-until it no longer fits, and the largest that fits is timed. The result goes to benchmarks/results/ with commit and
-hardware. On a CPU give a small project: --cfg-path projects/miniature/finetune.yaml --max-batch 4.
+Every variant trains the same rows in the same batches, whose lengths are LLaVA's (`speed/lengths.py`), by LoRA under
+ZeRO-2 on one rank. A round runs every variant once, in a process of its own; the next round goes the other way round.
+A ratio is the median over the rounds of a variant's time over that of `stock`: transformers' Trainer with a plain CLIP
+and padded batches. Time is the process's CPU time on a CPU, so that other work on the machine shows less, and wall time
+on a GPU.
 """
 
 import argparse
-import dataclasses
 import json
-import platform
+import statistics
+import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
+from typing import Any
 
-import torch
+import yaml
+from speed.run import VARIANTS
+from speed.world import SIZES, write_world
 
-from tove_lvlm import config as configs
-from tove_lvlm.config.llava import RunConfig
-from tove_lvlm.lvlm.meta import build_unloaded
-from tove_lvlm.provenance import commit
-from tove_lvlm.recipes.llava.setup import set_trainable
+from tove_lvlm.provenance import commit, hardware, versions
+from tove_lvlm.storage import load_json, save_json
 
-RESULTS = Path(__file__).parent / "results"
-# Median lengths of a caption of LLaVA-Pretrain and of a conversation of mix665k, in tokens (our estimate).
-TEXT_TOKENS = {"pretrain": 32, "finetune": 256}
+RESULTS = Path(__file__).parent / "results" / "train_step.json"
+RUN = Path(__file__).parent / "speed" / "run.py"
+PACKAGES = ("tove-lvlm", "torch", "transformers", "peft", "deepspeed")
 
 
 def main() -> int:
-    """Time both variants and write the figures."""
+    """Time and write."""
     arguments = parse_arguments()
-    run = configs.load(RunConfig, arguments.cfg_path, arguments.options)
+    import torch
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows = []
-    for variant in arguments.variants:
-        rows.append(time_variant(run, variant, arguments, device))
-        print(json.dumps(rows[-1]), flush=True)
-    record = {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit(),
-        "hardware": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU",
-        "torch": torch.__version__,
-        "stage": arguments.stage,
-        "rows": rows,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = arguments.output or RESULTS / f"train_step_{Path(arguments.cfg_path).parent.name}_{arguments.stage}.json"
-    Path(path).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(f"written: {path}")
+    earlier = load_json(arguments.output) if arguments.output.is_file() else {}
+    record = {"ratios": {}, "sizes": {}, **earlier}
+    record |= {"command": " ".join(["python", *sys.argv]), "commit": commit(), "hardware": hardware(device)}
+    record |= {"clock": "wall_s" if device == "cuda" else "cpu_s", "versions": versions(PACKAGES)}
+    for size in arguments.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            measured = measure(Path(folder), size, arguments, record["clock"])
+        record["sizes"][size] = measured | {name: record[name] for name in ("commit", "hardware")}
+        record["ratios"][size] = measured["ratios"]
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        save_json(arguments.output, record)
+        print(table(size, measured), flush=True)
+    print(f"written: {arguments.output}")
     return 0
 
 
 def parse_arguments() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--cfg-path", required=True)
-    parser.add_argument("--options", nargs="+", default=[])
-    parser.add_argument("--stage", choices=("pretrain", "finetune"), required=True)
-    parser.add_argument("--variants", nargs="+", default=["clip", "tove"], choices=("clip", "tove"))
-    parser.add_argument("--max-batch", type=int, default=256, help="largest micro-batch to try")
-    parser.add_argument("--steps", type=int, default=10, help="timed steps, after two untimed ones")
-    parser.add_argument("--output", type=Path, default=None)
+    parser.add_argument("--sizes", nargs="+", default=["miniature", "mid"], choices=SIZES)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=4, help="timed steps of a run, after one to warm up")
+    parser.add_argument("--batch-size", type=int, default=16, help="rows of a step")
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--output", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
-def time_variant(run: RunConfig, variant: str, arguments: argparse.Namespace, device: str) -> dict:
-    """Largest batch that fits, then step time, throughput and peak memory at it."""
-    torch.manual_seed(0)
-    block = dataclasses.replace(run.model, vision_tower=variant)
-    model = build_unloaded(block, device=device, dtype=torch.bfloat16 if run.train.bf16 else torch.float32)
-    if run.train.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    model = set_trainable(model, arguments.stage, run).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4)
-    batch, fitting = 1, None
-    while batch <= arguments.max_batch:
-        try:
-            inputs = synthetic_batch(model, batch, TEXT_TOKENS[arguments.stage], device)
-            step(model, optimizer, inputs)
-            fitting, batch = batch, batch * 2
-        except torch.OutOfMemoryError:
-            optimizer.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
-            break
-    if fitting is None:
-        return {"variant": variant, "batch": 0, "out_of_memory": True}
-    inputs = synthetic_batch(model, fitting, TEXT_TOKENS[arguments.stage], device)
-    for _ in range(2):
-        step(model, optimizer, inputs)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    seconds = []
-    for _ in range(arguments.steps):
-        start = time.perf_counter()
-        step(model, optimizer, inputs)
-        seconds.append(time.perf_counter() - start)
-    median = sorted(seconds)[len(seconds) // 2]
-    return {
-        "variant": variant,
-        "batch": fitting,
-        "tokens_per_sample": inputs["input_ids"].shape[1],
-        "trained_parameters": sum(parameter.numel() for parameter in trained),
-        "step_seconds": {"median": median, "min": min(seconds), "max": max(seconds)},
-        "images_per_s": fitting / median,
-        "tokens_per_s": inputs["input_ids"].numel() / median,
-        "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None,
+def measure(folder: Path, size: str, arguments: argparse.Namespace, clock: str) -> dict[str, Any]:
+    """All rounds of a size.
+
+    Args:
+        folder: For its files.
+        size: Of `SIZES`.
+        arguments: The command line.
+        clock: Which of a step's times is compared.
+    """
+    run = write_world(folder, size, arguments.steps + 1, arguments.batch_size)
+    run["train"]["bf16"] = arguments.bf16
+    rounds = []
+    for number in range(arguments.rounds):
+        order = arguments.variants if number % 2 == 0 else arguments.variants[::-1]
+        rounds.append({variant: time_run(folder, run, variant) for variant in order})
+        print(f"{size}: round {number + 1} of {arguments.rounds}", flush=True)
+    seconds = {variant: [sum(s[clock] for s in one[variant]["steps"]) for one in rounds] for variant in rounds[0]}
+    ratios = {
+        variant: statistics.median(mine / stock for mine, stock in zip(values, seconds["stock"], strict=True))
+        for variant, values in seconds.items()
     }
+    rows = {}
+    for variant in rounds[0]:
+        steps, best = rounds[0][variant]["steps"], statistics.median(seconds[variant])
+        rows[variant] = {
+            "seconds": best / len(steps),
+            "tokens_per_s": sum(step["tokens"] for step in steps) / best,
+            "images_per_s": sum(step["images"] for step in steps) / best,
+            "padding": 1 - sum(step["tokens"] for step in steps) / sum(step["places"] for step in steps),
+            "peak_memory_gb": max(one[variant]["peak_memory_gb"] for one in rounds),
+        }
+    return {"ratios": ratios, "rows": rows, "rounds": rounds, "flops": tower_share(run)}
 
 
-def synthetic_batch(model: torch.nn.Module, batch: int, text_tokens: int, device: str) -> dict[str, torch.Tensor]:
-    """Random pixels and text: `<s>`, the image's tokens, then text whose second half is learnt."""
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = core.config
-    visual, size = config.image_seq_length, config.vision_config.image_size
-    text_BT = torch.randint(5, config.image_token_id, (batch, text_tokens), device=device)
-    image_BT = torch.full((batch, visual), config.image_token_id, device=device)
-    ids_BT = torch.cat([text_BT[:, :1], image_BT, text_BT[:, 1:]], dim=1)
-    labels_BT = ids_BT.clone()
-    labels_BT[:, : visual + text_tokens // 2] = -100
-    pixels_B3HW = torch.randn(batch, 3, size, size, device=device, dtype=core.dtype)
-    return {
-        "input_ids": ids_BT,
-        "attention_mask": torch.ones_like(ids_BT),
-        "labels": labels_BT,
-        "pixel_values": pixels_B3HW,
-    }
+def time_run(folder: Path, run: dict[str, Any], variant: str) -> dict[str, Any]:
+    """One variant once, in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=folder) as output:
+        cfg_path = Path(output) / "run.yaml"
+        train = run["train"] | {"output_dir": str(Path(output) / "out")}
+        cfg_path.write_text(yaml.safe_dump(run | {"train": train}), encoding="utf-8")
+        command = [sys.executable, str(RUN), str(cfg_path), variant]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    if done.returncode:
+        raise SystemExit(f"{variant} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, inputs: dict[str, torch.Tensor]) -> None:
-    """One optimizer step, finished when it returns."""
-    model(**inputs, use_cache=False).loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def tower_share(run: dict[str, Any]) -> dict[str, float]:
+    """10^9 FLOPs of a forward pass: an image through CLIP and through the whole tower, a token through the layers."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from tove_lvlm import ToVEVisionModel
+    from tove_lvlm.config.sources import resolve_source
+    from tove_lvlm.tower.build import tower_config_from_yaml
+    from tove_lvlm.tower.cost import tower_sizes
+
+    with torch.device("meta"):
+        sizes = tower_sizes(ToVEVisionModel(tower_config_from_yaml(run["model"]["tower"])))
+        llm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(resolve_source(run["model"]["llm"])))
+    token = 2 * sum(parameter.numel() for parameter in llm.model.layers.parameters()) / 1e9
+    return {"clip_image": sizes["clip"].gflops, "tower_image": sizes["tower"].gflops, "llm_token": token}
+
+
+def table(size: str, measured: dict[str, Any]) -> str:
+    """Markdown."""
+    head = f"| {size} | seconds a step | over stock | padding | tokens/s | peak memory, GB |"
+    lines = [head, "|---" * 6 + "|"]
+    for variant, row in measured["rows"].items():
+        lines.append(
+            f"| {variant} | {row['seconds']:.2f} | {measured['ratios'][variant]:.2f} | {row['padding']:.0%} | "
+            f"{row['tokens_per_s']:.0f} | {row['peak_memory_gb']:.2f} |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""The model of a training YAML at its real size and without its weights: on the meta device, or with random ones.
-
-What `tove info` counts and `benchmarks/train_step.py` times.
-"""
+"""The model of a training YAML at its real size, without weights, on the meta device: what `tove info` counts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -20,27 +17,23 @@ from ..tower.modeling import ToVEVisionModel
 from .build import clip_vision, image_token_rows, llava_config, read_tower, tove_vision
 
 
-def build_unloaded(
-    config: ModelConfig, device: str = "meta", dtype: torch.dtype = torch.bfloat16
-) -> LlavaForConditionalGeneration:
-    """The model of a `model` block, no weight read.
+def build_unloaded(config: ModelConfig) -> LlavaForConditionalGeneration:
+    """The model of a `model` block in bfloat16 on the meta device: no weight is read, nothing is allocated.
 
     Args:
         config: `llm_architecture` serves where the language model's folder is not at hand.
-        device: `meta` allocates nothing; on any other the weights are random.
-        dtype: Of the weights.
 
     Raises:
         ConfigError: The size of a part cannot be found out.
     """
     llava = unloaded_config(config)
     default_dtype = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(torch.bfloat16)
     try:
-        with torch.device(device):
+        with torch.device("meta"):
             # A config may carry the dtype that its weights were saved in; `to` brings all parts to one.
             model = LlavaForConditionalGeneration(llava)
-            cast(nn.Module, model).to(dtype)  # transformers' own `to` loses `self` for type checkers
+            cast(nn.Module, model).to(torch.bfloat16)  # transformers' own `to` loses `self` for type checkers
             return model
     finally:
         torch.set_default_dtype(default_dtype)

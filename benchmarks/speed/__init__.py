@@ -1,0 +1,1 @@
+"""What the speed benchmarks share: LLaVA's lengths, a world to train in, one timed run."""
