@@ -7,6 +7,7 @@ from PIL import Image
 
 from tove_lvlm.config import UserError
 from tove_lvlm.data.errors import DataError
+from tove_lvlm.inference import batching
 from tove_lvlm.inference.batching import DecodingConfig, PixelReader, length_sorted, pad_left
 
 
@@ -63,6 +64,23 @@ def test_pixels_of_a_file_are_read_once(built, tmp_path):
     assert read(str(path)) is first
     with pytest.raises(DataError, match="cannot be read"):
         PixelReader(processor.image_processor)(path)
+
+
+def test_remembered_pixels_are_bounded_in_bytes(built, tmp_path, monkeypatch):
+    reads, (_, processor) = [], built
+    monkeypatch.setattr(batching, "read_image", lambda path, **_: reads.append(path) or Image.open(path))
+    for name in "abc":
+        Image.new("RGB", (20, 30), (200, 10, 10)).save(tmp_path / name, "PNG")
+    one = PixelReader(processor.image_processor)(tmp_path / "a").nbytes
+    read = PixelReader(processor.image_processor, remembered_bytes=2 * one)
+    reads.clear()
+    for name in "abacbac":
+        read(tmp_path / name)
+        assert sum(pixels.nbytes for pixels in read._cache.values()) == read._num_bytes <= 2 * one
+    assert "".join(path.name for path in reads) == "abcbac", "the one that was not asked for longest goes"
+    nothing = PixelReader(processor.image_processor, remembered_bytes=one - 1)
+    assert nothing(tmp_path / "a").shape == nothing(tmp_path / "a").shape
+    assert not nothing._cache
 
 
 def test_the_camera_turns_a_photograph_only_when_asked(built, tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 from helpers.tiny_lvlm import WORDS
 from tove_lvlm.inference import LlavaResponder
 from tove_lvlm.inference.batching import DecodingConfig, PixelReader, pad_left
+from tove_lvlm.inference.prompts import model_inputs
 from tove_lvlm.inference.ranking import RankingConfig
 
 QUESTIONS = ["is the red box left ?", "what shape is on the right of the blue ball ?", "no picture ?"]
@@ -102,7 +103,7 @@ def test_a_batch_answers_as_each_row_alone_whatever_the_padding_holds(built):
     assert len(set(single)) > 1
     ids_BT, mask_BT = pad_left(rows, 7)
     logits = [
-        model(**responder.model_inputs(i, mask_BT, pixels), position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0)).logits
+        model(**model_inputs(model, i, mask_BT, pixels), position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0)).logits
         for i in (ids_BT, pad_left(rows, 0)[0])
     ]
     assert torch.allclose(logits[0][:, -1], logits[1][:, -1], atol=1e-5)

@@ -15,7 +15,9 @@ from ..data.conversations import IMAGE_TOKEN
 from ..data.images import read_image, to_8_bit, to_pixels
 
 Picture = Image.Image | str | Path
-_REMEMBERED = 1024
+
+REMEMBERED_BYTES = 256 << 20
+"""What the pixels of files that were read last may take: 256 MiB, some 200 pictures of 336 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +80,22 @@ class PixelReader:
         image_processor: Of the model.
         aspect_ratio: As in training.
         apply_exif: Turn a photograph as its camera says; LLaVA's training and evaluation do not.
+        remembered_bytes: What remembered pixels may take together; those that were not asked for longest go first.
     """
 
-    def __init__(self, image_processor, aspect_ratio: str = "pad", apply_exif: bool = False):
+    def __init__(
+        self,
+        image_processor,
+        aspect_ratio: str = "pad",
+        apply_exif: bool = False,
+        remembered_bytes: int = REMEMBERED_BYTES,
+    ):
         self._processor = image_processor
         self._aspect_ratio = aspect_ratio
         self._apply_exif = apply_exif
-        self._cache: dict[str, torch.Tensor] = {}
+        self._most = remembered_bytes
+        self._num_bytes = 0
+        self._cache: dict[str, torch.Tensor] = {}  # the last one asked for at the end
 
     def __call__(self, image: Picture) -> torch.Tensor:
         """(3, H, W) float tensor.
@@ -95,12 +106,13 @@ class PixelReader:
         if isinstance(image, Image.Image):
             return to_pixels(to_8_bit(image), self._processor, self._aspect_ratio)
         key = str(image)
-        pixels = self._cache.get(key)
+        pixels = self._cache.pop(key, None)
         if pixels is None:
             pixels = to_pixels(read_image(image, apply_exif=self._apply_exif), self._processor, self._aspect_ratio)
-            if len(self._cache) >= _REMEMBERED:
-                self._cache.clear()
-            self._cache[key] = pixels
+            self._num_bytes += pixels.nbytes
+        self._cache[key] = pixels
+        while self._num_bytes > self._most:
+            self._num_bytes -= self._cache.pop(next(iter(self._cache))).nbytes
         return pixels
 
 
@@ -123,3 +135,9 @@ def pad_left(rows: Sequence[Sequence[int]], value: int) -> tuple[torch.Tensor, t
     ids_BT = torch.tensor([[value] * (width - len(row)) + list(row) for row in rows])
     mask_BT = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     return ids_BT, mask_BT
+
+
+def pad_right(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """(B, T) ids: a causal model's earlier places do not see what follows them."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])

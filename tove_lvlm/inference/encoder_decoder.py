@@ -3,8 +3,9 @@
 A caption's prompt is its prefix, or nothing at all. Answers are weighed as in `llava`: the sum of the log-probabilities
 of an answer's tokens and of the end.
 
-Decoders give no way to skip places on the left, so prompts of one length are generated together. Shapes: B batch, Q
-questions, R rows (question times answer), T tokens, N visual tokens, D width, 3 H W pixels.
+The tower sees a picture once, whatever is asked about it. Decoders give no way to skip places on the left, so prompts
+of one length are generated together.
+Shapes: B batch, Q questions, R rows (question times answer), T tokens, N visual tokens, D width, 3 H W pixels.
 """
 
 import zlib
@@ -17,13 +18,21 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..config import UserError
 from ..data.conversations import IGNORE_INDEX, Conversation, Encoded, rounds
-from .batching import DecodingConfig
+from .batching import DecodingConfig, pad_right
 from .ranking import RankedAnswer, RankingConfig
 from .responder import AnswerLogits, Responder, ScoredChoice, choices_of, likeliest
+from .shared import Pixels, SharedPicture, pixels_of
 
 
 class EncoderDecoderResponder(Responder):
     """See the module's docstring."""
+
+    @property
+    def picture_bytes(self) -> int:
+        """See `Responder`: the tower's tokens."""
+        tower = self._model.encoder.config
+        tokens = tower.num_tokens * tower.hidden_size * self._model.dtype.itemsize
+        return int(tokens + 3 * tower.image_size**2 * torch.float32.itemsize)
 
     def encode_question(self, question: str, has_image: bool) -> list[int]:
         """See `Responder`."""
@@ -32,10 +41,9 @@ class EncoderDecoderResponder(Responder):
         return self.processor.prompt_ids(question)
 
     @torch.inference_mode()
-    def generate(
-        self, rows: Sequence[Sequence[int]], pixels: Sequence[torch.Tensor], decoding: DecodingConfig
-    ) -> list[str]:
+    def generate(self, rows: Sequence[Sequence[int]], pixels: Sequence[Pixels], decoding: DecodingConfig) -> list[str]:
         """See `Responder`."""
+        tokens_BND = self._see(pixels)
         generating: Any = self.model  # `generate` is annotated with a protocol that transformers' models do not fulfil
         texts = [""] * len(rows)
         for length in sorted({len(row) for row in rows}):
@@ -47,7 +55,7 @@ class EncoderDecoderResponder(Responder):
             for name in options.keys() & {"max_new_tokens", "min_new_tokens"}:
                 options[name] = min(options[name], self._room(length))
             out_BT = generating.generate(
-                pixel_values=self._stack([pixels[index] for index in chosen]),
+                encoder_outputs=BaseModelOutput(last_hidden_state=cast(torch.FloatTensor, tokens_BND[chosen])),
                 decoder_input_ids=ids_BT,
                 **options,
                 use_cache=True,
@@ -61,14 +69,14 @@ class EncoderDecoderResponder(Responder):
         self,
         questions: Sequence[str],
         answers: Sequence[Sequence[str]],
-        pixels: Sequence[torch.Tensor | None],
+        pixels: Sequence[Pixels | None],
     ) -> list[list[ScoredChoice]]:
         """See `Responder`; each image is read once, however many answers it has."""
         return self._score(self._prompts(questions, pixels), answers, self._see(pixels))
 
     @torch.inference_mode()
     def rank(
-        self, questions: Sequence[str], pixels: Sequence[torch.Tensor | None], ranking: RankingConfig
+        self, questions: Sequence[str], pixels: Sequence[Pixels | None], ranking: RankingConfig
     ) -> list[RankedAnswer]:
         """See `Responder`; each image is read once."""
         prompts = self._prompts(questions, pixels)
@@ -90,10 +98,21 @@ class EncoderDecoderResponder(Responder):
             self._first_tokens_of[key] = [ids[len(prompt)] for ids in rows]
         return self._first_tokens_of[key]
 
-    def _see(self, pixels: Sequence[torch.Tensor | None]) -> torch.Tensor:
-        """(Q, N, D) the tower's tokens."""
-        tokens_QND: torch.Tensor = self._model.encoder(pixel_values=self._stack(cast("list[torch.Tensor]", pixels)))[0]
-        return tokens_QND
+    def _see(self, pixels: Sequence[Pixels | None]) -> torch.Tensor:
+        """(Q, N, D) the tower's tokens; each picture that has not been seen is seen once."""
+        pictures = [one for one in pixels if one is not None]
+        kept = {id(one): one.kept for one in pictures if isinstance(one, SharedPicture) and one.kept is not None}
+        new = {id(one): one for one in pictures if id(one) not in kept}
+        if new:
+            stacked_B3HW = self._stack([pixels_of(one) for one in new.values()])
+            tokens_BND: torch.Tensor = self._model.encoder(pixel_values=stacked_B3HW)[0]
+            if len(new) == len(pictures) and not any(isinstance(one, SharedPicture) for one in pictures):
+                return tokens_BND
+            for (key, one), tokens_ND in zip(new.items(), tokens_BND, strict=True):
+                kept[key] = tokens_ND.clone()  # not a part of the batch, which goes
+                if isinstance(one, SharedPicture):
+                    one.kept = kept[key]
+        return torch.stack([kept[id(one)] for one in pictures])
 
     def _score(
         self, prompts: Sequence[list[int]], answers: Sequence[Sequence[str]], tokens_QND: torch.Tensor
@@ -133,14 +152,14 @@ class EncoderDecoderResponder(Responder):
 
     def _read(self, rows: Sequence[Encoded], tokens_RND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and, at the same places, the labels."""
-        labels_RT = _pad_right([row.labels for row in rows], IGNORE_INDEX)
+        labels_RT = pad_right([row.labels for row in rows], IGNORE_INDEX)
         logits_RTV = self._logits([row.input_ids for row in rows], tokens_RND)
         return logits_RTV[:, :-1], labels_RT[:, 1:].to(logits_RTV.device)
 
     def _logits(self, rows: Sequence[Sequence[int]], tokens_RND: torch.Tensor) -> torch.Tensor:
         """(R, T, V) what the decoder says after each token of some rows, which are padded on the right."""
         model = self._model
-        ids_RT = _pad_right(rows, cast(int, model.generation_config.pad_token_id))
+        ids_RT = pad_right(rows, cast(int, model.generation_config.pad_token_id))
         seen = BaseModelOutput(last_hidden_state=cast(torch.FloatTensor, tokens_RND))
         logits_RTV: torch.Tensor = model(
             encoder_outputs=seen, decoder_input_ids=ids_RT.to(model.device), use_cache=False
@@ -156,9 +175,3 @@ class EncoderDecoderResponder(Responder):
 
     def _stack(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack(list(pixels)).to(self._model.device, self._model.dtype)
-
-
-def _pad_right(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """(R, T) ids: a causal decoder's earlier places do not see what follows them."""
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])

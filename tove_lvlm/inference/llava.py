@@ -6,7 +6,9 @@ nothing is divided by the length.
 
 Prompts of a batch are padded on the left, so that every answer starts at the same column and is what it would be alone:
 padded places are masked, and positions count from the first real token.
-Shapes: B batch, R rows (question times answer), T tokens, K the last columns, 3 H W pixels.
+
+Prompts go on from what is kept of their pictures (`prompts`), and several answers from what was made of their question.
+Shapes: B batch, Q questions, R rows (question times answer), T tokens, K the last columns, 3 H W pixels.
 
 See docs/evaluation.md, "VSR".
 """
@@ -17,32 +19,42 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..data.collator import ToVECollator
 from ..data.conversations import (
     IGNORE_INDEX,
     Conversation,
     Encoded,
-    encode_prompt,
     encode_v1,
     expand_image_tokens,
 )
 from ..data.dataset import Sample, check_context
 from ..data.errors import DataError
 from ..lvlm.parts import as_llava, base_model, text_config
-from .batching import DecodingConfig, human_turn, pad_left
+from .batching import DecodingConfig, human_turn, pad_left, pad_right
+from .cache import read_by
+from .prompts import Part, PromptReader, model_inputs
 from .ranking import RankedAnswer, RankingConfig
 from .responder import AnswerLogits, Responder, ScoredChoice, choices_of, likeliest
+from .shared import Pixels, SharedPicture, pixels_of, share_repeated
 
 
 class LlavaResponder(Responder):
     """See the module's docstring; the model may be inside peft."""
 
+    def __init__(self, model: nn.Module, processor: Any):
+        super().__init__(model, processor)
+        self._reader = PromptReader(model, self.tokenizer)
+
+    @property
+    def picture_bytes(self) -> int:
+        """See `Responder`."""
+        return self._reader.picture_bytes
+
     def encode_question(self, question: str, has_image: bool) -> list[int]:
         """See `Responder`; the image's placeholders are expanded."""
-        ids = encode_prompt(self.tokenizer, [human_turn(question, has_image)], "v1")
-        config = as_llava(self.model).config
-        ids = expand_image_tokens(ids, ids, config.image_token_id, config.image_seq_length)
+        ids = self._reader.prompt_ids(question, has_image)
         if len(ids) >= self._max_length:
             raise DataError(
                 f"a question of {len(ids)} tokens, the image's among them, leaves no place for an answer in the "
@@ -50,51 +62,103 @@ class LlavaResponder(Responder):
             )
         return ids
 
-    def encode_answer(self, question: str, answer: str, has_image: bool) -> tuple[list[int], list[int]]:
-        """(ids, labels) of a question with its answer, the placeholders expanded; labels mark the answer."""
+    def encode_answer(self, question: str, answer: str, has_image: bool) -> Encoded:
+        """Ids and labels of a question with its answer, the placeholders expanded; labels mark the answer."""
         talk = [human_turn(question, has_image), {"from": "gpt", "value": answer}]
         encoded = encode_v1(self.tokenizer, talk, has_image)
         config = as_llava(self.model).config
         token, count = config.image_token_id, config.image_seq_length
         ids = expand_image_tokens(encoded.input_ids, encoded.input_ids, token, count)
-        return ids, expand_image_tokens(encoded.labels, encoded.input_ids, IGNORE_INDEX, count)
+        return Encoded(ids, expand_image_tokens(encoded.labels, encoded.input_ids, IGNORE_INDEX, count))
 
     @torch.inference_mode()
-    def generate(
-        self, rows: Sequence[Sequence[int]], pixels: Sequence[torch.Tensor], decoding: DecodingConfig
-    ) -> list[str]:
+    def generate(self, rows: Sequence[Sequence[int]], pixels: Sequence[Pixels], decoding: DecodingConfig) -> list[str]:
         """See `Responder`; an answer ends at `</s>`."""
-        ids_BT, mask_BT = pad_left(rows, self.tokenizer.pad_token_id)
-        if decoding.temperature:
-            torch.manual_seed(decoding.seed + zlib.crc32(repr(rows).encode()))
-        generating: Any = self.model  # `generate` is annotated with a protocol that transformers' models do not fulfil
-        out_BT = generating.generate(
-            **self.model_inputs(ids_BT, mask_BT, pixels),
-            **decoding.arguments(),
-            use_cache=True,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )
-        return self._texts(out_BT[:, ids_BT.shape[1] :], self.tokenizer.eos_token_id)
+        texts = [""] * len(rows)
+        for part in self._reader.parts(rows, pixels):
+            inputs = self._reader.inputs(part)
+            if decoding.num_beams > 1 and "past_key_values" in inputs:
+                inputs["past_key_values"].batch_repeat_interleave(decoding.num_beams)
+            if decoding.temperature:
+                torch.manual_seed(decoding.seed + zlib.crc32(repr(part.rows).encode()))
+            generating: Any = self.model  # `generate` is annotated with a protocol that no model fulfils
+            out_BT = generating.generate(
+                **inputs,
+                **decoding.arguments(),
+                use_cache=True,
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+            )
+            said = self._texts(out_BT[:, inputs["input_ids"].shape[1] :], self.tokenizer.eos_token_id)
+            for place, text in zip(part.places, said, strict=True):
+                texts[place] = text
+        return texts
 
     @torch.inference_mode()
     def score_choices(
         self,
         questions: Sequence[str],
         answers: Sequence[Sequence[str]],
-        pixels: Sequence[torch.Tensor | None],
+        pixels: Sequence[Pixels | None],
     ) -> list[list[ScoredChoice]]:
         """See `Responder`."""
+        pictures = share_repeated(pixels)
+        kept = any(isinstance(one, SharedPicture) for one in pictures)
+        if not self._reader.beginning or (not kept and all(len(choices) < 2 for choices in answers)):
+            return self._score_whole(questions, answers, pixels)
+        rows = [
+            [self.encode_answer(question, answer, one is not None) for answer in choices]
+            for question, choices, one in zip(questions, answers, pictures, strict=True)
+        ]
+        asked = [place for place, choices in enumerate(rows) if choices]
+        seen = [one for place in asked if (one := pictures[place]) is not None]
+        scored: list[list[ScoredChoice]] = [[] for _ in questions]
+        for part in self._reader.parts([common_start(rows[place]) for place in asked], seen):
+            chosen = [asked[index] for index in part.places]
+            values = self._score(part, [rows[place] for place in chosen], [answers[place] for place in chosen])
+            for place, choices in zip(chosen, values, strict=True):
+                scored[place] = choices
+        return scored
+
+    def _score(
+        self, part: Part, rows: Sequence[list[Encoded]], answers: Sequence[Sequence[str]]
+    ) -> list[list[ScoredChoice]]:
+        """As `score_choices`: the beginnings are read once, the answers from there on.
+
+        Args:
+            part: A common beginning for each question.
+            rows: Of each question its answers, with that beginning.
+            answers: Their texts.
+        """
+        output, mask_QT = self._reader.read(part)
+        of_question = [(q, row, len(head)) for q, head in enumerate(part.rows) for row in rows[q]]
+        rows_R = torch.tensor([q for q, _, _ in of_question], device=mask_QT.device)
+        ids_RK = pad_right([row.input_ids[start:] for _, row, start in of_question], self.tokenizer.pad_token_id)
+        labels_RK = pad_right([row.labels[start:] for _, row, start in of_question], IGNORE_INDEX).to(mask_QT.device)
+        mask_RT = torch.cat([mask_QT[rows_R], mask_QT.new_ones(ids_RK.shape)], dim=1)
+        logits_RKV = self.model(
+            input_ids=ids_RK.to(mask_QT.device),
+            attention_mask=mask_RT,
+            position_ids=(mask_RT.cumsum(1) - 1)[:, -ids_RK.shape[1] :],
+            past_key_values=read_by(output.past_key_values, rows_R),
+            use_cache=True,
+        ).logits
+        return choices_of(logits_RKV[:, :-1], labels_RK[:, 1:], IGNORE_INDEX, answers)
+
+    def _score_whole(
+        self, questions: Sequence[str], answers: Sequence[Sequence[str]], pixels: Sequence[Pixels | None]
+    ) -> list[list[ScoredChoice]]:
+        """As `score_choices`, each answer with all that stands before it."""
         rows, repeated = [], []
-        for question, choices, pixels_3HW in zip(questions, answers, pixels, strict=True):
+        for question, choices, one in zip(questions, answers, pixels, strict=True):
             for answer in choices:
-                rows.append(self.encode_answer(question, answer, pixels_3HW is not None))
-                repeated += [] if pixels_3HW is None else [pixels_3HW]
-        ids_RT, mask_RT = pad_left([ids for ids, _ in rows], self.tokenizer.pad_token_id)
-        labels_RT, _ = pad_left([labels for _, labels in rows], IGNORE_INDEX)
+                rows.append(self.encode_answer(question, answer, one is not None))
+                repeated += [] if one is None else [pixels_of(one)]
+        ids_RT, mask_RT = pad_left([row.input_ids for row in rows], self.tokenizer.pad_token_id)
+        labels_RT, _ = pad_left([row.labels for row in rows], IGNORE_INDEX)
         # Padding is on the left, so all answers end in the last column and only the last logits are needed.
-        num = max(sum(label != IGNORE_INDEX for label in labels) for _, labels in rows)
-        inputs = self.model_inputs(ids_RT, mask_RT, repeated)
+        num = max(sum(label != IGNORE_INDEX for label in row.labels) for row in rows)
+        inputs = model_inputs(self.model, ids_RT, mask_RT, repeated)
         device = as_llava(self.model).device
         position_RT = (mask_RT.cumsum(1) - 1).clamp(min=0).to(device)
         out = self.model(**inputs, position_ids=position_RT, logits_to_keep=num + 1, use_cache=False)
@@ -102,17 +166,16 @@ class LlavaResponder(Responder):
 
     @torch.inference_mode()
     def rank(
-        self, questions: Sequence[str], pixels: Sequence[torch.Tensor | None], ranking: RankingConfig
+        self, questions: Sequence[str], pixels: Sequence[Pixels | None], ranking: RankingConfig
     ) -> list[RankedAnswer]:
-        """See `Responder`."""
-        ids_BT, mask_BT = pad_left(self._prompts(questions, pixels), self.tokenizer.pad_token_id)
-        inputs = self.model_inputs(ids_BT, mask_BT, [one for one in pixels if one is not None])
-        position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0).to(inputs["input_ids"].device)
-        out = self.model(**inputs, position_ids=position_BT, logits_to_keep=1, use_cache=False)
-        shortlists = ranking.shortlists(self._first_tokens(ranking.candidates), out.logits[:, -1])
-        ranked = []
-        for question, answers, one in zip(questions, shortlists, pixels, strict=True):
-            (choices,) = self.score_choices([question], [answers], [one])
+        """See `Responder`; question by question, as each has many answers."""
+        first_tokens, ranked = self._first_tokens(ranking.candidates), []
+        for question, one in zip(questions, pixels, strict=True):
+            picture = SharedPicture(one) if isinstance(one, torch.Tensor) else one
+            prompt = self.encode_question(question, picture is not None)
+            (part,) = self._reader.parts([prompt], [] if picture is None else [picture])
+            (answers,) = ranking.shortlists(first_tokens, self._reader.read(part)[0].logits[:, -1])
+            (choices,) = self.score_choices([question], [answers], [picture])
             ranked.append(likeliest(answers, choices))
         return ranked
 
@@ -170,12 +233,14 @@ class LlavaResponder(Responder):
             model_max_length=self._max_length,
         )
 
-    def model_inputs(
-        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, pixels: Sequence[torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
-        """What a LLaVA model takes, on its device and in its dtype."""
-        llava = as_llava(self.model)
-        inputs = {"input_ids": ids_BT.to(llava.device), "attention_mask": mask_BT.to(llava.device)}
-        if len(pixels):
-            inputs["pixel_values"] = torch.stack(list(pixels)).to(llava.device, llava.dtype)
-        return inputs
+
+def common_start(rows: Sequence[Encoded]) -> list[int]:
+    """Ids that answers to one question all begin with, up to before the token that says the first one's beginning.
+
+    That token is left for what comes after: the forward that reads an answer must say its first token too.
+    """
+    ids = rows[0].input_ids
+    end = min(next(place for place, label in enumerate(one.labels) if label != IGNORE_INDEX) for one in rows) - 1
+    while any(row.input_ids[:end] != ids[:end] for row in rows):
+        end -= 1
+    return ids[:end]

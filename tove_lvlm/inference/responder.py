@@ -16,6 +16,7 @@ from torch import nn
 from ..data.conversations import Conversation, Encoded
 from .batching import DecodingConfig
 from .ranking import RankedAnswer, RankingConfig
+from .shared import Pixels
 
 
 class ScoredChoice(NamedTuple):
@@ -51,6 +52,11 @@ class Responder(ABC):
         self._first_tokens_of: dict[Hashable, list[int]] = {}
         """Of lists of candidate answers, which are the same for thousands of questions."""
 
+    @property
+    @abstractmethod
+    def picture_bytes(self) -> int:
+        """What a `SharedPicture` takes once it has been asked about, its pixels included; 0 where nothing is kept."""
+
     @abstractmethod
     def encode_question(self, question: str, has_image: bool) -> list[int]:
         """Ids of the prompt that the model goes on from.
@@ -65,14 +71,13 @@ class Responder(ABC):
         """
 
     @abstractmethod
-    def generate(
-        self, rows: Sequence[Sequence[int]], pixels: Sequence[torch.Tensor], decoding: DecodingConfig
-    ) -> list[str]:
+    def generate(self, rows: Sequence[Sequence[int]], pixels: Sequence[Pixels], decoding: DecodingConfig) -> list[str]:
         """The texts that follow some prompts.
 
         Args:
             rows: Ids of `encode_question`.
-            pixels: (3, H, W) for each row with an image, in the rows' order.
+            pixels: (3, H, W) for each row with an image, in the rows' order. The tower sees a tensor or a
+                `SharedPicture` once, in however many places it stands, and what it makes of the latter stays with it.
             decoding: How.
         """
 
@@ -81,14 +86,14 @@ class Responder(ABC):
         self,
         questions: Sequence[str],
         answers: Sequence[Sequence[str]],
-        pixels: Sequence[torch.Tensor | None],
+        pixels: Sequence[Pixels | None],
     ) -> list[list[ScoredChoice]]:
         """How likely each answer to each question is, all in one batch.
 
         Args:
             questions: Plain text.
             answers: For each question the answers to weigh.
-            pixels: (3, H, W) for each question; None for one about no image.
+            pixels: As for `generate`, for each question; None for one about no image.
 
         Returns:
             For each question one choice for each of its answers; those of batch size 1 up to rounding.
@@ -96,13 +101,13 @@ class Responder(ABC):
 
     @abstractmethod
     def rank(
-        self, questions: Sequence[str], pixels: Sequence[torch.Tensor | None], ranking: RankingConfig
+        self, questions: Sequence[str], pixels: Sequence[Pixels | None], ranking: RankingConfig
     ) -> list[RankedAnswer]:
         """The likeliest answer to each question out of a list, see `ranking`.
 
         Args:
             questions: Plain text.
-            pixels: (3, H, W) for each question; None for one about no image.
+            pixels: As for `generate`, for each question; None for one about no image.
             ranking: The list.
         """
 
@@ -143,13 +148,17 @@ class Responder(ABC):
         self,
         questions: Sequence[str],
         answers: Sequence[Sequence[str]],
-        pixels: Sequence[torch.Tensor | None],
+        pixels: Sequence[Pixels | None],
     ) -> list[list[float]]:
         """As `score_choices`, the log-likelihoods alone."""
         scored = self.score_choices(questions, answers, pixels)
         return [[choice.log_likelihood for choice in choices] for choices in scored]
 
-    def _prompts(self, questions: Sequence[str], pixels: Sequence[torch.Tensor | None]) -> list[list[int]]:
+    def num_kept(self, keep_bytes: int) -> int:
+        """How many pictures may be kept at a time in some memory."""
+        return keep_bytes // self.picture_bytes if self.picture_bytes else 0
+
+    def _prompts(self, questions: Sequence[str], pixels: Sequence[Pixels | None]) -> list[list[int]]:
         """Ids of each question's prompt."""
         return [self.encode_question(text, one is not None) for text, one in zip(questions, pixels, strict=True)]
 
