@@ -94,3 +94,21 @@ def test_a_question_that_fills_the_context_is_an_error(built):
     words = " ".join(["red"] * 520)  # the tiny model's context is 512
     with pytest.raises(UserError, match=r"a question of 648 tokens, .* leaves no place for an answer in .* of 512"):
         answer(model, processor, pictures(1), [words], max_new_tokens=4)
+
+
+def test_the_tower_sees_a_picture_once_however_often_it_is_asked_about(built):
+    model, processor = built
+    images, seen = pictures(2), []
+    hook = model.model.vision_tower.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    talk = Chat(model, processor)
+    single = [talk.ask(images[place % 2], text, max_new_tokens=5) for place, text in enumerate(questions(6))]
+    assert seen == [1] * 6
+    seen.clear()
+    again = [images[0], images[1].copy()] * 3
+    assert talk.ask_many(again, questions(6), max_new_tokens=5, batch_size=4) == single
+    assert sum(seen) == 2
+    seen.clear()
+    about = talk.about(images[0])
+    assert [about.ask(text, max_new_tokens=5) for text in questions(6)[::2]] == single[::2]
+    assert seen == [1]
+    hook.remove()

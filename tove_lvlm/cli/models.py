@@ -28,6 +28,7 @@ def chat(
         answer = talk.ask(picture, question, max_new_tokens=max_new_tokens)
         print(json.dumps({"image": str(image), "question": question, "answer": answer}) if as_json else answer)
         return
+    about = talk.about(picture)
     console.print("Ask about the image; an empty line ends.")
     while line := console.input("[bold]> [/bold]").strip():
-        console.print(talk.ask(picture, line, max_new_tokens=max_new_tokens))
+        console.print(about.ask(line, max_new_tokens=max_new_tokens))

@@ -1,6 +1,6 @@
 """Ask a trained model: greedy answers, one by one or in batches."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +10,9 @@ from torch import nn
 from ..checkpoints import load_model
 from ..data.images import read_image
 from . import responder_of
-from .batching import DecodingConfig, Picture, PixelReader, length_sorted
+from .batching import DecodingConfig, Picture, PixelReader
+from .plan import plan
+from .shared import KEEP_BYTES, Pixels, SharedPicture, picture_key
 
 
 def answer(
@@ -22,8 +24,9 @@ def answer(
     max_new_tokens: int = 64,
     image_aspect_ratio: str = "pad",
     decoding: DecodingConfig | None = None,
+    keep_bytes: int = KEEP_BYTES,
 ) -> list[str]:
-    """Answer each question about its image.
+    """Answer each question about its image, which the tower sees once where several questions are about it.
 
     Args:
         model: A LLaVA model, inside peft or not, or a base model.
@@ -34,6 +37,7 @@ def answer(
         max_new_tokens: Longest answer.
         image_aspect_ratio: As in training.
         decoding: How; none is greedy with `max_new_tokens`.
+        keep_bytes: What may be kept of images that are asked about again.
 
     Raises:
         ValueError: Not one image for each question.
@@ -46,11 +50,21 @@ def answer(
     pixels_of = PixelReader(processor.image_processor, image_aspect_ratio, apply_exif=True)
     decoding = decoding or DecodingConfig(max_new_tokens=max_new_tokens)
     answers = [""] * len(rows)
-    for chunk in length_sorted([len(row) for row in rows], batch_size):
-        pixels = [pixels_of(image) for i in chunk if (image := images[i]) is not None]
-        texts = responder.generate([rows[i] for i in chunk], pixels, decoding)
-        for index, text in zip(chunk, texts, strict=True):
-            answers[index] = text
+    keys = [picture_key(image) for image in images]
+    for window in plan(keys, [len(row) for row in rows], batch_size, responder.num_kept(keep_bytes)):
+        shared: dict[Hashable, SharedPicture] = {}
+        for chunk in window.batches:
+            pixels: list[Pixels] = []
+            for place in chunk:
+                if (image := images[place]) is None:
+                    continue
+                key = keys[place]
+                if window.keeps and key not in shared:
+                    shared[key] = SharedPicture(pixels_of(image))
+                pixels.append(shared[key] if window.keeps else pixels_of(image))
+            texts = responder.generate([rows[place] for place in chunk], pixels, decoding)
+            for place, text in zip(chunk, texts, strict=True):
+                answers[place] = text
     return answers
 
 
@@ -90,6 +104,14 @@ class Chat:
         """Answer one question."""
         return self.ask_many([image], [question], max_new_tokens=max_new_tokens)[0]
 
+    def about(self, image: Picture) -> "PictureChat":
+        """One picture to ask about again and again: the model looks at it once.
+
+        Args:
+            image: An RGB image or a file. Neither it nor the model is to be changed while it is asked about.
+        """
+        return PictureChat(self, image)
+
     def ask_many(
         self, images: Sequence[Picture | None], questions: Sequence[str], max_new_tokens: int = 64, batch_size: int = 50
     ) -> list[str]:
@@ -103,3 +125,25 @@ class Chat:
             max_new_tokens=max_new_tokens,
             image_aspect_ratio=self.image_aspect_ratio,
         )
+
+
+class PictureChat:
+    """Questions about one picture, each a conversation of its own.
+
+    Args:
+        chat: The model.
+        image: An RGB image or a file.
+
+    Raises:
+        DataError: The image cannot be read.
+    """
+
+    def __init__(self, chat: Chat, image: Picture):
+        self._responder = responder_of(chat.model.eval(), chat.processor)
+        read = PixelReader(chat.processor.image_processor, chat.image_aspect_ratio, apply_exif=True)
+        self._picture = SharedPicture(read(image))
+
+    def ask(self, question: str, max_new_tokens: int = 64) -> str:
+        """Answer one question."""
+        row = self._responder.encode_question(question, has_image=True)
+        return self._responder.generate([row], [self._picture], DecodingConfig(max_new_tokens=max_new_tokens))[0]
