@@ -12,7 +12,8 @@ from helpers.tiny_checkpoints import build
 from tove_lvlm.checkpoints import LoadedCheckpoint
 from tove_lvlm.checkpoints.merged import MergedCheckpoint
 from tove_lvlm.eval import generate
-from tove_lvlm.eval.ask import RANKED, describe_model
+from tove_lvlm.eval.ask import RANKED, describe_model, share_of
+from tove_lvlm.eval.io.items import Item
 from tove_lvlm.eval.metrics import caption_java
 from tove_lvlm.world.benchmarks import ASKED
 
@@ -84,6 +85,16 @@ def test_a_stopped_run_goes_on_and_ends_as_a_whole_one(ask, tmp_path):
         assert code == 2
         assert "holds answers of another run" in err
         assert len(err.strip().splitlines()[-1].split("error: ")) == 2
+
+
+def test_ranks_share_the_questions_and_each_picture_is_with_one():
+    items = [Item(question_id=str(n), image=f"{n % 7}.jpg", text="what?") for n in range(40)]
+    for world_size in (1, 2, 3, 5):
+        shares = [share_of(items, rank, world_size) for rank in range(world_size)]
+        assert sorted(int(item.question_id) for share in shares for item in share) == list(range(40))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        seen = [len({item.image for item in share}) for share in shares]
+        assert sum(seen) <= 7 + world_size - 1, "only those at the borders are with two"
 
 
 def test_missing_pictures_are_named_and_strict_refuses_them(ask, benchmarks, tmp_path):

@@ -1,6 +1,8 @@
 """The engine: batches answer as single questions do, ranking is by likelihood, broken pictures are named."""
 
+import dataclasses
 import shutil
+import weakref
 
 import pytest
 
@@ -9,8 +11,12 @@ from tove_lvlm.eval.benchmark import read_benchmark, task_class
 from tove_lvlm.eval.io.find import find
 from tove_lvlm.eval.io.items import Item
 from tove_lvlm.eval.io.problems import Problems
+from tove_lvlm.inference import responder_of
 from tove_lvlm.inference.batching import DecodingConfig
+from tove_lvlm.inference.cache import num_bytes
 from tove_lvlm.inference.chat import answer
+from tove_lvlm.inference.prompts import PromptReader
+from tove_lvlm.inference.shared import KEEP_BYTES, SharedPicture
 
 
 @pytest.fixture
@@ -19,11 +25,9 @@ def pope(benchmarks):
     return read_benchmark("pope", place.labels, limit=12).items, place.images
 
 
-def ask(loaded, items, images, batch_size=8, problems=None, **decoding):
-    found = Problems() if problems is None else problems
-    said = list(
-        generate.answers(loaded, items, images, DecodingConfig(max_new_tokens=5, **decoding), batch_size, found)
-    )
+def ask(loaded, items, images, batch_size=8, problems=None, keep_bytes=KEEP_BYTES):
+    found, decoding = Problems() if problems is None else problems, DecodingConfig(max_new_tokens=5)
+    said = list(generate.answers(loaded, items, images, decoding, batch_size, found, keep_bytes=keep_bytes))
     assert problems is not None or not found
     return said
 
@@ -40,6 +44,55 @@ def test_any_batch_size_gives_the_answers_of_single_questions(loaded, pope):
         loaded.model, loaded.processor, pictures, asked, max_new_tokens=5, image_aspect_ratio=loaded.image_aspect_ratio
     )
     assert [single[item.question_id] for item in items] == chat
+
+
+@pytest.fixture
+def seen(loaded):
+    """How many pictures the vision tower was given, call by call."""
+    counts = []
+    hook = loaded.vision_tower.register_forward_hook(lambda _, args, __: counts.append(len(args[0])))
+    yield counts
+    hook.remove()
+
+
+def test_the_tower_sees_each_picture_once_and_the_answers_are_those_of_single_questions(loaded, benchmarks, seen):
+    place = find(task_class("pope"), benchmarks)
+    items, images = read_benchmark("pope", place.labels).items, place.images
+    pictures = {item.image for item in items}
+    assert len(items) >= 6 * len(pictures)
+    single = {said.item.question_id: said.text for said in ask(loaded, items, images, batch_size=1, keep_bytes=0)}
+    assert seen == [1] * len(items)
+    one = responder_of(loaded.model, loaded.processor).picture_bytes
+    for keep_bytes, batch_size in ((2 * one, 4), (len(pictures) * one, 7)):
+        seen.clear()
+        said = ask(loaded, items, images, batch_size=batch_size, keep_bytes=keep_bytes)
+        assert {each.item.question_id: each.text for each in said} == single
+        assert sum(seen) == len(pictures)
+
+
+def test_kept_pictures_take_no_more_bytes_than_they_may(loaded, pope, monkeypatch):
+    items, images = pope
+    made, most = weakref.WeakSet(), []
+
+    class Watched(SharedPicture):
+        def __init__(self, pixels_3HW):
+            super().__init__(pixels_3HW)
+            made.add(self)
+
+    def kept_bytes(self, part):
+        found = inputs(self, part)
+        kept = [one for one in made if one.kept is not None]
+        most.append(sum(num_bytes(one.kept) + one.pixels_3HW.nbytes for one in kept))
+        return found
+
+    inputs = PromptReader.inputs
+    monkeypatch.setattr(generate, "SharedPicture", Watched)
+    monkeypatch.setattr(PromptReader, "inputs", kept_bytes)
+    one = responder_of(loaded.model, loaded.processor).picture_bytes
+    everything = [*items, *(dataclasses.replace(item, question_id=f"{item.question_id} again") for item in items)]
+    ask(loaded, everything, images, batch_size=4, keep_bytes=int(1.5 * one))
+    assert max(most) == one
+    assert len(most) > 2
 
 
 def test_choices_are_ranked_by_likelihood(loaded, benchmarks):

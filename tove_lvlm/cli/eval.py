@@ -23,6 +23,7 @@ Images = Annotated[Path | None, typer.Option(help="Image folder.", **_DATA)]
 Limit = Annotated[int | None, typer.Option(help="Only so many questions.", min=1, **_DATA)]
 Prompt = Annotated[str | None, typer.Option(help="Instead of the task's: text with {question}.", **_ASKING)]
 BatchSize = Annotated[int, typer.Option(help="Questions at a time.", min=1, **_ASKING)]
+KeepGib = Annotated[float, typer.Option(help="GiB of pictures kept for their next question.", min=0.0, **_ASKING)]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Else the task's.", min=1, **_ASKING)]
 Temperature = Annotated[float, typer.Option(help="0: greedy.", min=0.0, **_ASKING)]
 TopP = Annotated[float, typer.Option(help="With a temperature.", **_ASKING)]
@@ -56,6 +57,7 @@ def evaluate(
     limit: Limit = None,
     prompt: Prompt = None,
     batch_size: BatchSize = 16,
+    keep_gib: KeepGib = 4.0,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -96,7 +98,8 @@ def evaluate(
     given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "min_new_tokens": min_new_tokens}
     decoding |= {name: value for name, value in given.items() if value is not None}
     ranking = None if candidates is None else {"path": candidates, "top_k": top_k}
-    settings = {"batch_size": batch_size, "dtype": dtype, "strict": strict, "output": output, "model": model}
+    kept = {"batch_size": batch_size, "keep_bytes": int(keep_gib * 2**30)}
+    settings = {**kept, "dtype": dtype, "strict": strict, "output": output, "model": model}
     task_options = {"convention": convention, "prompt": prompt, "limit": limit}
     with _quiet_ranks(), contextlib.redirect_stdout(sys.stderr):  # stdout may be somebody's JSON
         result = _ask(task, files, images, data, task_options, settings, decoding, ranking, device)

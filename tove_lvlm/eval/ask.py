@@ -5,7 +5,7 @@ writes its own file (`store`); rank 0 gathers and scores.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from ..checkpoints import LoadedCheckpoint, detect, load_model
 from ..config import UserError
 from ..inference.batching import DecodingConfig
 from ..inference.ranking import RANKED_BY, RankingConfig
+from ..inference.shared import KEEP_BYTES
 from ..storage import fingerprint, run_folder
 from ..storage.tensors import DTYPES
 from . import generate
 from .benchmark import Benchmark
 from .io import record
+from .io.items import Item
 from .io.problems import Problems
 from .io.store import ANSWERS, Shard, Store
 from .run import write_score
@@ -47,6 +49,8 @@ class EvalConfig:
     ranking: RankingConfig | None = None
     """Answer open questions out of a list of candidates instead."""
     batch_size: int = 16
+    keep_bytes: int = KEEP_BYTES
+    """What pictures that wait for their next question may take on the device; 0 keeps nothing from batch to batch."""
     device: str = "cpu"
     dtype: str | None = None
     """None keeps the dtype that the checkpoint has."""
@@ -169,13 +173,20 @@ def _ask_share(
     progress: Callable[[int, int], None],
 ) -> None:
     rank, world_size = dist.rank(), dist.world_size()
-    own_ids = set(plan["todo"][rank::world_size])
-    items = [item for item in benchmark.items if item.question_id in own_ids]
+    todo = set(plan["todo"])
+    items = share_of([item for item in benchmark.items if item.question_id in todo], rank, world_size)
     problems = Problems()
     progress(0, len(items))
     with Shard(settings.output, rank, plan["launch"], plan["model"]["id"]) as shard:
         predictions = generate.answers(
-            loaded, items, settings.images, settings.decoding, settings.batch_size, problems, settings.ranking
+            loaded,
+            items,
+            settings.images,
+            settings.decoding,
+            settings.batch_size,
+            problems,
+            settings.ranking,
+            settings.keep_bytes,
         )
         try:
             for number, (item, text, metadata) in enumerate(predictions, start=1):
@@ -187,6 +198,20 @@ def _ask_share(
                 "the same command goes on"
             ) from error
         shard.finish(problems)
+
+
+def share_of(items: Sequence[Item], rank: int, world_size: int) -> list[Item]:
+    """A rank's share of what is asked: as many as the others, one more or less, and those about a picture together.
+
+    Args:
+        items: The same on all ranks.
+        rank: From 0.
+        world_size: Number of ranks.
+    """
+    first = {image: place for place, image in enumerate(dict.fromkeys(item.image for item in items))}
+    together = sorted(items, key=lambda item: first[item.image])
+    start, end = (len(items) * number // world_size for number in (rank, rank + 1))
+    return together[start:end]
 
 
 def _finish(benchmark: Benchmark, settings: EvalConfig, store: Store, made_by: dict[str, Any]) -> dict[str, Any]:

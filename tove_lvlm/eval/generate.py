@@ -1,22 +1,24 @@
 """The engine: a model's answers to a benchmark's questions, in batches, as they come.
 
-The next batch's pictures are read while the model is at work on this one. Pictures are not turned by their EXIF tag, as
+Questions about one picture come together, and what the model makes of it is made once (`inference.plan`). The next
+batch's pictures are read while the model is at work on this one. Pictures are not turned by their EXIF tag, as
 in LLaVA's own evaluation.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from ..checkpoints import LoadedCheckpoint
 from ..data.errors import DataError
 from ..data.images import resolve_image
 from ..inference import Responder, responder_of
-from ..inference.batching import DecodingConfig, PixelReader, length_sorted
+from ..inference.batching import DecodingConfig, PixelReader
+from ..inference.plan import Window, plan
 from ..inference.ranking import RankingConfig
+from ..inference.shared import KEEP_BYTES, Pixels, SharedPicture
 from .io.items import Item
 from .io.problems import Problems
 
@@ -34,7 +36,7 @@ class Prediction(NamedTuple):
 
 class _Batch(NamedTuple):
     items: list[Item]
-    pixels: list[torch.Tensor | None]
+    pixels: list[Pixels | None]
     """None for a question about no image."""
     broken: list[tuple[str, str]]
     """Question id and reason, for images that cannot be read."""
@@ -48,8 +50,9 @@ def answers(
     batch_size: int,
     problems: Problems,
     ranking: RankingConfig | None = None,
+    keep_bytes: int = KEEP_BYTES,
 ) -> Iterator[Prediction]:
-    """Ask a model; each batch's answers come as soon as they are there, longest prompts first.
+    """Ask a model; each batch's answers come as soon as they are there, those with the longest prompt first.
 
     Args:
         loaded: A model that answers, where it is to run.
@@ -59,17 +62,16 @@ def answers(
         batch_size: Questions at a time; it changes no answer, up to rounding where two tokens are equally likely.
         problems: An image that is missing or broken, or a question that fills the context, is noted and left out.
         ranking: Candidates out of which open questions are answered, in place of `decoding`.
+        keep_bytes: What pictures that wait for their next question may take; 0 keeps nothing from batch to batch.
     """
     responder = responder_of(loaded.model.eval(), loaded.processor)
     items, rows = _encode(responder, items, problems)
-    batches = length_sorted([len(row) for row in rows], batch_size)
+    pictures = [item.image or None for item in items]
+    windows = plan(pictures, [len(row) for row in rows], batch_size, responder.num_kept(keep_bytes))
     row_of = {item.question_id: row for item, row in zip(items, rows, strict=True)}
     reader = PixelReader(loaded.image_processor, loaded.image_aspect_ratio)
 
-    def read(batch: list[int]) -> _Batch:
-        return _read([items[i] for i in batch], images, reader)
-
-    for batch in _ahead(batches, read):
+    for batch in _ahead(_reads(windows, items, images, reader)):
         for question_id, reason in batch.broken:
             problems.add(reason, question_id)
         if not batch.items:
@@ -83,7 +85,7 @@ def answers(
             for item, (text, value) in zip(batch.items, best, strict=True):
                 yield Prediction(item, text, {"log_likelihood": value})
             continue
-        pixels = [pixels_3HW for pixels_3HW in batch.pixels if pixels_3HW is not None]
+        pixels = [one for one in batch.pixels if one is not None]
         texts = responder.generate([row_of[i.question_id] for i in batch.items], pixels, decoding)
         yield from (Prediction(item, text) for item, text in zip(batch.items, texts, strict=True))
 
@@ -113,33 +115,55 @@ def _rank(responder: Responder, batch: _Batch) -> Iterator[Prediction]:
         )
 
 
-def _read(items: Sequence[Item], images: Path, reader: PixelReader) -> _Batch:
+def _reads(
+    windows: Sequence[Window], items: Sequence[Item], images: Path, reader: PixelReader
+) -> Iterator[Callable[[], _Batch]]:
+    """What reads each batch, in order; the pictures that are kept go when the last batch of their window has gone."""
+    for window in windows:
+        shared: dict[str, SharedPicture] | None = {} if window.keeps else None
+        for batch in window.batches:
+            yield partial(_read, [items[index] for index in batch], images, reader, shared)
+
+
+def _read(
+    items: Sequence[Item], images: Path, reader: PixelReader, shared: dict[str, SharedPicture] | None = None
+) -> _Batch:
+    """A batch.
+
+    Args:
+        items: Its questions.
+        images: The image folder.
+        reader: Of pixels.
+        shared: Pictures by name that are kept; those of this batch are added. None: none is kept.
+    """
     batch = _Batch([], [], [])
     for item in items:
-        pixels_3HW = None
-        if item.image:
+        one: Pixels | None = None if shared is None else shared.get(item.image)
+        if item.image and one is None:
             try:
                 path = resolve_image(images, item.image, allow_symlinks=True)
             except DataError:
                 batch.broken.append((item.question_id, "missing image"))
                 continue
             try:
-                pixels_3HW = reader(path)
+                one = reader(path)
             except DataError:
                 batch.broken.append((item.question_id, "unreadable image"))
                 continue
+            if shared is not None:
+                one = shared[item.image] = SharedPicture(one)
         batch.items.append(item)
-        batch.pixels.append(pixels_3HW)
+        batch.pixels.append(one)
     return batch
 
 
-def _ahead(batches: Sequence[list[int]], read) -> Iterator[_Batch]:
-    """What `read` gives for each batch, one batch ahead of the caller."""
+def _ahead(reads: Iterable[Callable[[], _Batch]]) -> Iterator[_Batch]:
+    """What each gives, one batch ahead of the caller."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         coming: list[Future] = []
         try:
-            for batch in batches:
-                coming.append(pool.submit(read, batch))
+            for read in reads:
+                coming.append(pool.submit(read))
                 if len(coming) > 1:
                     yield coming.pop(0).result()
             while coming:
