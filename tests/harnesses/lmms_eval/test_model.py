@@ -109,7 +109,12 @@ def test_losses_and_what_greedy_decoding_says(model, chat, pictures):
     greedy = chat.ask_many(pictures, [ASKED] * 3)
     requests = [request(ASKED, f" {text}", doc_id=i) for i, text in enumerate(greedy)]
     requests += [request(ASKED, lambda path: "cone", doc_id=i) for i in range(3)]
+    seen, tower = [], chat.model.model.vision_tower
+    hook = tower.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    model.batch_size = 6  # all requests
     found = model.loglikelihood(requests)
+    hook.remove()
+    assert sum(seen) == 3, "a document's choices share its picture"
     assert [is_greedy for _, is_greedy in found] == [True] * 3 + [False] * 3
     pixels = [to_pixels(Image.open(path).convert("RGB"), chat.processor.image_processor, "pad") for path in pictures]
     choices = [[text, "cone"] for text in greedy]

@@ -1,10 +1,12 @@
 """Requests of lmms-eval: one picture each, or none."""
 
+from types import SimpleNamespace
+
 import pytest
 from PIL import Image
 
 from tove_lvlm.config import UserError
-from tove_lvlm.harnesses.lmms_eval.requests import Prompt
+from tove_lvlm.harnesses.lmms_eval.requests import Prompt, by_decoding
 
 
 @pytest.mark.parametrize(
@@ -25,3 +27,10 @@ def test_requests_with_anything_but_one_image(visuals, message):
 def test_questions_without_an_image_are_asked_without_one(visuals):
     assert Prompt(context="?", where="", visuals=visuals).picture() is None
     assert Prompt(context="?", where="", visuals=[Image.new("L", (4, 4))]).picture().mode == "RGB"
+
+
+def test_requests_are_grouped_by_how_they_are_answered_and_stay_in_order():
+    """Documents about one picture follow each other, and the picture is then read once."""
+    ways = [{"max_new_tokens": 5}, {"max_new_tokens": 9}, {"max_new_tokens": 5}]
+    requests = [SimpleNamespace(args=("what ?" * place, way)) for place, way in enumerate(ways)]
+    assert list(by_decoding(requests).values()) == [[0, 2], [1]]

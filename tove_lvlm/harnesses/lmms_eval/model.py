@@ -4,7 +4,7 @@ See docs/hosts.md, "lmms-eval".
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from ...config import ConfigError
 from ...inference import responder_of
 from ...inference.batching import PixelReader, length_sorted
 from ...inference.chat import answer
+from ...inference.shared import picture_key
 from ...registry import nearest, require
 from ...storage.tensors import DTYPES
 from .decoding import GenerationOptions
@@ -126,17 +127,34 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):  # type
         pixels_of = PixelReader(self.processor.image_processor, self.image_aspect_ratio)
         with self._progress(len(requests)) as bar:
             for indices in length_sorted([len(request.args[0]) for request in requests], self.batch_size):
-                prompts = [self._prompt(*requests[i].args) for i in indices]
-                answers = [self._continuation(*requests[i].args) for i in indices]
-                pictures = [prompt.picture() for prompt in prompts]
-                pixels = [None if picture is None else pixels_of(picture) for picture in pictures]
-                contexts, choices = [prompt.context for prompt in prompts], [[text.strip()] for text in answers]
-                likelihoods = responder_of(self._model, self.processor).score_choices(contexts, choices, pixels)
-                for i, text, (choice,) in zip(indices, answers, likelihoods, strict=True):
-                    scores[i] = (-choice.log_likelihood, choice.greedy)
-                    self.cache_hook.add_partial("loglikelihood", (requests[i].args[0], text), scores[i])
+                for i, score in zip(indices, self._weigh([requests[i] for i in indices], pixels_of), strict=True):
+                    scores[i] = score
+                    text = self._continuation(*requests[i].args)
+                    self.cache_hook.add_partial("loglikelihood", (requests[i].args[0], text), score)
                 bar.update(len(indices))
         return scores
+
+    def _weigh(self, requests: Sequence[Any], pixels_of: PixelReader) -> list[tuple[float, bool]]:
+        """As `loglikelihood`, in one batch: a document's choices share what comes before them."""
+        pixels: dict[Hashable, torch.Tensor | None] = {}
+        asked: dict[tuple[str, Hashable], list[int]] = {}
+        for place, request in enumerate(requests):
+            prompt = self._prompt(*request.args)
+            picture = prompt.picture()
+            key = picture_key(picture)
+            if key not in pixels:
+                pixels[key] = None if picture is None else pixels_of(picture)
+            asked.setdefault((prompt.context, key), []).append(place)
+        answers = [self._continuation(*request.args).strip() for request in requests]
+        scored = responder_of(self._model, self.processor).score_choices(
+            [context for context, _ in asked],
+            [[answers[place] for place in places] for places in asked.values()],
+            [pixels[key] for _, key in asked],
+        )
+        found = {}
+        for places, choices in zip(asked.values(), scored, strict=True):
+            found |= dict(zip(places, choices, strict=True))
+        return [(-found[place].log_likelihood, found[place].greedy) for place in range(len(requests))]
 
     def _continuation(self, _: str, answer: Any, __: Any, doc_id: int, task: str, split: str) -> str:
         return answer if isinstance(answer, str) else str(answer(Document(self.task_dict, doc_id, task, split).fields))

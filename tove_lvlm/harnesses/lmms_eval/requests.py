@@ -60,8 +60,11 @@ class Document:
 
 
 def by_decoding(requests: Sequence[Any]) -> dict[GenerationOptions, list[int]]:
-    """Indices of the requests (their second argument says how to generate), grouped and longest context first."""
+    """Indices of the requests (their second argument says how to generate), grouped.
+
+    Their order stays: documents about one picture, of which a model reads the picture once, mostly follow each other.
+    """
     groups: dict[GenerationOptions, list[int]] = {}
     for index, request in enumerate(requests):
         groups.setdefault(read_generation_options(request.args[1]), []).append(index)
-    return {decoding: sorted(indices, key=lambda i: -len(requests[i].args[0])) for decoding, indices in groups.items()}
+    return groups
