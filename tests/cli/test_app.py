@@ -1,10 +1,13 @@
 """The command `tove`, called as a user calls it but in this process."""
 
+import gc
 import json
+import sys
 
 import pytest
 
 from helpers.paths import ROOT
+from tove_lvlm.cli.app import heavy_imports
 
 SEVEN_B = ROOT / "projects" / "tove_vicuna_7b"
 
@@ -117,3 +120,19 @@ def test_bad_input_is_one_line_and_code_2(tove, arguments, message):
     assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_garbage_is_not_looked_for_while_heavy_packages_come_and_is_afterwards(monkeypatch):
+    monkeypatch.delitem(sys.modules, "transformers.modeling_utils", raising=False)
+    with heavy_imports():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 0
+    gc.unfreeze()
+    with pytest.raises(ImportError), heavy_imports():
+        raise ImportError
+    assert gc.isenabled()
+    monkeypatch.setitem(sys.modules, "transformers.modeling_utils", object())
+    with heavy_imports():
+        assert gc.isenabled(), "they are here already"
+    assert gc.get_freeze_count() == 0

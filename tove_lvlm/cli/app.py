@@ -1,6 +1,10 @@
 """The typer application and what its commands share. Nothing heavy is imported here."""
 
+import contextlib
+import gc
 import os
+import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -25,6 +29,24 @@ FurtherOptions = Annotated[list[str] | None, typer.Argument(hidden=True)]
 @app.callback()
 def launched(local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0) -> None:
     """DeepSpeed's launcher passes `--local_rank` before the command's own arguments; the environment has it too."""
+
+
+@contextlib.contextmanager
+def heavy_imports() -> Iterator[None]:
+    """Import torch and transformers without looking for garbage.
+
+    Their modules are a million objects that stay; Python would look through them again and again while they come, and
+    then at every later collection. An eighth of the time in which `tove chat` starts.
+    """
+    if not gc.isenabled() or "transformers.modeling_utils" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def choose_device(requested: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..config import UserError
-from .app import JsonFlag, app, choose_device, console
+from .app import JsonFlag, app, choose_device, console, heavy_imports
 from .progress import counted
 
 # Panels of --help.
@@ -23,7 +23,7 @@ Images = Annotated[Path | None, typer.Option(help="Image folder.", **_DATA)]
 Limit = Annotated[int | None, typer.Option(help="Only so many questions.", min=1, **_DATA)]
 Prompt = Annotated[str | None, typer.Option(help="Instead of the task's: text with {question}.", **_ASKING)]
 BatchSize = Annotated[int, typer.Option(help="Questions at a time.", min=1, **_ASKING)]
-KeepGib = Annotated[float, typer.Option(help="GiB of pictures kept for their next question.", min=0.0, **_ASKING)]
+KeepGib = Annotated[float | None, typer.Option(help="GiB of pictures kept to be asked again.", min=0.0, **_ASKING)]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Else the task's.", min=1, **_ASKING)]
 Temperature = Annotated[float, typer.Option(help="0: greedy.", min=0.0, **_ASKING)]
 TopP = Annotated[float, typer.Option(help="With a temperature.", **_ASKING)]
@@ -57,7 +57,7 @@ def evaluate(
     limit: Limit = None,
     prompt: Prompt = None,
     batch_size: BatchSize = 16,
-    keep_gib: KeepGib = 4.0,
+    keep_gib: KeepGib = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -98,8 +98,8 @@ def evaluate(
     given = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "min_new_tokens": min_new_tokens}
     decoding |= {name: value for name, value in given.items() if value is not None}
     ranking = None if candidates is None else {"path": candidates, "top_k": top_k}
-    kept = {"batch_size": batch_size, "keep_bytes": int(keep_gib * 2**30)}
-    settings = {**kept, "dtype": dtype, "strict": strict, "output": output, "model": model}
+    settings = {"batch_size": batch_size, "dtype": dtype, "strict": strict, "output": output, "model": model}
+    settings |= {} if keep_gib is None else {"keep_bytes": int(keep_gib * 2**30)}
     task_options = {"convention": convention, "prompt": prompt, "limit": limit}
     with _quiet_ranks(), contextlib.redirect_stdout(sys.stderr):  # stdout may be somebody's JSON
         result = _ask(task, files, images, data, task_options, settings, decoding, ranking, device)
@@ -188,10 +188,11 @@ def _ask(
     ranking: dict | None,
     device: str | None,
 ) -> dict | None:
-    from ..checkpoints import detect
-    from ..checkpoints.base import BARE
-    from ..eval.benchmark import read_benchmark, task_class
-    from ..eval.io.find import asked_prompt, find
+    with heavy_imports():
+        from ..checkpoints import detect
+        from ..checkpoints.base import BARE
+        from ..eval.benchmark import read_benchmark, task_class
+        from ..eval.io.find import asked_prompt, find
 
     chosen, of_data = task_class(task), None
     if not labels or images is None:
@@ -203,10 +204,11 @@ def _ask(
     task_options["prompt"] = next((prompt for prompt in given if prompt is not None), None)
     benchmark = read_benchmark(task, labels, **task_options)
 
-    from .. import dist
-    from ..eval.ask import EvalConfig, evaluate_model
-    from ..inference.batching import DecodingConfig
-    from ..inference.ranking import RankingConfig
+    with heavy_imports():
+        from .. import dist
+        from ..eval.ask import EvalConfig, evaluate_model
+        from ..inference.batching import DecodingConfig
+        from ..inference.ranking import RankingConfig
 
     usual = dict(chosen.bare_decoding) if is_bare and not decoding["temperature"] else {}
     if decoding.get("max_new_tokens", 1 << 31) < usual.get("min_new_tokens", 0):

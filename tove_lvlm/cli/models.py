@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .app import JsonFlag, app, console
+from .app import JsonFlag, app, console, heavy_imports
 from .progress import quiet_transformers
 
 
@@ -19,7 +19,8 @@ def chat(
     as_json: JsonFlag = False,
 ) -> None:
     """Ask a trained model about an image."""
-    from ..inference.chat import Chat
+    with heavy_imports():
+        from ..inference.chat import Chat
 
     quiet_transformers()
     talk = Chat.load(model)
