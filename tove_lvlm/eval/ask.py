@@ -195,7 +195,7 @@ def _ask_share(
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{settings.device} has too little memory for --batch-size {settings.batch_size}; with a smaller one "
-                "the same command goes on"
+                "the same command goes on; --keep-gib says what waiting pictures may take"
             ) from error
         shard.finish(problems)
 

@@ -16,7 +16,7 @@ from .batching import Picture
 
 KEEP_BYTES = 4 << 30
 """What pictures that wait for their next question may take together, unless the caller says otherwise: 4 GiB. In
-bfloat16 a picture of 336 pixels takes 0.34 GB of a 7B LLaVA's attention cache and 0.5 GB of a 13B one's."""
+bfloat16 a picture of 336 pixels takes 0.32 GB of a 7B LLaVA's attention cache and 0.5 GB of a 13B one's."""
 
 
 class SharedPicture:
