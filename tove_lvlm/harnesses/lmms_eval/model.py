@@ -16,6 +16,7 @@ from ...config import ConfigError
 from ...inference import responder_of
 from ...inference.batching import PixelReader, length_sorted
 from ...inference.chat import answer
+from ...inference.responder import ScoredChoice
 from ...inference.shared import picture_key
 from ...registry import nearest, require
 from ...storage.tensors import DTYPES
@@ -151,7 +152,7 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):  # type
             [[answers[place] for place in places] for places in asked.values()],
             [pixels[key] for _, key in asked],
         )
-        found = {}
+        found: dict[int, ScoredChoice] = {}
         for places, choices in zip(asked.values(), scored, strict=True):
             found |= dict(zip(places, choices, strict=True))
         return [(-found[place].log_likelihood, found[place].greedy) for place in range(len(requests))]
