@@ -117,4 +117,6 @@ def test_full_size_runs_have_llava_15s_schedule(size):
         assert (train.model_max_length, train.lr_scheduler_type) == (2048, "cosine")
         assert train.bf16
         assert train.gradient_checkpointing
-    assert (Path(stage1.deepspeed).stem, Path(stage2.deepspeed).stem) == ("zero2", "zero3")
+    # At 7B LoRA's weights fit whole on a GPU; ZeRO-3 would gather them twice in every step.
+    expected = ("zero2", "zero2" if size == "7b" else "zero3")
+    assert (Path(stage1.deepspeed).stem, Path(stage2.deepspeed).stem) == expected

@@ -61,6 +61,7 @@ def run_block(folder: Path, stage: str) -> dict:
             "save_steps": 2,
             "save_total_limit": 2,
             "logging_steps": 1,
+            "dataloader_num_workers": 0,
             "seed": 1,
         },
     }

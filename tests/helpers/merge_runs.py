@@ -13,6 +13,7 @@ START = {
     "max_steps": 6,
     "save_steps": 3,
     "logging_steps": 1,
+    "dataloader_num_workers": 0,
     "seed": 1,
 }
 

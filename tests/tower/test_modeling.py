@@ -14,12 +14,12 @@ from tove_lvlm import ToVEVisionConfig, ToVEVisionModel
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-def clip_tokens(yaml, dtype, layer: int = -2) -> torch.Tensor:
+def clip_tokens(yaml, dtype) -> torch.Tensor:
     """Patch tokens of the stock CLIP that lies beside the YAML."""
     clip = CLIPVisionModel.from_pretrained(yaml.parent / "clip", dtype=dtype).eval()
     with torch.no_grad():
         states = clip(tiny_towers.pixels().to(dtype), output_hidden_states=True).hidden_states
-    return states[layer][:, 1:]
+    return states[-2][:, 1:]
 
 
 def frozen(tower) -> dict[str, nn.Parameter]:
@@ -49,17 +49,6 @@ def test_all_detached_is_clip_bit_for_bit(tiny_tower_yaml, tiny_tower, dtype, tr
     assert torch.equal(output.last_hidden_state, expected)
     assert torch.equal(output.gate_probs, torch.zeros(2, 16, 4))
     assert output.balance_loss.item() == 0
-
-
-@pytest.mark.parametrize("layer", [-1, -2, 0, 1, 3])
-def test_select_layer(tiny_tower_yaml, layer):
-    tower = tove_lvlm.build_tower(tiny_tower_yaml, [f"clip.select_layer={layer}"])
-    run = []
-    for number, block in enumerate(tower.clip.encoder.layers):
-        block.register_forward_hook(lambda *_, number=number: run.append(number))
-    found = tower(tiny_towers.pixels()).hidden_states[0]
-    assert torch.equal(found, clip_tokens(tiny_tower_yaml, torch.float32, layer))
-    assert run == [*range(range(len(tower.clip.encoder.layers) + 1)[layer])], "no layer behind it is run"
 
 
 def test_zero_init_off_changes_tokens_at_step_0(tiny_tower_yaml):

@@ -36,17 +36,21 @@ def test_zero_watches_nothing():
         watchdog.alive(1)
 
 
-def test_nan_stops_with_step_and_samples(world, train, monkeypatch, capfd):
-    inner = trainer.ToVETrainer._agree
+@pytest.mark.parametrize("step", [5, 6])
+@pytest.mark.parametrize("micro_batch", [0, 1])
+def test_nan_stops_with_step_and_samples(world, train, monkeypatch, capfd, step, micro_batch):
+    """Step 6 is one that would be saved, and the last one."""
+    inner, calls = trainer.ToVETrainer.loss_of, []
 
-    def poisoned(self, loss):
-        inner(self, loss * float("nan") if self.state.global_step == 4 else loss)
+    def poisoned(self, model, inputs, num_items):
+        loss, *rest = inner(self, model, inputs, num_items)
+        calls.append(self._sample_ids)
+        return (loss * float("nan") if len(calls) == 2 * step - 1 + micro_batch else loss, *rest)
 
-    monkeypatch.setattr(trainer.ToVETrainer, "_agree", poisoned)
+    monkeypatch.setattr(trainer.ToVETrainer, "loss_of", poisoned)
     assert train("pretrain", "train.save_steps=2") == 1
     last = capfd.readouterr().err.splitlines()[-1]
-    assert "nan at step 5" in last
-    assert "samples on this rank: c" in last
+    assert f"the loss is nan at step {step}; samples on this rank: {', '.join(calls[-2 + micro_batch])}" in last
     assert [path.name for path in checkpoint.checkpoints(world / "out-pretrain")] == ["checkpoint-2", "checkpoint-4"]
     assert not (world / "out-pretrain" / "projector.safetensors").exists()
 

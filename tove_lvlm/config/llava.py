@@ -52,6 +52,11 @@ class TrainConfig(LoopConfig):
     model_max_length: int = field(default=2048, metadata=number(low=1))
     """Tokens per sample, visual tokens included."""
     group_by_modality_length: bool = False
+    padding_free: bool = True
+    """Concatenate the rows of a micro-batch instead of padding them, where the language model can: same rows, same
+    loss, no work for padding."""
+    logits_at_labels: bool = True
+    """Compute logits only at places that have a label: the same loss, with less memory."""
     save_merged: bool = False
     """After stage 2, also write the merged model as an ordinary LlavaForConditionalGeneration folder."""
 

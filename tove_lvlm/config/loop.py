@@ -47,12 +47,15 @@ class LoopConfig:
     """Weights and arithmetic in bfloat16 (fp32 master weights under DeepSpeed)."""
     tf32: bool = False
     gradient_checkpointing: bool = False
+    gradient_checkpointing_every_n_layers: int = field(default=1, metadata=number(low=1))
+    """Recompute only every n-th layer's activations and keep the others': faster, as far as memory lasts."""
     save_steps: int = field(default=500, metadata=number(low=1))
     save_total_limit: int | None = field(default=1, metadata=number(low=1))
-    logging_steps: int = field(default=1, metadata=number(low=1))
+    logging_steps: int = field(default=10, metadata=number(low=1))
     report_to: str = field(default="none", metadata={"choices": REPORTERS})
     seed: int = field(default=42, metadata=number(low=0, high=2**32 - 1))
-    dataloader_num_workers: int = field(default=0, metadata=number(low=0))
+    dataloader_num_workers: int = field(default=4, metadata=number(low=0))
+    """Processes for each rank that read and prepare images; 0 does it between the steps."""
     num_threads: int | None = field(default=None, metadata=number(low=1))
     """Torch threads per rank; none takes OMP_NUM_THREADS, else cores / local ranks (CPU only)."""
     resume: bool = True

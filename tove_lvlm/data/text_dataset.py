@@ -12,10 +12,11 @@ import torch
 from torch.utils.data import Dataset
 
 from .augment import augment
-from .conversations import IGNORE_INDEX, Encoded, rounds
+from .conversations import Encoded, rounds
 from .errors import DataError
 from .record_dataset import RecordDataset
 from .records import Record
+from .row_layout import Row, at_labels, padded
 from .text_sources import SOURCES
 
 
@@ -142,20 +143,18 @@ class TextCollator:
         """Make a batch.
 
         Returns:
-            `pixel_values` (I, 3, H, W); `input_ids`, `attention_mask` and `labels` (R, T) int64, labels at their own
-            places; `image_of` (R,), the image of each row; `sample_ids`, a list of I strings.
+            `pixel_values` (I, 3, H, W); `input_ids` and `attention_mask` (R, T) int64; `labels` and `logits_to_keep`,
+            see `row_layout.at_labels`; `image_of` (R,), the image of each row. What is no input of the model:
+            `sample_ids`, a list of I strings, `num_images` and `num_tokens`.
         """
         rows = [row for sample in samples for row in sample["rows"]]
-        width = max(len(row.input_ids) for row in rows)
-
-        def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-            return torch.tensor([[*row, *[fill] * (width - len(row))] for row in values])
-
+        batch = at_labels(padded([Row(row.input_ids, row.labels) for row in rows], None, self.pad_token_id))
+        del batch["shift_labels"]
         return {
+            **batch,
             "pixel_values": torch.stack([sample["pixel_values"] for sample in samples]),
-            "input_ids": padded([row.input_ids for row in rows], self.pad_token_id),
-            "attention_mask": padded([[1] * len(row.input_ids) for row in rows], 0),
-            "labels": padded([row.labels for row in rows], IGNORE_INDEX),
             "image_of": torch.tensor([image for image, sample in enumerate(samples) for _ in sample["rows"]]),
             "sample_ids": [sample["sample_id"] for sample in samples],
+            "num_images": len(samples),
+            "num_tokens": sum(len(row.input_ids) for row in rows),
         }

@@ -6,6 +6,7 @@ after `from_pretrained` on the meta device.
 See docs/design.md, "Input pixels".
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -70,4 +71,17 @@ def normalised(picture_B3HW: torch.Tensor, target: Preprocessing) -> torch.Tenso
 
 
 def _channels(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, 3, 1, 1)
+    """(1, 3, 1, 1); made once for a device, because the host waits for each copy to it."""
+    if type(like) is not torch.Tensor or torch.compiler.is_compiling():  # traced: what is made is not a value
+        return _new_channels(values, like.dtype, like.device)
+    return _kept_channels(values, like.dtype, like.device)
+
+
+def _new_channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=dtype, device=device).view(1, 3, 1, 1)
+
+
+@lru_cache(maxsize=256)
+def _kept_channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    with torch.inference_mode(False):  # a later caller may want gradients
+        return _new_channels(values, dtype, device)

@@ -6,6 +6,8 @@ Shapes: B images, N patches, D width.
 See docs/design.md, "Tower".
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ _BESIDE = ("text_model.", "text_projection.", "visual_projection.", "logit_scale
 class FrozenCLIP(CLIPVisionModel):
     """transformers' CLIP encoder that stays in eval mode whatever is asked, and can stop at a layer."""
 
-    def forward(self, pixel_values: torch.Tensor | None = None, *args: Any, stop_at: int | None = None, **kwargs: Any):
+    def forward(
+        self, pixel_values: torch.Tensor | None = None, *args: Any, stop_at: int | None = None, **kwargs: Any
+    ) -> Any:
         """As transformers', or with `stop_at` that hidden state, (B, 1 + N, D), and no layer behind it is run.
 
         Args:
@@ -43,6 +47,29 @@ class FrozenCLIP(CLIPVisionModel):
         """Stays in eval mode."""
         super().train(False)
         return self
+
+
+@contextmanager
+def without_unread_layers(clip: CLIPVisionModel, layer: int) -> Iterator[None]:
+    """Layers behind hidden state `layer` pass on what they get until this is left: for a host that reads that state.
+
+    Args:
+        clip: Stock; its weights and their names stay.
+        layer: Index into `hidden_states`.
+    """
+    layers = clip.encoder.layers
+    unread = layers[range(len(layers) + 1)[layer] :]
+    for block in unread:
+        block.forward = _pass_on
+    try:
+        yield
+    finally:
+        for block in unread:
+            del block.forward
+
+
+def _pass_on(hidden_BND: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    return hidden_BND
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:

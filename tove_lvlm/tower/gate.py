@@ -75,19 +75,24 @@ class Gate(nn.Module):
                 which reads them without sending a gradient back.
         """
         logits_BNK = self._logits(t_clip_BND, e_KBND).float() / self.temperature
-        mask_K = torch.tensor(attached_K, device=logits_BNK.device)
+        detached = [k for k, attached in enumerate(attached_K) if not attached]
         if not any(attached_K):
             nothing_BNK = torch.zeros_like(logits_BNK)
             return GateOutput(nothing_BNK, nothing_BNK)
         if self.training and self.noise > 0:
             logits_BNK = logits_BNK + self.noise * torch.randn_like(logits_BNK)
-        logits_BNK = logits_BNK.masked_fill(~mask_K, float("-inf"))
+        if detached:
+            logits_BNK = logits_BNK.clone()
+            for k in detached:
+                logits_BNK[..., k] = float("-inf")
         full_probs_BNK = logits_BNK.softmax(-1)
         if not (self.training and self.expert_dropout > 0):
             return GateOutput(full_probs_BNK, full_probs_BNK)
         keep_BK = torch.rand(len(logits_BNK), len(attached_K), device=logits_BNK.device) >= self.expert_dropout
-        keep_BK = keep_BK & mask_K
-        keep_BK = torch.where(keep_BK.any(-1, keepdim=True), keep_BK, mask_K)
+        attached_BK = torch.ones_like(keep_BK)
+        for k in detached:
+            keep_BK[:, k] = attached_BK[:, k] = False
+        keep_BK = torch.where(keep_BK.any(-1, keepdim=True), keep_BK, attached_BK)
         return GateOutput(logits_BNK.masked_fill(~keep_BK[:, None], float("-inf")).softmax(-1), full_probs_BNK)
 
     def _logits(self, t_clip_BND: torch.Tensor, e_KBND: Sequence[torch.Tensor | None]) -> torch.Tensor:

@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 
 from .. import dist
+from ..data.row_layout import model_inputs
 from ..zero import local_values
 from . import checkpoint
+from .agreement import Agreement
 from .guards import NonFiniteLoss, StopSignal, Watchdog, ignore_signals_in_worker
 from .metrics import FigureMeter, MetricsFile
 
@@ -77,6 +79,7 @@ class GuardedTrainer(Trainer):
         self.meter: Any = FigureMeter()
         self.metrics_file = MetricsFile(Path(run_config.train.output_dir) / "metrics.jsonl")
         self.stop_signal, self.watchdog = StopSignal(), Watchdog(run_config.train.stall_timeout)
+        self.agreement = Agreement()
         self.stopped_by: int | None = None
         self._sample_ids: list[str] = []
         self._rank_batches = RankBatches(
@@ -136,36 +139,33 @@ class GuardedTrainer(Trainer):
 
         Args:
             model: As wrapped for training.
-            inputs: The batch.
+            inputs: The batch, see `model_inputs`.
             num_items_in_batch: Trainer's count over the accumulation steps, for losses over tokens.
         """
         outputs = model(**inputs)
         return outputs.loss / self.current_gradient_accumulation_steps, outputs, outputs.figures
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Scaled loss of a micro-batch; stops all ranks before the backward pass when one of them has no number."""
-        inputs = dict(inputs)
-        self._sample_ids = inputs.pop("sample_ids", [])
+        """Scaled loss of a micro-batch. Nothing here waits for the device; `Agreement` says when a loss is read."""
+        self._sample_ids = inputs.get("sample_ids", [])
         self.watchdog.alive(self.state.global_step + 1, self._sample_ids)
-        loss, outputs, measured = self.loss_of(model, inputs, num_items_in_batch)
-        self._agree(loss)
+        loss, outputs, measured = self.loss_of(model, model_inputs(inputs), num_items_in_batch)
+        self.agreement.add(loss, self._sample_ids)
+        if self.accelerator.sync_gradients:  # the step's last micro-batch
+            self.agreement.send(self.stop_signal.signum or 0)
         self.meter.add(inputs, measured)
         return (loss, outputs) if return_outputs else loss
 
-    def _agree(self, loss: torch.Tensor) -> None:
-        """One small collective: does any rank have a bad loss, was any asked to stop?"""
-        bad = not bool(torch.isfinite(loss.detach()).all())
-        signal_number = self.stop_signal.signum or 0
-        if dist.world_size() > 1:
-            flags = torch.tensor([float(bad), float(signal_number)], device=self.args.device)
-            any_bad, any_asked = dist.all_reduce_sum(flags).tolist()
-        else:
-            any_bad, any_asked = bad, signal_number
-        if any_asked:
-            self.stopped_by = signal_number or 15
-        if any_bad:
-            problem = f"the loss is {loss.detach().item()}" if bad else "another rank's loss is not a finite number"
-            raise NonFiniteLoss(problem, self.state.global_step + 1, self._sample_ids)
+    def end_step(self) -> None:
+        """What the ranks agreed on in the step that has just ended, before it is logged or saved."""
+        if self.agreement.receive(self.state.global_step):
+            self.stopped_by = self.stop_signal.signum or 15
+
+    def _prepare_input(self, data: Any) -> Any:
+        """As Trainer's, but a batch in pinned memory is copied behind the work that is queued."""
+        if isinstance(data, torch.Tensor) and data.is_pinned():
+            data = data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
 
     def floating_point_ops(self, inputs) -> int:
         """Not counted: Trainer would walk over all parameters at every step for it."""
@@ -291,6 +291,7 @@ class _Steps(TrainerCallback):
         self.trainer.model.train()
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.end_step()
         if self.trainer.stopped_by is not None and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True

@@ -17,14 +17,17 @@ from ..storage import atomic_file
 
 
 class FigureMeter:
-    """Means of the scalars that a model gives with its loss, over the micro-batches since the last log line."""
+    """Means of the scalars that a model gives with its loss, over the micro-batches since the last log line.
+
+    Sums stay on the model's device until they are read, so that no step waits for them.
+    """
 
     def __init__(self):
         self.reset()
 
     def reset(self) -> None:
         """Start anew after a log line."""
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, torch.Tensor] = {}
         self.batches = self.images = 0.0
         self.started = time.perf_counter()
 
@@ -37,7 +40,8 @@ class FigureMeter:
             figures: Scalars by name, the same names every time.
         """
         for name, value in figures.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+            total = value.detach().double()
+            self.sums[name] = self.sums[name].to(total.device) + total if name in self.sums else total
         self.batches += 1
         self.images += len(inputs["pixel_values"])
 
@@ -48,18 +52,21 @@ class FigureMeter:
             device: Where the process group reduces.
         """
         seconds = max(time.perf_counter() - self.started, 1e-9)
-        values = torch.tensor([self.batches, self.images, *self.sums.values()], dtype=torch.float64)
-        batches, images, *sums = dist.all_reduce_sum(values.float().to(device)).tolist()
+        counts = torch.tensor([self.batches, self.images], dtype=torch.float64, device=device)
+        values = torch.cat([counts, *(total.to(device)[None] for total in self.sums.values())])
+        batches, images, *sums = dist.all_reduce_sum(values.float()).tolist()
         means = {name: total / max(batches, 1.0) for name, total in zip(self.sums, sums, strict=True)}
         return means | {"images_per_s": images / seconds, "peak_memory_gb": peak_memory_bytes() / 1e9}
 
     def state(self) -> dict[str, Any]:
         """The sums for a checkpoint, so that a resumed run logs what an uninterrupted one would."""
-        return {"sums": dict(self.sums), "counts": (self.batches, self.images)}
+        sums = {name: total.item() for name, total in self.sums.items()}
+        return {"sums": sums, "counts": (self.batches, self.images)}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up the sums of a checkpoint."""
-        self.sums, (self.batches, self.images) = dict(state["sums"]), state["counts"]
+        self.sums = {name: torch.tensor(total, dtype=torch.float64) for name, total in state["sums"].items()}
+        self.batches, self.images = state["counts"]
 
 
 def peak_memory_bytes() -> int:

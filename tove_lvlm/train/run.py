@@ -160,6 +160,7 @@ def training_arguments(config: Any):
     # Renamed in transformers 5.2x; the old name warns there.
     names = TrainingArguments.__dataclass_fields__
     recompute = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+    how = {"use_reentrant": False, "every_n_layers": train.gradient_checkpointing_every_n_layers}
     return TrainingArguments(
         output_dir=train.output_dir,
         deepspeed=None if deepspeed is None else copy.deepcopy(deepspeed.settings),  # transformers fills in `auto`
@@ -187,7 +188,7 @@ def training_arguments(config: Any):
         disable_tqdm=True,
         use_cpu=not on_gpu,
         average_tokens_across_devices=True,
-        **{recompute: train.gradient_checkpointing, f"{recompute}_kwargs": {"use_reentrant": False}},
+        **{recompute: train.gradient_checkpointing, f"{recompute}_kwargs": how},
     )
 
 

@@ -9,6 +9,7 @@ from helpers.base_runs import base_world, make_base_trainer, shared_base_world, 
 from tove_lvlm.config import UserError
 from tove_lvlm.data.conversations import IGNORE_INDEX
 from tove_lvlm.data.errors import DataError
+from tove_lvlm.data.row_layout import model_inputs
 from tove_lvlm.hosts.lavis.encoder_decoder import ToVEEncoderDecoder
 from tove_lvlm.hosts.lavis.model_block import ModelBlock
 
@@ -72,8 +73,8 @@ def test_the_loss_is_that_of_our_own_trainer(make_base_trainer, reduction, kind)
     trainer = make_base_trainer("pretrain_base", *options)
     trainer.current_gradient_accumulation_steps = 1
     objective = trainer.model.eval()
-    inputs = trainer.data_collator([trainer.train_dataset[i] for i in ((0, 1, 2) if kind == "captions" else (48, 50))])
-    inputs.pop("sample_ids")
+    samples = [trainer.train_dataset[i] for i in ((0, 1, 2) if kind == "captions" else (48, 50))]
+    inputs = model_inputs(trainer.data_collator(samples))
     num_labels = (inputs["labels"] != IGNORE_INDEX).sum()
     with torch.no_grad():
         tiny_towers.wake(objective.model.encoder).tove_fusion.gate.fc2.bias[0] += 1.0
@@ -81,8 +82,8 @@ def test_the_loss_is_that_of_our_own_trainer(make_base_trainer, reduction, kind)
 
     processor = trainer.train_dataset.sources[0].encoder
     asked, said = [], []
-    for ids, labels in zip(inputs["input_ids"], inputs["labels"], strict=True):
-        start = int((labels != IGNORE_INDEX).nonzero()[0])
+    for ids, labels, places in zip(inputs["input_ids"], inputs["labels"], inputs["logits_to_keep"], strict=True):
+        start = int(places[0]) + 1
         asked.append(processor.tokenizer.decode(ids[1:start]))
         said.append(processor.tokenizer.decode(labels[labels != IGNORE_INDEX], skip_special_tokens=True))
     samples = {"image": inputs["pixel_values"], "text_input": said}

@@ -6,32 +6,30 @@ import torch
 from helpers.tiny_base import build_base
 from helpers.tiny_decoders import make_decoder
 from tove_lvlm.data.conversations import IGNORE_INDEX
+from tove_lvlm.data.row_layout import model_inputs
 from tove_lvlm.data.text_dataset import TextCollator, TextSample
 from tove_lvlm.recipes.encoder_decoder.objective import TextObjective
 
 
 def batch(trainer, size: int = 3) -> dict:
-    inputs = trainer.data_collator([trainer.train_dataset[i] for i in (0, 25, 48)[:size]])
-    inputs.pop("sample_ids")
-    return inputs
+    return model_inputs(trainer.data_collator([trainer.train_dataset[i] for i in (0, 25, 48)[:size]]))
 
 
 def plain_sum(model, inputs, smoothing: float) -> float:
     """Text after text, each with its image, by transformers' model and the definition of label smoothing."""
     total = 0.0
-    for ids, mask, labels, image in zip(
-        inputs["input_ids"], inputs["attention_mask"], inputs["labels"], inputs["image_of"], strict=True
-    ):
+    names = ("input_ids", "attention_mask", "labels", "logits_to_keep", "image_of")
+    for ids, mask, labels, places, image in zip(*(inputs[name] for name in names), strict=True):
         length = int(mask.sum())
         with torch.no_grad():
             logits = model(
                 pixel_values=inputs["pixel_values"][image][None], decoder_input_ids=ids[None, :length]
             ).logits[0]
         log_p = logits.log_softmax(-1)
-        for place in range(1, length):
-            if labels[place] != IGNORE_INDEX:
-                right = log_p[place - 1, labels[place]].item()
-                total -= (1 - smoothing) * right + smoothing * log_p[place - 1].mean().item()
+        for label, place in zip(labels, places, strict=True):
+            if label != IGNORE_INDEX:
+                assert label == ids[place + 1]
+                total -= (1 - smoothing) * log_p[place, label].item() + smoothing * log_p[place].mean().item()
     return total
 
 
@@ -69,9 +67,7 @@ def test_padding_and_other_rows_change_nothing(tmp_path, tiny_tower_yaml):
     def loss(texts):
         rows = [processor.answer_ids(processor.prompt_ids("what ?"), text) for text in texts]
         sample = TextSample(rows=rows, pixel_values=pixels[0], sample_id="")
-        inputs = TextCollator(pad_token_id=1)([sample])
-        inputs.pop("sample_ids")
-        return objective(**inputs).loss_sum.item()
+        return objective(**model_inputs(TextCollator(pad_token_id=1)([sample]))).loss_sum.item()
 
     alone = loss(["red"]) + loss(["the blue box on the left"])
     assert loss(["red", "the blue box on the left"]) == pytest.approx(alone, rel=1e-5)

@@ -76,13 +76,13 @@ def test_balance_loss_is_added_once_whatever_the_accumulation(make_trainer):
             "pretrain", f"train.balance_loss_weight={weight}", "train.max_steps=1", "train.save_steps=99"
         )
         recorder_last = []
-        inner = ours._agree
+        inner = ours.agreement.add
 
-        def spy(loss, kept=kept, inner=inner):
+        def spy(loss, sample_ids, kept=kept, inner=inner):
             kept.append(loss.item())
-            inner(loss)
+            inner(loss, sample_ids)
 
-        ours._agree = spy
+        ours.agreement.add = spy
         ours.meter.add = lambda inputs, output, r=recorder_last: r.append(output.balance_loss.item())
         ours.train()
         kept.append(recorder_last)
@@ -100,7 +100,7 @@ def test_text_only_batches_train_and_count_no_image(make_trainer, world):
     inner = ours.meter.read
 
     def read(device):
-        sums.append(ours.meter.sums.clone())
+        sums.append(ours.meter.state()["sums"])
         return inner(device)
 
     ours.meter.read = read
@@ -109,3 +109,26 @@ def test_text_only_batches_train_and_count_no_image(make_trainer, world):
     assert (entropy, weight, images) == (0, 0, 0)
     assert batches == 2
     assert tokens > 0
+
+
+def test_checkpointing_every_other_layer_recomputes_those_alone(make_trainer):
+    losses = {}
+    for every in (0, 1, 2):
+        ours = make_trainer("finetune", "lora.lora_dropout=0.0", "train.max_steps=2", "train.save_steps=99",
+                            f"train.gradient_checkpointing={str(every > 0).lower()}",
+                            f"train.gradient_checkpointing_every_n_layers={every or 1}")  # fmt: skip
+        layers = ours.model.get_base_model().model.language_model.layers
+        runs = [0] * len(layers)
+        for number, layer in enumerate(layers):
+
+            def count(*_, number=number, runs=runs):
+                runs[number] += 1
+
+            layer.input_layernorm.register_forward_hook(count)
+        ours.train()
+        losses[every] = (runs, [line["loss"] for line in ours.state.log_history if "loss" in line])
+    once = losses[0][0][0]
+    assert losses[0][0] == [once, once]
+    assert losses[1][0] == [2 * once, 2 * once]
+    assert sorted(losses[2][0]) == [once, 2 * once]
+    assert losses[0][1] == losses[1][1] == losses[2][1]

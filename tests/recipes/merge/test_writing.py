@@ -208,6 +208,7 @@ def test_tuning_goes_on_where_the_merged_lvlm_stands(merged, tiny_data, tmp_path
     import yaml
     from transformers import LlavaForConditionalGeneration
 
+    from tove_lvlm.data.row_layout import model_inputs
     from tove_lvlm.train.launch import main, prepare_environment
     from tove_lvlm.train.run import build_trainer
     from tove_lvlm.train.stage import load_run
@@ -231,12 +232,11 @@ def test_tuning_goes_on_where_the_merged_lvlm_stands(merged, tiny_data, tmp_path
     block["lora"]["lora_dropout"] = 0.0
     block["train"] |= {"output_dir": str(tmp_path / "out"), "max_steps": 1, "gradient_accumulation_steps": 1}
     (tmp_path / "finetune.yaml").write_text(yaml.safe_dump(block))
-    run = load_run(FINETUNE, tmp_path / "finetune.yaml")
+    run = load_run(FINETUNE, tmp_path / "finetune.yaml", ["train.padding_free=false"])
     prepare_environment(run, None)
     trainer = build_trainer(FINETUNE, run)[0]
     trainer._rank_batches.set_epoch(0)
-    batch = next(iter(trainer.get_train_dataloader()))
-    batch.pop("sample_ids")
+    batch = model_inputs(next(iter(trainer.get_train_dataloader())))
     with torch.no_grad():
         expected = LlavaForConditionalGeneration.from_pretrained(out / "lvlm").eval()(**batch).loss.item()
     assert main(FINETUNE, ["--cfg-path", str(tmp_path / "finetune.yaml")]) == 0

@@ -20,6 +20,7 @@ from transformers import VisionEncoderDecoderModel
 from ...config import UserError
 from ...data.conversations import IGNORE_INDEX
 from ...data.errors import DataError
+from ...data.row_layout import model_inputs
 from ...data.text_dataset import TextCollator, TextSample
 from ...inference.batching import DecodingConfig
 from ...inference.encoder_decoder import EncoderDecoderResponder
@@ -111,8 +112,7 @@ class ToVEEncoderDecoder(nn.Module):
                 for rows, pixels in zip(encoded, images, strict=True)
             ]
         )
-        batch.pop("sample_ids")
-        batch = {name: tensor.to(images.device) for name, tensor in batch.items()}
+        batch = {name: tensor.to(images.device) for name, tensor in model_inputs(batch).items()}
         weight_R = samples.get("weight", torch.ones(len(batch["labels"]))).to(images)
         objective = TextObjective(self.model, self.block.label_smoothing)
         output: TextLoss = objective(**batch, text_weight=weight_R)

@@ -10,15 +10,15 @@ See docs/hosts.md, "LAVIS".
 """
 
 import argparse
-import contextlib
 import logging
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ...config import ConfigError, UserError, read_yaml
+from ...environment import environment
 from ...registry import nearest
 from .bert import VARIABLE
 from .register import register
@@ -101,7 +101,8 @@ def _runner(cfg: Any) -> Any:
     _set_seeds(cfg.run_cfg.seed)
     setup_logger()
     cfg.pretty_print()
-    with _bert(cfg.model_cfg.get("bert")):
+    bert = cfg.model_cfg.get("bert")
+    with environment(**{VARIABLE: str(Path(bert).expanduser().absolute()) if bert else None}):
         task = tasks.setup_task(cfg)
         datasets = task.build_datasets(cfg)
         model = task.build_model(cfg)
@@ -120,20 +121,6 @@ def _register_runners() -> None:
     """These modules file themselves in LAVIS's registry, and `import lavis` does not import them."""
     import lavis.common.optims
     import lavis.runners  # noqa: F401
-
-
-@contextlib.contextmanager
-def _bert(folder: str | None) -> Iterator[None]:
-    previous = os.environ.get(VARIABLE)
-    if folder:
-        os.environ[VARIABLE] = str(Path(folder).expanduser().absolute())
-    try:
-        yield
-    finally:
-        if folder:
-            os.environ.pop(VARIABLE)
-            if previous is not None:
-                os.environ[VARIABLE] = previous
 
 
 def _set_seeds(seed: int) -> None:

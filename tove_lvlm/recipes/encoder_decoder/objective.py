@@ -55,6 +55,7 @@ class TextObjective(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         labels: torch.Tensor,
+        logits_to_keep: torch.Tensor,
         image_of: torch.Tensor,
         text_weight: torch.Tensor | None = None,
     ) -> TextLoss:
@@ -64,7 +65,8 @@ class TextObjective(nn.Module):
             pixel_values: (I, 3, H, W).
             input_ids: (R, T), padded on the right.
             attention_mask: (R, T).
-            labels: (R, T), each at its own place.
+            labels: (R, L), what the places predict; `IGNORE_INDEX` where nothing is to be learnt.
+            logits_to_keep: (R, L), the places that are asked for logits.
             image_of: (R,) image of each row.
             text_weight: (R,) what each text's cross-entropy is multiplied by; 1 where it is left out.
         """
@@ -75,18 +77,19 @@ class TextObjective(nn.Module):
             encoder_outputs=BaseModelOutput(last_hidden_state=cast(torch.FloatTensor, tokens_RND)),
             decoder_input_ids=input_ids,
             decoder_attention_mask=attention_mask,
+            decoder_logits_to_keep=logits_to_keep,
             use_cache=False,
         )
-        loss_RT = F.cross_entropy(
-            output.logits[:, :-1].float().flatten(0, 1),
-            labels[:, 1:].flatten(),
+        loss_RL = F.cross_entropy(
+            output.logits.float().flatten(0, 1),
+            labels.flatten(),
             ignore_index=IGNORE_INDEX,
             label_smoothing=self.label_smoothing,
             reduction="none",
-        ).view_as(labels[:, 1:])
+        ).view_as(labels)
         if text_weight is not None:
-            loss_RT = loss_RT * text_weight[:, None]
-        return TextLoss(loss_sum=loss_RT.sum(), num_texts=len(input_ids), tower=seen)
+            loss_RL = loss_RL * text_weight[:, None]
+        return TextLoss(loss_sum=loss_RL.sum(), num_texts=len(input_ids), tower=seen)
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """The decoder's; the tower's own work has no gradient but for `tove_fusion`."""

@@ -3,6 +3,7 @@
 See docs/design.md, "Training".
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +26,8 @@ from ...data.images import pixel_shape
 from ...data.sampler import ModalityLengthSampler, SeededSampler
 from ...lvlm.image_processor import as_trained
 from ...lvlm.lora import add_lora, collect_merged
-from ...lvlm.parts import adapter_parts, as_llava, base_model
+from ...lvlm.padding_free import problem as rows_problem
+from ...lvlm.parts import adapter_parts, as_llava, base_model, text_config
 from ...tower.recorder import GateRecorder
 from ...train.stage import TrainingSetup, block_values
 from ...zero import collect_trainable
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from ...tower.configuration import ToVEVisionConfig
+
+logger = logging.getLogger(__name__)
 
 _DEFAULT_CHANGED = ("transfer", "expert_resample")
 """Keys of a tower's YAML whose default is another one since there are checkpoints that do not name them."""
@@ -70,7 +74,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         identity_before={"data.transparency": "ignore", **{f"tower.{key}": EARLIER[key] for key in _DEFAULT_CHANGED}},
         results=lambda trainer: gather_results(stage, config, trainer.model, processor),
         trainer_class=ToVETrainer,
-        trainer_arguments={"recorder": recorder},
+        trainer_arguments={"recorder": recorder, "padding_free": collator.padding_free},
     )
 
 
@@ -86,6 +90,14 @@ def set_trainable(model: torch.nn.Module, stage: str, config: RunConfig) -> torc
     for name, part in adapter_parts(model).items():
         part.requires_grad_(name != "multi_modal_projector" or not config.train.freeze_mm_mlp_adapter)
     return model
+
+
+def padding_free(config: RunConfig, model: torch.nn.Module) -> bool:
+    """Whether the rows of a batch are concatenated: `train.padding_free`, unless the language model cannot."""
+    problem = rows_problem(text_config(as_llava(model).config))
+    if config.train.padding_free and problem is not None:
+        logger.warning("batches are padded although `train.padding_free` is true: the language model %s", problem)
+    return config.train.padding_free and problem is None
 
 
 def build_data(stage: str, config: RunConfig, model: torch.nn.Module, processor) -> tuple[Any, Any, Any]:
@@ -110,6 +122,8 @@ def build_data(stage: str, config: RunConfig, model: torch.nn.Module, processor)
         num_image_tokens=num_image_tokens,
         image_shape=pixel_shape(processor.image_processor),
         model_max_length=train.model_max_length,
+        padding_free=padding_free(config, model),
+        logits_at_labels=train.logits_at_labels,
     )
     if train.group_by_modality_length:
         per_update = dist.world_size() * train.gradient_accumulation_steps

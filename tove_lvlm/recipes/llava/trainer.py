@@ -6,15 +6,23 @@ gate's balance loss, whose mean over the accumulation steps is weighed by `train
 See docs/design.md, "Training".
 """
 
-from typing import Any
+import logging
+from contextlib import ExitStack
+from typing import Any, cast
 
 import torch
+from transformers import CLIPVisionModel
 
 from ...config.llava import RunConfig
-from ...lvlm.parts import adapter_parts, base_model
+from ...environment import environment
+from ...lvlm.padding_free import backend, padding_free_attention
+from ...lvlm.parts import adapter_parts, base_model, text_config
+from ...tower.clip import without_unread_layers
 from ...tower.gate import Gate
 from ...train.loop import GuardedTrainer
 from ..meter import Meter
+
+logger = logging.getLogger(__name__)
 
 
 class ToVETrainer(GuardedTrainer):
@@ -23,14 +31,30 @@ class ToVETrainer(GuardedTrainer):
     Args:
         run_config: The resolved configuration.
         recorder: GateRecorder on the tower, none for a plain CLIP.
+        padding_free: The collator concatenates rows.
         kwargs: GuardedTrainer's own.
     """
 
-    def __init__(self, *, run_config: RunConfig, recorder: Any | None, **kwargs):
-        self.recorder = recorder
+    def __init__(self, *, run_config: RunConfig, recorder: Any | None, padding_free: bool = False, **kwargs):
+        self.recorder, self.padding_free = recorder, padding_free
         super().__init__(run_config=run_config, **kwargs)
         tower = base_model(self.model).model.vision_tower
         self.meter = Meter(tower.expert_names if recorder is not None else [])
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        """As the engine's; without padding, the language model attends by rows meanwhile."""
+        with ExitStack() as stack:
+            # The collator has compared images and their tokens; transformers would wait for the device to do it anew.
+            stack.enter_context(environment(TRANSFORMERS_DISABLE_TORCH_CHECK="1"))
+            llava = base_model(self.model)
+            if isinstance(llava.model.vision_tower, CLIPVisionModel):
+                layer = cast(int, llava.config.vision_feature_layer)
+                stack.enter_context(without_unread_layers(llava.model.vision_tower, layer))
+            if self.padding_free:
+                name = backend(text_config(llava.config), self.args.device, llava.dtype)
+                logger.info("training without padding, attention `%s`", name)
+                stack.enter_context(padding_free_attention(self.model, name))
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def rates(self) -> tuple[dict[str, float], dict[int, str]]:
         """`mm_projector_lr` for projector and fusion, `gate_lr` for the gate where it is given."""
@@ -49,7 +73,7 @@ class ToVETrainer(GuardedTrainer):
 
     def loss_of(self, model, inputs: dict, num_items_in_batch) -> tuple[torch.Tensor, Any, Any]:
         """Language-model loss and balance loss of a micro-batch."""
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        outputs = model(**inputs, use_cache=False, num_items_in_batch=num_items_in_batch)
         # The model divided by the tokens of all ranks; the ranks' gradients are averaged.
         loss = outputs.loss * self.accelerator.num_processes
         tower_output = None
