@@ -168,7 +168,7 @@ def test_all_experts_away_is_clip_bit_for_bit(checkpoints, tmp_path, kind):
     saved = open_checkpoint(tmp_path / "out").tower
     assert len(saved.experts) == 0
     pixels = tiny_towers.pixels()
-    assert torch.equal(saved(pixels).last_hidden_state, loaded.tower._clip_tokens(pixels))
+    assert torch.equal(saved(pixels).last_hidden_state, loaded.tower.clip_tokens(pixels))
 
 
 def test_a_failure_half_way_leaves_nothing(checkpoints, tmp_path, monkeypatch):

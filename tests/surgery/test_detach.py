@@ -94,7 +94,7 @@ def test_all_may_go_and_the_report_says_it_is_clip(trained, data, tmp_path):
     assert report["attached"] == []
     assert "the tower is CLIP, bit for bit" in report["notes"][0]
     tower = open_checkpoint(tmp_path / "out").tower
-    assert torch.equal(tower(tiny_towers.pixels()).last_hidden_state, tower._clip_tokens(tiny_towers.pixels()))
+    assert torch.equal(tower(tiny_towers.pixels()).last_hidden_state, tower.clip_tokens(tiny_towers.pixels()))
     with pytest.raises(UserError, match="no expert attached .* nothing to detach"):
         detach(tmp_path / "out", tmp_path / "again", ["cnn"], device="cpu", seconds=0)
 

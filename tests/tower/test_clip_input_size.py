@@ -35,7 +35,7 @@ def test_clip_sees_its_own_size_and_experts_all_pixels(large, tiny_tower, monkey
     seen = {}
     for name, expert in large.experts.items():
         expert.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0]}))
-    given = large._preprocessing
+    given = large.preprocessing
     small_B3HW = prepare(pixels_B3HW, given, given._replace(size=16), mode="bicubic")
     frozen = large.encode_frozen(pixels_B3HW)
     assert torch.equal(frozen.t_clip_BND, tiny_tower.encode_frozen(small_B3HW).t_clip_BND)

@@ -28,7 +28,7 @@ def by_hand(tower, pixels):
 
     config = tower.config
     given = Preprocessing(config.image_size, tuple(config.image_mean), tuple(config.image_std))
-    t_clip, grids = tower._clip_tokens(pixels), tower.experts(pixels, given)
+    t_clip, grids = tower.clip_tokens(pixels), tower.experts(pixels, given)
     gate = tower.tove_fusion.gate(t_clip, [name in grids for name in tower.expert_names]).probs_BNK
     strength = torch.zeros_like(gate)
     for k, name in enumerate(tower.expert_names):

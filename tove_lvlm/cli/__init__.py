@@ -9,6 +9,7 @@ from ..config import UserError
 from ..storage import disk_message
 from ..streams import prepare_streams
 from . import (  # noqa: F401  each registers its commands
+    cache,
     data,
     detach,
     eval,

@@ -149,3 +149,10 @@ class RunConfig:
     model: EncoderDecoderConfig
     data: DataConfig
     train: TrainConfig
+
+    def __post_init__(self) -> None:
+        if self.data.augment and self.train.expert_cache is not None:
+            raise ConfigError(
+                "`data.augment` and `train.expert_cache` exclude each other: a random crop is another image each time, "
+                "so nothing would ever be read; leave one of the two out"
+            )

@@ -17,6 +17,7 @@ from .sources import resolve_path
 
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
 REPORTERS = ("none", "tensorboard", "wandb")
+CACHE_DTYPES = ("float16", "float32", "int8")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +63,13 @@ class LoopConfig:
     run code. See SECURITY.md."""
     stall_timeout: float = field(default=1800.0, metadata=number(low=0))
     """Seconds without a finished step after which the run is stopped; 0 never."""
+    expert_cache: str | None = None
+    """Folder where what the frozen CLIP and experts gave for each image is kept and read from, by any number of runs;
+    relative to the working directory. When it pays: docs/design.md, "Expert cache"."""
+    expert_cache_dtype: str = field(default="float16", metadata={"choices": CACHE_DTYPES})
+    """How features are kept there; `float32` gives the same bits as without a cache."""
+    expert_cache_size_gb: float | None = field(default=None, metadata=number(above=0))
+    """Size of that folder, in units of 10^9 bytes, beyond which nothing is added; none for no limit."""
 
 
 Loop = TypeVar("Loop", bound=LoopConfig)
@@ -80,12 +88,18 @@ def resolve_loop(train: Loop, base: Path) -> Loop:
     output_dir = Path(train.output_dir).expanduser().resolve()
     if output_dir.exists() and not output_dir.is_dir():
         raise ConfigError(f"`train.output_dir`: `{train.output_dir}` exists and is not a folder")
+    cache = None if train.expert_cache is None else Path(train.expert_cache).expanduser().resolve()
+    if cache is not None and (cache == output_dir or cache in output_dir.parents):
+        raise ConfigError(
+            f"`train.expert_cache`: `{train.expert_cache}` is or contains `train.output_dir`; name a folder of its own"
+        )
     deepspeed, world_size = resolve_path("train.deepspeed", train.deepspeed, base, "file"), _world_size()
     if deepspeed is None and world_size > 1:
         raise ConfigError(f"`train.deepspeed` is empty, but there are {world_size} ranks; name a DeepSpeed JSON")
     return dataclasses.replace(
         train,
         output_dir=str(output_dir),
+        expert_cache=None if cache is None else str(cache),
         deepspeed=deepspeed,
         deepspeed_config=None if deepspeed is None else read_deepspeed(deepspeed, train, world_size),
     )

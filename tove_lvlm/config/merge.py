@@ -1,5 +1,6 @@
 """YAML of merging; the keys that training YAMLs also have mean the same."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -62,7 +63,7 @@ class MergeConfig:
     """Deprecated, because measured worse than `none`. `cls_attention`: a token counts as much as the CLIP's class token
     attends to it (MoVE-KD)."""
     cache_teacher: str | None = None
-    """Folder where the teacher's answers are kept, which saves running it in every epoch but the first."""
+    """Deprecated: `train.expert_cache` keeps what the teacher's frozen parts give, and is read in its place."""
     save_for_tuning: bool = True
     """Of a checkpoint with a language model, also write what scripts/finetune_vicuna.py needs to go on from it."""
 
@@ -86,8 +87,13 @@ class MergeRunConfig:
     def __post_init__(self) -> None:
         if self.lora.lora_enable:
             warn_deprecated("`lora` is deprecated for merging: it was measured worse than training all weights")
-        if self.data.horizontal_flip and self.merge.cache_teacher is not None:
+        if self.merge.cache_teacher is not None:
+            warn_deprecated("`merge.cache_teacher` is deprecated: give the folder as `train.expert_cache`")
+            cache = self.train.expert_cache or self.merge.cache_teacher
+            object.__setattr__(self, "train", dataclasses.replace(self.train, expert_cache=cache))
+            object.__setattr__(self, "merge", dataclasses.replace(self.merge, cache_teacher=None))
+        if self.data.horizontal_flip and self.train.expert_cache is not None:
             raise ConfigError(
-                "`data.horizontal_flip` and `merge.cache_teacher` exclude each other: what is kept is of the image as "
-                "it was, not as it is mirrored"
+                "`data.horizontal_flip` and `train.expert_cache` exclude each other: what is kept is of the image as "
+                "it was, not as it is mirrored; leave one of the two out"
             )

@@ -112,6 +112,32 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             raise IndexError(f"sample {index} of {len(self)}")
         return self._load_or_next(index % len(self), self._load_sample)
 
+    def image_of(self, index: int) -> tuple[Any, ...] | None:
+        """What tells a sample's image from those of other samples; None without an image.
+
+        Args:
+            index: Of the sample.
+        """
+        record = self.records[index]
+        if record.image is None:
+            return None
+        return (record.image,) if record.place is None else (record.file, record.image, record.place)
+
+    def pixels(self, index: int) -> torch.Tensor:
+        """(3, H, W) pixels of a sample's image, unchanged by augmentation.
+
+        Args:
+            index: Of a sample with an image.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        record = self.records[index]
+        try:
+            return self._read(record)
+        except DataError as error:
+            raise error.at(file=record.file, sample_id=record.sample_id) from error
+
     @abstractmethod
     def _check_text(self, record: Record) -> None:
         """Raise DataError for a record whose text cannot be used."""

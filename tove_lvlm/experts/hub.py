@@ -5,7 +5,7 @@ Shapes: B images, C channels of an expert's grid, h w its sides.
 See docs/design.md, "Experts".
 """
 
-from collections.abc import ItemsView, Iterable, Mapping, ValuesView
+from collections.abc import Collection, ItemsView, Iterable, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,6 +61,7 @@ class ExpertHub(nn.ModuleDict):
         source: Preprocessing,
         dtype: torch.dtype | None = None,
         resample: str = "bicubic",
+        names: Collection[str] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Run every attached expert once.
 
@@ -70,6 +71,7 @@ class ExpertHub(nn.ModuleDict):
             source: The tower's own size, mean and std.
             dtype: Dtype of the grids; that of the pixels when it is left out.
             resample: As `mode` of `preprocess.resized`.
+            names: Run these only.
 
         Returns:
             Name -> (B, C, h, w), without gradient.
@@ -77,33 +79,21 @@ class ExpertHub(nn.ModuleDict):
         Raises:
             ValueError: An expert's grid is not what its spec says.
         """
-        prepared = self._prepare(pixels_B3HW, source, resample)
+        experts = {name: expert for name, expert in self.items() if names is None or name in names}
+        prepared = _prepare(pixels_B3HW, source, resample, [expert.spec.preprocessing for expert in experts.values()])
         dtype = dtype or pixels_B3HW.dtype
         if self.streams and pixels_B3HW.is_cuda:
-            return self._on_streams(prepared, dtype)
-        return {name: _run(name, expert, prepared[expert.spec.preprocessing], dtype) for name, expert in self.items()}
-
-    def _prepare(
-        self, pixels_B3HW: torch.Tensor, source: Preprocessing, resample: str
-    ) -> dict[Preprocessing, torch.Tensor]:
-        """What the experts want to see, bit for bit as `preprocess.prepare` gives it."""
-        prepared, pictures = {source: pixels_B3HW}, {}
-        for target in (expert.spec.preprocessing for expert in self.values()):
-            if target in prepared:
-                continue
-            if source.size not in pictures:
-                pictures[source.size] = picture(pixels_B3HW, source)
-            if target.size not in pictures:
-                pictures[target.size] = resized(pictures[source.size], target.size, resample)
-            prepared[target] = normalised(pictures[target.size], target).to(pixels_B3HW.dtype)
-        return prepared
+            return self._on_streams(experts, prepared, dtype)
+        return {
+            name: _run(name, expert, prepared[expert.spec.preprocessing], dtype) for name, expert in experts.items()
+        }
 
     def _on_streams(
-        self, prepared: Mapping[Preprocessing, torch.Tensor], dtype: torch.dtype
+        self, experts: Mapping[str, Expert], prepared: Mapping[Preprocessing, torch.Tensor], dtype: torch.dtype
     ) -> dict[str, torch.Tensor]:
         """Every expert on a stream of its own; the caller's stream goes on when all are done."""
         current, grids, running = torch.cuda.current_stream(), {}, []
-        for name, expert in self.items():
+        for name, expert in experts.items():
             stream, pixels_B3HW = torch.cuda.Stream(), prepared[expert.spec.preprocessing]
             stream.wait_stream(current)
             with torch.cuda.stream(stream):
@@ -115,6 +105,22 @@ class ExpertHub(nn.ModuleDict):
         for stream in running:
             current.wait_stream(stream)
         return grids
+
+
+def _prepare(
+    pixels_B3HW: torch.Tensor, source: Preprocessing, resample: str, targets: Iterable[Preprocessing]
+) -> dict[Preprocessing, torch.Tensor]:
+    """What the experts want to see, bit for bit as `preprocess.prepare` gives it."""
+    prepared, pictures = {source: pixels_B3HW}, {}
+    for target in targets:
+        if target in prepared:
+            continue
+        if source.size not in pictures:
+            pictures[source.size] = picture(pixels_B3HW, source)
+        if target.size not in pictures:
+            pictures[target.size] = resized(pictures[source.size], target.size, resample)
+        prepared[target] = normalised(pictures[target.size], target).to(pixels_B3HW.dtype)
+    return prepared
 
 
 def _run(name: str, expert: Expert, pixels_B3HW: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

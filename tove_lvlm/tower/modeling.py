@@ -49,6 +49,7 @@ class ToVEVisionModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    feature_cache: Any = None  # what stands in for CLIP and experts, see tove_lvlm.feature_cache
     _no_split_modules = ["CLIPEncoderLayer", "CLIPVisionEmbeddings", "ToVEFusion", "ConcatFusion"]
 
     def __init__(self, config: ToVEVisionConfig):
@@ -127,12 +128,15 @@ class ToVEVisionModel(PreTrainedModel):
         self._pass_on_attention()
         if self.training:
             self._set_frozen_eval()  # train() of a part deep inside CLIP or an expert does not pass our own train()
-        t_clip_BND = self._clip_tokens(pixel_values)
-        grids = self.experts(pixel_values, self._preprocessing, t_clip_BND.dtype, self.config.expert_resample)
+        if self.feature_cache is None:
+            t_clip_BND = self.clip_tokens(pixel_values)
+            grids = self.experts(pixel_values, self.preprocessing, t_clip_BND.dtype, self.config.expert_resample)
+        else:
+            t_clip_BND, grids = self.feature_cache(self, pixel_values)
         return FrozenFeatures(t_clip_BND, grids, weight_B=(pixel_values != 0).flatten(1).any(1))
 
     @property
-    def _preprocessing(self) -> Preprocessing:
+    def preprocessing(self) -> Preprocessing:
         return Preprocessing(self.config.image_size, tuple(self.config.image_mean), tuple(self.config.image_std))
 
     def clip_pixels(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
@@ -143,11 +147,12 @@ class ToVEVisionModel(PreTrainedModel):
         Args:
             pixels_B3HW: As for `forward`.
         """
-        target = self._preprocessing._replace(size=self.config.clip_config["image_size"])
-        return prepare(pixels_B3HW, self._preprocessing, target)
+        target = self.preprocessing._replace(size=self.config.clip_config["image_size"])
+        return prepare(pixels_B3HW, self.preprocessing, target)
 
     @torch.no_grad()
-    def _clip_tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
+    def clip_tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
+        """CLIP's patch tokens of the layer that is read, (B, N, D); run whatever is cached."""
         seen_B3HW = self.clip_pixels(pixels_B3HW).to(self.clip.dtype)
         tokens_BND: torch.Tensor = self.clip(seen_B3HW, stop_at=self.config.select_layer)[:, 1:]
         if tokens_BND.shape[1] != self.config.num_tokens:
@@ -221,8 +226,7 @@ class ToVEVisionModel(PreTrainedModel):
         }
         like = next(self.clip.parameters())
         attached = {**dict(self.experts.items()), **{name: expert.to(like) for name, expert in loaded.items()}}
-        for name in loaded:
-            self._put_aside.pop(name, None)
+        self._put_aside = {name: expert for name, expert in self._put_aside.items() if name not in loaded}
         self.config.detached = [name for name in self.config.detached if name not in selected]
         self.experts.clear()
         self.experts.update({name: attached[name] for name in self.attached_names})

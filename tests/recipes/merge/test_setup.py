@@ -26,7 +26,7 @@ def test_what_cannot_be_merged_is_one_line(checkpoints, clip_only, images, tmp_p
     assert "no expert attached" in refused(capfd, path, f"model.checkpoint={tmp_path}/bare")
     assert "plain CLIP" in refused(capfd, path, f"model.checkpoint={clip_only}")
     assert "`model.checkpoint`" in refused(capfd, path, f"model.checkpoint={tmp_path}/nowhere")
-    both = ("data.horizontal_flip=true", f"merge.cache_teacher={tmp_path}/cache")
+    both = ("data.horizontal_flip=true", f"train.expert_cache={tmp_path}/cache")
     assert "exclude each other" in refused(capfd, path, *both)
     assert "`merge.loss`" in refused(capfd, path, "merge.loss=l7")
     assert "unknown key `train.mm_projector_lr`" in refused(capfd, path, "train.mm_projector_lr=1.0")

@@ -37,7 +37,7 @@ def test_lora_run_writes_a_plain_clip(checkpoints, images, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ("merge.cache_teacher=CACHE", "data.horizontal_flip=false"),
+        ("train.expert_cache=CACHE", "data.horizontal_flip=false"),
         ("lora.lora_enable=true", "lora.lora_dropout=0.2", "train.bf16=true"),
     ],
 )

@@ -25,6 +25,7 @@ from ...lvlm.trainable import set_trainable
 from ...tower.modeling import ToVEVisionModel
 from ...train.stage import TrainingSetup, block_values
 from ...zero import numel
+from ..expert_cache import use_expert_cache
 from .objective import TextObjective
 from .trainer import TextTrainer
 
@@ -42,6 +43,7 @@ def build(config: RunConfig) -> TrainingSetup:
     _log_trainable(model, config.train.trainable)
     pixels = (config.data.image_aspect_ratio, config.data.transparency)
     processor.image_processor = as_trained(processor.image_processor, *pixels)
+    use_expert_cache(cast(ToVEVisionModel, model.encoder), config.train)
     dataset = build_data(config, processor)
     weights = [source.weight for source in config.data.mix]
     identity = block_values(config, "model", "data")

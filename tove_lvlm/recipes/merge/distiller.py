@@ -11,11 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ... import dist
 from ...config.merge import MergeConfig
 from ...tower.modeling import ToVEVisionModel
 from .attention import ClassAttention
-from .cache import TargetCache
 from .losses import squared_distance, token_loss, weighted_mean
 from .student import num_layers
 
@@ -42,7 +40,6 @@ class Distiller(nn.Module):
         student: From `student.cut`, inside peft or not.
         options: The `merge` block.
         horizontal_flip: Mirror images at random, half of them, while training.
-        cache: Where the teacher's outputs are kept.
     """
 
     mean_D: torch.Tensor
@@ -54,11 +51,10 @@ class Distiller(nn.Module):
         student: nn.Module,
         options: MergeConfig,
         horizontal_flip: bool = False,
-        cache: TargetCache | None = None,
     ):
         super().__init__()
         self.teacher, self.student, self.options = teacher, student, options
-        self.horizontal_flip, self.cache = horizontal_flip, cache
+        self.horizontal_flip = horizontal_flip
         self.config = student.config  # DeepSpeed reads the width off it
         teacher.requires_grad_(False)
         width = teacher.config.hidden_size
@@ -108,51 +104,30 @@ class Distiller(nn.Module):
         self.std_D.copy_((squares_D / count - mean_D.square()).clamp_min(0).sqrt().clamp_min(1e-6))
 
     @torch.no_grad()
-    def teacher_targets(
-        self,
-        pixels_B3HW: torch.Tensor,
-        keys: list[str] | None = None,
-        cached: dict[str, torch.Tensor] | None = None,
-    ) -> dict[str, torch.Tensor]:
+    def teacher_targets(self, pixels_B3HW: torch.Tensor) -> dict[str, torch.Tensor]:
         """All that is learned from the teacher: `t_fuse` (B, N, D), `start` (B,), the squared distance from t_clip to
         it, and `weight` (B, N) where tokens are weighed.
 
         Args:
             pixels_B3HW: The images.
-            keys: Their names in the cache.
-            cached: The same from the cache, when it has all of these images.
         """
-        hit = torch.tensor(float(cached is not None), device=pixels_B3HW.device)
-        # All ranks run the teacher or none does: under ZeRO-3 its weights are gathered by all together.
-        if self.cache is not None and int(dist.all_reduce_sum(hit)) == dist.world_size() and cached is not None:
-            return cached
         t_clip_BND, t_fuse_BND = self.target(pixels_B3HW)
         targets = {"t_fuse": t_fuse_BND, "start": squared_distance(t_clip_BND, t_fuse_BND)}
         if self.attention is not None and self.attention.weight_BN is not None:
             targets["weight"] = self.attention.weight_BN
-        if self.cache is not None and cached is None:
-            for index, key in enumerate(keys or ()):
-                self.cache.put(key, {name: tensor[index] for name, tensor in targets.items()})
         return targets
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        keys: list[str] | None = None,
-        cached_targets: dict[str, torch.Tensor] | None = None,
-    ) -> DistillationOutput:
+    def forward(self, pixel_values: torch.Tensor) -> DistillationOutput:
         """Loss and figures of a batch.
 
         Args:
             pixel_values: (B, 3, H, W), as the tower's image processor gives them.
-            keys: As for `teacher_targets`.
-            cached_targets: As for `teacher_targets`.
         """
         if self.training and self.horizontal_flip:
             flip_B = torch.rand(len(pixel_values)) < 0.5
             flip_B = flip_B.to(pixel_values.device)[:, None, None, None]
             pixel_values = torch.where(flip_B, pixel_values.flip(-1), pixel_values)
-        targets = self.teacher_targets(pixel_values, keys, cached_targets)
+        targets = self.teacher_targets(pixel_values)
         t_fuse_BND = targets["t_fuse"]
         s_BND = self.tokens(pixel_values)
         mean_D, std_D = self.mean_D.float(), self.std_D.float()

@@ -13,7 +13,6 @@ from ...data.errors import DataError
 from ...data.images import read_image, resolve_image, to_pixels
 from ...data.records import Records
 from ...data.skips import Skips
-from .cache import TargetCache
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +24,6 @@ class ImageSample(NamedTuple):
 
     pixels_3HW: torch.Tensor
     name: str
-    key: str | None = None
-    """Its name in the cache."""
-    cached_targets: dict[str, torch.Tensor] | None = None
-    """What the teacher gave for it in an earlier epoch."""
 
 
 class ImageDataset(Dataset):
@@ -41,7 +36,6 @@ class ImageDataset(Dataset):
         image_folder: For the JSON files.
         max_error_share: Share of images that may be broken.
         allow_symlinks: As `data.images.resolve_image`.
-        cache: Where the teacher's answers are kept.
 
     Raises:
         ConfigError: There is no image.
@@ -56,11 +50,10 @@ class ImageDataset(Dataset):
         image_folder: str | Path | None = None,
         max_error_share: float = 0.01,
         allow_symlinks: bool = False,
-        cache: TargetCache | None = None,
     ):
         self.image_processor, self.aspect_ratio = image_processor, aspect_ratio
         image_folder = None if image_folder is None else Path(image_folder)
-        self.image_folder, self.allow_symlinks, self.cache = image_folder, allow_symlinks, cache
+        self.image_folder, self.allow_symlinks = image_folder, allow_symlinks
         self._images = list(dict.fromkeys(image for source in sources for image in self._list(Path(source))))
         self.names = [name if root == image_folder else str(root / name) for root, name in self._images]
         """Absolute paths, or paths inside `image_folder` as the JSON files have them."""
@@ -100,24 +93,22 @@ class ImageDataset(Dataset):
                 self.skips.add(candidate, error)
         raise DataError(f"none of the {len(self)} images can be read, the first is {self.names[0]}")
 
+    def pixels(self, index: int) -> torch.Tensor:
+        """(3, H, W) pixels of this very image.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        return self._load(index).pixels_3HW
+
     def _load(self, index: int) -> ImageSample:
         path, name = resolve_image(*self._images[index], allow_symlinks=self.allow_symlinks), self.names[index]
-        pixels_3HW = to_pixels(read_image(path), self.image_processor, self.aspect_ratio)
-        if self.cache is None:
-            return ImageSample(pixels_3HW, name)
-        key = self.cache.key(path)
-        return ImageSample(pixels_3HW, name, key, self.cache.get(key))
+        return ImageSample(to_pixels(read_image(path), self.image_processor, self.aspect_ratio), name)
 
 
 def collate(samples: Sequence[ImageSample]) -> dict[str, Any]:
-    """`pixel_values` (B, 3, H, W), `sample_ids`, and with a cache `keys`, and `cached_targets` where it has all."""
-    batch: dict[str, Any] = {
+    """`pixel_values` (B, 3, H, W) and `sample_ids`."""
+    return {
         "pixel_values": torch.stack([sample.pixels_3HW for sample in samples]),
         "sample_ids": [sample.name for sample in samples],
     }
-    if samples[0].key is not None:
-        batch["keys"] = [sample.key for sample in samples]
-        cached = [sample.cached_targets for sample in samples if sample.cached_targets is not None]
-        if len(cached) == len(samples):
-            batch["cached_targets"] = {name: torch.stack([targets[name] for targets in cached]) for name in cached[0]}
-    return batch

@@ -18,8 +18,8 @@ from ...lvlm.lora import collect_merged
 from ...storage import fingerprint
 from ...tower.modeling import ToVEVisionModel
 from ...train.stage import TrainingSetup, block_values
+from ..expert_cache import use_expert_cache
 from . import writing
-from .cache import TargetCache
 from .distiller import Distiller
 from .images import ImageDataset, collate
 from .student import add_lora, cut, whole_student
@@ -46,16 +46,6 @@ def build(config: MergeRunConfig) -> TrainingSetup:
             student = add_lora(student, config.lora)
     source = writing.MergeSource.of(loaded, teacher, fingerprint(teacher.state_dict()))
     aspect_ratio = config.data.image_aspect_ratio or loaded.image_aspect_ratio
-    cache = None
-    if config.merge.cache_teacher is not None:
-        cache = TargetCache(
-            config.merge.cache_teacher,
-            tower=source.fingerprint,
-            config=teacher.config.to_dict(),
-            preprocessing=[loaded.image_processor.to_dict(), aspect_ratio],
-            bf16=config.train.bf16,
-            token_weight=config.merge.token_weight,
-        )
     dataset = ImageDataset(
         config.data.images,
         loaded.image_processor,
@@ -63,20 +53,23 @@ def build(config: MergeRunConfig) -> TrainingSetup:
         image_folder=config.data.image_folder,
         max_error_share=config.data.max_error_share,
         allow_symlinks=config.data.allow_symlinks,
-        cache=cache,
     )
     del loaded  # the language model; it is read again where the merged one is written
     sampler = SeededSampler(len(dataset), config.train.seed)
-    distiller = Distiller(teacher, student, config.merge, config.data.horizontal_flip, cache)
+    distiller = Distiller(teacher, student, config.merge, config.data.horizontal_flip)
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     distiller.to(device, torch.bfloat16 if config.train.bf16 else torch.float32)
+    # Where the class token's attention weighs the tokens, it is read off a CLIP that runs.
+    use_expert_cache(teacher, config.train, with_clip=config.merge.token_weight == "none")
     prepare(distiller, config, dataset, sampler)
+    identity = block_values(config, "model", "data", "merge", "lora") | {"tower": source.fingerprint}
+    identity.pop("merge.cache_teacher")  # where something is kept changes nothing that a checkpoint holds
     return TrainingSetup(
         model=distiller,
         dataset=dataset,
         collator=collate,
         sampler=sampler,
-        identity=block_values(config, "model", "data", "merge", "lora") | {"tower": source.fingerprint},
+        identity=identity,
         results=lambda trainer: gather_results(config, trainer, full_student, source, dataset),
     )
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 from ...config.merge import MergeRunConfig
 from ...train.stage import Resolve, TrainingSetup
@@ -18,8 +17,7 @@ class MergeStage:
 
     def resolve_paths(self, config: MergeRunConfig, resolve: Resolve) -> MergeRunConfig:
         """See `stage.Stage`."""
-        model, data, merge = config.model, config.data, config.merge
-        cache = None if merge.cache_teacher is None else str(Path(merge.cache_teacher).expanduser().resolve())
+        model, data = config.model, config.data
         return dataclasses.replace(
             config,
             model=dataclasses.replace(
@@ -35,7 +33,6 @@ class MergeStage:
                 ],
                 image_folder=resolve("data.image_folder", data.image_folder, "folder"),
             ),
-            merge=dataclasses.replace(merge, cache_teacher=cache),
         )
 
     def build(self, config: MergeRunConfig) -> TrainingSetup:
