@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kill.moments import is_unfinished
+from tove_lvlm.feature_cache import CacheFolder
+from tove_lvlm.feature_cache.folder import MARKER, PART_FILE
+from tove_lvlm.feature_cache.shard import DATA, INDEX
+from tove_lvlm.feature_cache.survey import survey
 from tove_lvlm.train.checkpoint import damage
 
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
@@ -36,6 +40,8 @@ def differences(place: Path, reference: Path, volatile: Collection[str] = ()) ->
         else:
             same = (place / name).is_dir() or _content(place / name, keys) == _content(reference / name, keys)
         found += [] if same else [f"{name} differs"]
+    if (now := _cached(place)) != (then := _cached(reference)):
+        found.append(f"the expert cache has {now}, of an undisturbed run {then}")
     return found + _damaged(place)
 
 
@@ -65,7 +71,19 @@ def halves(place: Path, reference: Path, volatile: Collection[str] = (), growing
 
 
 def _names(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not _is_shard(path)}
+
+
+def _is_shard(path: Path) -> bool:
+    """Of the expert cache, whose shards have random names and are only added to; `_cached` looks into them."""
+    return path.suffix in (DATA, INDEX) and not path.name.startswith(".") and (path.parent / PART_FILE).is_file()
+
+
+def _cached(place: Path) -> dict[str, int]:
+    """Images of each part of all expert caches."""
+    folders = [marker.parent for marker in place.rglob(MARKER)]
+    parts = [part for folder in folders for part in survey(CacheFolder(folder, make=False))]
+    return {part.name: part.images for part in parts}
 
 
 def _upwards(name: str) -> list[Path]:
@@ -79,7 +97,14 @@ def _in_checkpoint(name: str) -> bool:
 def _damaged(place: Path) -> list[str]:
     folders = [path for path in place.rglob("checkpoint-*") if path.is_dir() and _CHECKPOINT.fullmatch(path.name)]
     wrong = {path: damage(path, checksums=True) for path in folders}
-    return [f"{path.relative_to(place)} is damaged: {reason}" for path, reason in wrong.items() if reason is not None]
+    found = [f"{path.relative_to(place)} is damaged: {reason}" for path, reason in wrong.items() if reason is not None]
+    for marker in place.rglob(MARKER):
+        for part in survey(CacheFolder(marker.parent, make=False), read_records=True):
+            # The end of an index may be torn, and is passed over; a record that an entry names may not.
+            found += [
+                problem for problem in part.problems if "no whole block" not in problem and "cut short" not in problem
+            ]
+    return found
 
 
 def _bytes(path: Path) -> bytes:

@@ -105,7 +105,8 @@ def prune(
     console.print(
         f"{report.bytes_before / 1e9:,.3f} GB before, {report.bytes_after / 1e9:,.3f} GB now: {report.repeated:,} "
         f"repeated and {report.damaged:,} damaged records, {len(report.dropped_parts)} parts and "
-        f"{report.outdated_shards} old shards removed"
+        f"{report.outdated_shards} old shards removed",
+        soft_wrap=True,
     )
     if report.in_use:
         console.print(f"{report.in_use} shards are being written and stay")

@@ -78,7 +78,11 @@ class FeatureCache:
         device, dtype = pixels_B3HW.device, tower.clip.dtype
         keys = image_keys(pixels_B3HW)
         names = [*([CLIP] if self.with_clip else []), *tower.experts.keys()]
+        before = len(self._stores)
         stores = {name: self._store(tower, name, device) for name in names}
+        if len(self._stores) > before and dist.is_main():
+            kept = ", ".join(f"{name} of {store.num_images():,}" for name, store in stores.items())
+            logger.info("expert cache %s (%s) has features of images: %s", self.folder.path, self.dtype, kept)
         found = {name: store.get(keys) for name, store in stores.items()}
         features: dict[str, torch.Tensor] = {}
         infinite: list[tuple[str, int, torch.Tensor]] = []
@@ -102,11 +106,7 @@ class FeatureCache:
             codec = part.codec(self.dtype)
             about: dict[str, Any] = {"name": name, "compute": compute, "dtype": self.dtype, "shape": list(part.shape)}
             about |= {"channel_axis": part.channel_axis, **part.depends_on}
-            store = PartStore(self.folder, part.key(compute, self.dtype), codec, about)
-            if dist.is_main():
-                kept = store.num_images()
-                logger.info("expert cache %s: %s: %d images kept (%s)", self.folder.path, name, kept, self.dtype)
-            self._stores[name, compute] = store
+            self._stores[name, compute] = PartStore(self.folder, part.key(compute, self.dtype), codec, about)
         return self._stores[name, compute]
 
     def _run(
@@ -155,6 +155,9 @@ class FeatureCache:
         return [(name, found.missing[at], computed[at]) for at in infinite]
 
     def close(self) -> None:
-        """Give the shards that are being written free; what was read and computed stays counted."""
+        """Give the shards that are being written free, and say how much was read; it may be used again."""
         for store in self._stores.values():
             store.close()
+        if dist.is_main() and self.num_read + self.num_computed:
+            total = self.num_read + self.num_computed
+            logger.info("expert cache %s: %d of %d features were read", self.folder.path, self.num_read, total)

@@ -102,9 +102,9 @@ class Codec:
             device: Where they are to be; the bytes go there before they are widened.
         """
         last_B = records_BR[:, self._layout_at].bool()
-        if bool(last_B.any()) and not bool(last_B.all()):  # a cache that was filled by two versions of a library
+        if bool(last_B.any()) and not bool(last_B.all()):  # networks leave a batch of one otherwise than a larger one
             rows = [self.decode(record_R[None], dtype, device) for record_R in records_BR]
-            return torch.cat(rows)
+            return torch.cat([row.movedim(1, -1) for row in rows]).movedim(-1, 1)
         channels_last, records_BR = bool(last_B.any()), records_BR.to(device)
         stored = records_BR[:, : self.payload_bytes].view(DTYPES[self.dtype])
         x = stored.to(torch.float32, copy=True)

@@ -125,7 +125,7 @@ def survey(
             progress(min(done, total), total)
 
     for path in folder.parts():
-        part = PartSurvey(path.name, bytes=sum(file.stat().st_size for file in path.iterdir() if file.is_file()))
+        part = PartSurvey(path.name, bytes=sum(file.stat().st_size for file in path.iterdir() if _is_ours(file)))
         found.append(part)
         try:
             files = PartFiles.read(path)
@@ -139,6 +139,10 @@ def survey(
             _look_at_shard(files, index, number, table, part, read if read_records else None)
         part.entries, part.images = len(table), table.num_images()
     return found
+
+
+def _is_ours(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".")  # neither a lock nor what is being written
 
 
 def _look_at_shard(

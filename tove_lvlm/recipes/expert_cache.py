@@ -4,6 +4,7 @@ See docs/design.md, "Expert cache".
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from ..config.loop import LoopConfig
@@ -34,3 +35,12 @@ def use_expert_cache(tower: Any, train: LoopConfig, *, with_clip: bool = True) -
     cache = FeatureCache(folder, tower, train.expert_cache_dtype, with_clip=with_clip)
     tower.feature_cache = cache
     return cache
+
+
+def close_of(cache: FeatureCache | None) -> Callable[[], None]:
+    """What a run calls at its end.
+
+    Args:
+        cache: From `use_expert_cache`.
+    """
+    return cache.close if cache is not None else lambda: None

@@ -38,6 +38,8 @@ class TrainingSetup:
     results: Callable[[Any], Callable[[Path], None]]
     """Called on every rank with the trainer at the end, to gather; what it returns writes into an empty folder, on rank
     0 only, whose entries then take their places in `output_dir`."""
+    close: Callable[[], None] = lambda: None
+    """Called on every rank when the run ends, however it ends."""
     trainer_class: type | None = None
     """Of the engine's kind, for a loss or rates of its own."""
     trainer_arguments: dict[str, Any] = field(default_factory=dict)

@@ -65,9 +65,9 @@ TRAINING = [
     Command(
         name="merge",
         make=_merge_world,
-        argv=_training("merge_experts.py", "merge.yaml", "merge.cache_teacher={place}/cache"),
+        argv=_training("merge_experts.py", "merge.yaml", "train.expert_cache={place}/cache"),
         ranks=(1, 2),
         growing=_METRICS,
-        kept=("cache/*/*/*.safetensors",),
+        kept=("cache/*/*.data", "cache/*/*.index"),
     ),
 ]

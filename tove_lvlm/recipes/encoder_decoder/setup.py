@@ -25,7 +25,7 @@ from ...lvlm.trainable import set_trainable
 from ...tower.modeling import ToVEVisionModel
 from ...train.stage import TrainingSetup, block_values
 from ...zero import numel
-from ..expert_cache import use_expert_cache
+from ..expert_cache import close_of, use_expert_cache
 from .objective import TextObjective
 from .trainer import TextTrainer
 
@@ -43,7 +43,7 @@ def build(config: RunConfig) -> TrainingSetup:
     _log_trainable(model, config.train.trainable)
     pixels = (config.data.image_aspect_ratio, config.data.transparency)
     processor.image_processor = as_trained(processor.image_processor, *pixels)
-    use_expert_cache(cast(ToVEVisionModel, model.encoder), config.train)
+    cache = use_expert_cache(cast(ToVEVisionModel, model.encoder), config.train)
     dataset = build_data(config, processor)
     weights = [source.weight for source in config.data.mix]
     identity = block_values(config, "model", "data")
@@ -56,6 +56,7 @@ def build(config: RunConfig) -> TrainingSetup:
         sampler=MixSampler(dataset.sizes, weights, config.train.seed, dataset.shards),
         identity=identity,
         identity_before={"data.transparency": "ignore"},
+        close=close_of(cache),
         results=lambda trainer: gather_results(config, trainer.model.model, processor),
         trainer_class=TextTrainer,
     )

@@ -29,7 +29,7 @@ from ...lvlm.parts import adapter_parts, as_llava, base_model
 from ...tower.recorder import GateRecorder
 from ...train.stage import TrainingSetup, block_values
 from ...zero import collect_trainable
-from ..expert_cache import use_expert_cache
+from ..expert_cache import close_of, use_expert_cache
 from .trainer import ToVETrainer
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     pixels = (config.data.image_aspect_ratio, config.data.transparency)
     processor.image_processor = as_trained(processor.image_processor, *pixels)
     dataset, collator, sampler = build_data(stage, config, model, processor)
-    use_expert_cache(base_model(model).model.vision_tower, config.train)
+    cache = use_expert_cache(base_model(model).model.vision_tower, config.train)
     recorder = None
     if hasattr(base_model(model).model.vision_tower, "tove_fusion"):
         recorder = GateRecorder(model)
@@ -70,6 +70,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         sampler=sampler,
         identity=identity,
         identity_before={"data.transparency": "ignore", **{f"tower.{key}": EARLIER[key] for key in _DEFAULT_CHANGED}},
+        close=close_of(cache),
         results=lambda trainer: gather_results(stage, config, trainer.model, processor),
         trainer_class=ToVETrainer,
         trainer_arguments={"recorder": recorder},

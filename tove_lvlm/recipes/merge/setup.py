@@ -18,7 +18,7 @@ from ...lvlm.lora import collect_merged
 from ...storage import fingerprint
 from ...tower.modeling import ToVEVisionModel
 from ...train.stage import TrainingSetup, block_values
-from ..expert_cache import use_expert_cache
+from ..expert_cache import close_of, use_expert_cache
 from . import writing
 from .distiller import Distiller
 from .images import ImageDataset, collate
@@ -60,7 +60,7 @@ def build(config: MergeRunConfig) -> TrainingSetup:
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     distiller.to(device, torch.bfloat16 if config.train.bf16 else torch.float32)
     # Where the class token's attention weighs the tokens, it is read off a CLIP that runs.
-    use_expert_cache(teacher, config.train, with_clip=config.merge.token_weight == "none")
+    cache = use_expert_cache(teacher, config.train, with_clip=config.merge.token_weight == "none")
     prepare(distiller, config, dataset, sampler)
     identity = block_values(config, "model", "data", "merge", "lora") | {"tower": source.fingerprint}
     identity.pop("merge.cache_teacher")  # where something is kept changes nothing that a checkpoint holds
@@ -70,6 +70,7 @@ def build(config: MergeRunConfig) -> TrainingSetup:
         collator=collate,
         sampler=sampler,
         identity=identity,
+        close=close_of(cache),
         results=lambda trainer: gather_results(config, trainer, full_student, source, dataset),
     )
 
