@@ -167,6 +167,9 @@ def launch(job: Job, data: Path, seed: int, steps: int | None, further: Sequence
     ]
     if stage == "finetune":
         options.append(f"model.pretrain_mm_mlp_adapter={pretrain_folder(job)}")
+    if job.variant == "tove":  # stage 2 sees the images of stage 1 again; float32 keeps the bits of what was computed
+        cache = job.folder.with_name("expert_cache")
+        options += [f"train.expert_cache={cache}", "train.expert_cache_dtype=float32"]
     if steps is not None:
         options.append(f"train.max_steps={steps}")
     if not cpu_has_fast_bf16():

@@ -17,7 +17,7 @@ from .plan import row_folder
 from .pool import Job
 from .rows import CONTROLS, DATA, FRACTIONS, MAIN, Row
 from .surgery import merge
-from .training import write_tower
+from .training import cache_options, write_tower
 
 HALF = ("normals", "edges")
 """Detached in the variant `detached`: those that go first from the miniature's ToVE_Vicuna (docs/results.md)."""
@@ -119,6 +119,7 @@ def train(row: Row, seed: int, world: Path, folder: Path, steps: int) -> dict:
         f"train.seed={seed}",
         f"train.max_steps={steps}",
         f"train.save_steps={steps}",
+        *cache_options(world),
         "train.bf16=false",  # so that rows that were trained on different processors can be compared
     ]
     cfg_path = ROOT / "projects" / "miniature" / "pretrain_base.yaml"

@@ -10,7 +10,7 @@ from tove_lvlm.surgery.choose import KEEP, Rule, choose
 from tove_lvlm.surgery.probe import Probe
 from tove_lvlm.surgery.probe_data import read_probe_data
 
-from .training import run_script
+from .training import cache_options, run_script
 
 
 def detach_ladder(model: Path, world: Path) -> dict:
@@ -54,6 +54,7 @@ def merge(model: Path, world: Path, output: Path, seed: int, steps: int | None) 
         f"data.images=[{world / 'train' / 'images'}]",
         f"train.output_dir={output}",
         f"train.seed={seed}",
+        *cache_options(world),
     ]
     run_script("merge", options + ([] if steps is None else [f"train.max_steps={steps}"]))
     return {}

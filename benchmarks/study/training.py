@@ -109,6 +109,7 @@ def train(stage: str, row: Row, seed: int, world: Path, folder: Path, steps: Map
         f"train.seed={seed}",
         f"train.max_steps={steps[stage]}",
         f"train.save_steps={steps[stage]}",
+        *cache_options(world),
         *row.options,
     ]
     if not cpu_has_fast_bf16():
@@ -119,6 +120,17 @@ def train(stage: str, row: Row, seed: int, world: Path, folder: Path, steps: Map
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     late = [line["loss"] for line in lines[-5:]]
     return {"loss": sum(late) / len(late), "steps": lines[-1]["step"]}
+
+
+def cache_options(world: Path) -> list[str]:
+    """One expert cache for all rows and seeds, whose frozen parts and images are the same.
+
+    In float32, so that what is read has the bits of what was computed.
+
+    Args:
+        world: Folder with `train/`; the cache lies beside it.
+    """
+    return [f"train.expert_cache={world.parent / 'expert_cache'}", "train.expert_cache_dtype=float32"]
 
 
 def run_script(stage: str, options: list[str]) -> None:

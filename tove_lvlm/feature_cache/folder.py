@@ -42,6 +42,8 @@ class CacheFolder:
         """Why nothing is added any more."""
         if not (self.path / MARKER).is_file():
             self._become_one(make)
+        if make:
+            clear_leftovers(self.path)
         content = load_json(self.path / MARKER)
         if content.get("format") != FORMAT:
             raise UserError(
@@ -75,14 +77,13 @@ class CacheFolder:
             description: For part.json.
         """
         folder = self.path / key_hex[:16]
-        if folder.is_dir() and (folder / PART_FILE).is_file():
-            clear_leftovers(folder)
-        else:
+        if not (folder / PART_FILE).is_file():
             try:
                 folder.mkdir(exist_ok=True)
                 save_json(folder / PART_FILE, description | {"key": key_hex})
             except (OSError, UserError) as error:
                 self.stop(str(error))
+        clear_leftovers(folder)
         return folder
 
     def num_bytes(self) -> int:
