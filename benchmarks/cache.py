@@ -4,15 +4,17 @@
     python benchmarks/cache.py --device cuda --dtype bfloat16 --batch-size 16 --tower projects/towers/clip_b16_base.yaml
 
 Towers have random weights where theirs are not shipped, and random images: no figure depends on what is seen. For each
-tower, in milliseconds per image, medians over rounds: `compute`, CLIP and all experts; `fill`, the same with an empty
-cache that keeps them; `read`, with a full one, of which `hash` is the image's key; `fuse`, what follows in any case
-(gate and transfers). A full cache is read from memory (the page cache), after one pass over it; from a disk, add the
-bytes over its speed. Merging's own cache of before kept one safetensors file with t_fuse for each image: `file`.
+tower, in milliseconds per image, medians over rounds: `compute`, CLIP and all experts; `read`, what stands in for it
+with a full cache, of which `hash` is the image's key; `write`, what an empty cache adds to `compute`; `fuse`, what
+follows in any case (gate and transfers). A full cache is read from memory (the page cache), after one pass over it; from
+a disk, add the bytes over its speed. Merging's own cache of before kept one safetensors file with t_fuse for each image:
+`file_read`, `file_write`, `file_bytes`.
 `planned` is arithmetic: bytes of an image of the 7B project's tower. Written to benchmarks/results/cache.json.
 """
 
 import argparse
 import hashlib
+import itertools
 import json
 import math
 import statistics
@@ -32,7 +34,7 @@ from tove_lvlm.feature_cache import CacheFolder, FeatureCache
 from tove_lvlm.feature_cache.codec import DTYPES, Codec
 from tove_lvlm.feature_cache.identity import image_keys
 from tove_lvlm.provenance import commit, hardware
-from tove_lvlm.storage import WeightsError, load_json, save_json
+from tove_lvlm.storage import WeightsError, atomic_file, load_json, save_json
 from tove_lvlm.tower.build import tower_config_from_yaml
 
 ROOT = Path(__file__).parent.parent
@@ -107,7 +109,8 @@ def measure(tower: ToVEVisionModel, arguments: argparse.Namespace) -> dict[str, 
         for dtype in DTYPES:
             stored[dtype] = _with_cache(tower, dtype, batches, exact, Path(place), arguments)
         ms |= timed(_files(tower, batches, Path(place) / "files"), batches, arguments)
-    return {"ms_per_image": ms, "stored_as": stored}
+        file = next((Path(place) / "files").rglob("*.safetensors")).stat().st_size
+    return {"ms_per_image": ms, "file_bytes": file, "stored_as": stored}
 
 
 def _with_cache(
@@ -118,46 +121,50 @@ def _with_cache(
     place: Path,
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    caches = [FeatureCache(CacheFolder(place / f"{dtype}-{number}"), tower, dtype) for number in range(2)]
-    full = caches[0]
+    full = FeatureCache(CacheFolder(place / dtype), tower, dtype)
     tower.feature_cache = full
     found = [tower(batch).last_hidden_state.float() for batch in batches]
     tower.feature_cache = None
     errors = [float((a - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True)]
-    clock = clock_of(batches[0].device)
-    start = clock()
-    for batch in batches:
-        caches[1](tower, batch)
-    fill = (clock() - start) / (len(batches) * arguments.batch_size)
-    read = timed({"read": lambda batch: full(tower, batch)}, batches, arguments)["read"]
+    frozen = tower.encode_frozen(batches[0])
+    empty, number = FeatureCache(CacheFolder(place / f"{dtype}-write"), tower, dtype), itertools.count()
+    empty._run = lambda *_: {"clip": frozen.t_clip_BND, **frozen.grids}
+
+    def write(batch: torch.Tensor) -> None:
+        empty(tower, batch + 1e-3 * (1 + next(number)))  # images that it has not seen
+
+    ms = timed({"read": lambda batch: full(tower, batch), "write": write}, batches, arguments)
     records = sum(store.codec.record_bytes for store in full._stores.values())
-    return {"read_ms": read, "fill_ms": round(fill, 4), "bytes_per_image": records, "t_fuse_error": max(errors)}
+    return {f"{name}_ms": value for name, value in ms.items()} | {
+        "bytes_per_image": records,
+        "t_fuse_error": max(errors),
+    }
 
 
 def _files(
     tower: ToVEVisionModel, batches: list[torch.Tensor], folder: Path
 ) -> dict[str, Callable[[torch.Tensor], Any]]:
-    """Merging's cache of before: the image's own file is hashed, then a file is read for it."""
-    folder.mkdir()
-    keys: dict[int, list[Path]] = {}
-    for number, batch in enumerate(batches):
-        t_clip_BND, t_fuse_BND = tower(batch).hidden_states
-        keys[batch.data_ptr()] = []
-        for row in range(len(batch)):
-            path = folder / f"{number}-{row}.safetensors"
-            start = (t_clip_BND - t_fuse_BND).square().sum((1, 2))
-            save_file({"t_fuse": t_fuse_BND[row].cpu().contiguous(), "start": start[row].cpu()}, path)
-            keys[batch.data_ptr()].append(path)
-    image = torch.randint(0, 256, (20_000 if tower.config.image_size < 200 else 100_000,)).byte().numpy().tobytes()
+    """Merging's cache of before: the image's own file is hashed, then a file is read or written for it."""
+    image = bytes(20_000 if tower.config.image_size < 200 else 100_000)
+    outputs = {batch.data_ptr(): tower(batch).hidden_states for batch in batches}
+
+    def paths(batch: torch.Tensor) -> list[Path]:
+        named = [folder / f"{batch.data_ptr()}" / f"{row}.safetensors" for row in range(len(batch))]
+        return [path for path in named if hashlib.sha256(image).hexdigest()]
+
+    def write(batch: torch.Tensor) -> None:
+        t_clip_BND, t_fuse_BND = outputs[batch.data_ptr()]
+        start_B = (t_clip_BND - t_fuse_BND).square().sum((1, 2))
+        for row, path in enumerate(paths(batch)):
+            with atomic_file(path, flush=False) as temporary:
+                save_file({"t_fuse": t_fuse_BND[row].cpu().clone(), "start": start_B[row].cpu().clone()}, temporary)
 
     def read(batch: torch.Tensor) -> torch.Tensor:
-        found = []
-        for path in keys[batch.data_ptr()]:
-            hashlib.sha256(image).hexdigest()
-            found.append(load_file(path)["t_fuse"])
-        return torch.stack(found).to(batch.device)
+        return torch.stack([load_file(path)["t_fuse"] for path in paths(batch)]).to(batch.device)
 
-    return {"file": read}
+    for batch in batches:
+        write(batch)
+    return {"file_read": read, "file_write": write}
 
 
 def timed(

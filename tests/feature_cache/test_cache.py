@@ -152,3 +152,18 @@ def test_a_part_that_is_trained_is_refused(tower, tmp_path):
         FeatureCache(CacheFolder(tmp_path / "cache"), tower)
     with pytest.raises(UserError, match="dtype `float8` is unknown"):
         FeatureCache(CacheFolder(tmp_path / "cache"), tower, "float8")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu_what_was_computed_comes_back(tower, tmp_path, dtype):
+    tower = tower.to("cuda", dtype)
+    pixels = tiny_towers.pixels(6).to("cuda", dtype)
+    expected = fused(tower, pixels)
+    tower.feature_cache = FeatureCache(CacheFolder(tmp_path / "cache"), tower, "float32")
+    for _ in range(2):
+        found = fused(tower, pixels)
+        assert (found.device.type, found.dtype) == ("cuda", dtype)
+        assert torch.equal(found, expected)
+    assert tower.feature_cache.num_read == 30

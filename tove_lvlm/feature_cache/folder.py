@@ -7,6 +7,7 @@
 See docs/design.md, "Expert cache".
 """
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -89,13 +90,11 @@ class CacheFolder:
     def num_bytes(self) -> int:
         """Size of all files that are there."""
         total = 0
-        for entry in os.scandir(self.path):
-            if entry.is_dir(follow_symlinks=False):
-                for file in os.scandir(entry.path):
-                    try:
+        for folder in [entry.path for entry in os.scandir(self.path) if entry.is_dir(follow_symlinks=False)]:
+            with contextlib.suppress(FileNotFoundError):  # a temporary one of another process
+                for file in os.scandir(folder):
+                    with contextlib.suppress(FileNotFoundError):
                         total += file.stat(follow_symlinks=False).st_size
-                    except FileNotFoundError:  # a temporary file of another process
-                        continue
         return total
 
     def takes(self, num_bytes: int) -> bool:

@@ -134,7 +134,14 @@ class PartStore:
 
     def _start_shard(self) -> None:
         self.close()
-        self._writer = ShardWriter(self.path, self.key, self.codec.record_bytes)
+        for tries_left in (2, 1, 0):
+            try:
+                self._writer = ShardWriter(self.path, self.key, self.codec.record_bytes)
+                break
+            except UserError:  # another process that clears leftovers may have taken the new lock for one
+                if not tries_left:
+                    raise
+        assert self._writer is not None
         self._shards.append(ShardReader(self._writer.index, self.key, self.codec.record_bytes))
         self._known.add(self._writer.index.name)
         self._numbers[self._writer.id] = len(self._shards) - 1

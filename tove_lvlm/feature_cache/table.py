@@ -25,6 +25,7 @@ class KeyTable:
 
     def __init__(self) -> None:
         self._sorted = np.zeros(0, _ROW)
+        self._high = np.zeros(0, "<u8")  # a field of `_sorted` would be copied whole by each search
         self._recent: dict[bytes, list[Place]] = {}
         self._num_recent = 0
 
@@ -53,8 +54,8 @@ class KeyTable:
         """Where an image's record may be, the newest first; empty for one that was never kept."""
         places = self._recent.get(key, [])[::-1]
         high, low = np.frombuffer(key, "<u8")
-        at = int(np.searchsorted(self._sorted["high"], high))
-        while at < len(self._sorted) and self._sorted[at]["high"] == high:
+        at = int(np.searchsorted(self._high, high))
+        while at < len(self._high) and self._high[at] == high:
             row = self._sorted[at]
             if row["low"] == low:
                 places.append(Place(int(row["shard"]), int(row["record"]), int(row["crc"])))
@@ -81,6 +82,7 @@ class KeyTable:
         if more:
             together = np.concatenate([self._sorted, *more])
             self._sorted = together[np.lexsort((together["low"], together["high"]))]
+            self._high = np.ascontiguousarray(self._sorted["high"])
         self._recent, self._num_recent = {}, 0
 
 
