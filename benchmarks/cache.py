@@ -1,14 +1,18 @@
 """What the expert cache costs and saves: features computed against read, bytes, errors; merging's own cache before it.
 
     python benchmarks/cache.py                                   # the miniature's tower and a base-size one, this CPU
+    python benchmarks/cache.py --threads 1 --clock cpu           # on a CPU that others use too
     python benchmarks/cache.py --device cuda --dtype bfloat16 --batch-size 16 --tower projects/towers/clip_b16_base.yaml
 
 Towers have random weights where theirs are not shipped, and random images: no figure depends on what is seen. For each
-tower, in milliseconds per image, medians over rounds: `compute`, CLIP and all experts; `read`, what stands in for it
-with a full cache, of which `hash` is the image's key; `write`, what an empty cache adds to `compute`; `fuse`, what
-follows in any case (gate and transfers). A full cache is read from memory (the page cache), after one pass over it; from
-a disk, add the bytes over its speed. Merging's own cache of before kept one safetensors file with t_fuse for each image:
-`file_read`, `file_write`, `file_bytes`.
+tower, in milliseconds per image, medians over rounds:
+
+* `compute`: CLIP and all experts; `fuse`: what follows in any case (gate and transfers);
+* `read`: what stands in for `compute` with a full cache, of which `hash` is the image's key; `write`: what an empty
+  cache adds to it;
+* `file_read`, `file_write`: merging's own cache of before, one safetensors file with t_fuse for each image.
+
+Files are read from memory (the page cache), after one pass over them; from a disk, add the bytes over its speed.
 `planned` is arithmetic: bytes of an image of the 7B project's tower. Written to benchmarks/results/cache.json.
 """
 
@@ -20,6 +24,7 @@ import math
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, default=4, help="different ones, in each round")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one to warm up")
     parser.add_argument("--threads", type=int, default=0, help="of a CPU; torch's own choice when left out")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: of a CPU that others use too")
     parser.add_argument("--output", type=Path, default=RESULTS)
     return parser.parse_args()
 
@@ -171,7 +177,8 @@ def timed(
     steps: dict[str, Callable[[torch.Tensor], Any]], batches: list[torch.Tensor], arguments: argparse.Namespace
 ) -> dict[str, float]:
     """Milliseconds per image of each step; the steps take turns, and medians over the rounds are given."""
-    clock, elapsed = clock_of(batches[0].device), {name: [] for name in steps}
+    clock = (lambda: time.process_time() * 1e3) if arguments.clock == "cpu" else clock_of(batches[0].device)
+    elapsed: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(arguments.rounds + 1):
         for name in sorted(steps, reverse=bool(number % 2)):
             start = clock()
@@ -203,6 +210,7 @@ def about(path: str | Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "tower": "miniature" if "miniature" in str(path) else Path(path).stem,
         "dtype": arguments.dtype,
+        "clock": arguments.clock,
         "batch_size": arguments.batch_size,
         "rounds": arguments.rounds,
     }
