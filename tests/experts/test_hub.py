@@ -50,6 +50,13 @@ def test_pixels_are_resampled_as_asked(experts, mode):
     assert (seen["cnn"] - prepare(pixels, GIVEN, wanted, other)).abs().max() > 0.1
 
 
+def test_some_experts_alone_give_what_they_give_together(experts):
+    together = experts(tiny_towers.pixels(), GIVEN)
+    some = experts(tiny_towers.pixels(), GIVEN, names=["cnn", "depth"])
+    assert list(some) == ["depth", "cnn"]
+    assert all(torch.equal(grid, together[name]) for name, grid in some.items())
+
+
 def test_grids(experts):
     grids = experts(tiny_towers.pixels(), GIVEN)
     assert {name: tuple(grid.shape) for name, grid in grids.items()} == {

@@ -70,6 +70,7 @@ def test_a_resumed_run_is_bit_identical(train, world, monkeypatch, dtype):
     assert same(weights(world / "out-pretrain"), weights(world / "whole"))
 
 
+@pytest.mark.full
 def test_a_run_may_go_on_with_a_cache_that_it_began_without(train, world):
     assert train("pretrain", "train.max_steps=2") == 0
     assert train("pretrain", "train.max_steps=3", f"train.expert_cache={world}/cache") == 0

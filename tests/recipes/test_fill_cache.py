@@ -5,6 +5,7 @@ import json
 import pytest
 
 from helpers import merge_runs
+from helpers.paths import ROOT
 from helpers.training import losses
 from tove_lvlm.config import UserError
 from tove_lvlm.experts.base import Expert
@@ -13,7 +14,7 @@ from tove_lvlm.recipes.fill_cache import fill, read_run
 pytestmark = pytest.mark.usefixtures("one_rank")
 
 
-@pytest.mark.parametrize("bf16", ["true", "false"])
+@pytest.mark.parametrize("bf16", ["true", pytest.param("false", marks=pytest.mark.full)])
 def test_a_run_of_llava_finds_every_image(train, world, monkeypatch, bf16):
     options = [f"train.expert_cache={world}/cache", f"train.bf16={bf16}", "train.max_steps=3"]
     filled = fill(world / "pretrain.yaml", options)
@@ -36,6 +37,18 @@ def test_runs_of_the_base_model_and_of_merging_find_theirs(
     monkeypatch.setattr(Expert, "forward", lambda self, pixels: pytest.fail("an expert ran"))
     assert train_base("pretrain_base", *options) == 0
     assert merge_runs.run(path, *options[:1]) == 0
+
+
+def test_each_of_several_ranks_takes_its_share(world, monkeypatch):
+    options = [f"train.expert_cache={world}/cache", f"train.deepspeed={ROOT}/projects/deepspeed/zero2.json"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        filled = fill(world / "pretrain.yaml", options)
+        assert (filled.images, filled.computed, filled.read) == (12, 12 * 5, 0)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    assert fill(world / "pretrain.yaml", options).read == 24 * 5
 
 
 def test_broken_images_are_named_and_the_limit_told(world):
