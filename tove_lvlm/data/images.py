@@ -149,7 +149,11 @@ def expand_to_square(image: Image.Image, color: tuple[int, ...]) -> Image.Image:
 
 
 def to_pixels(
-    image: Image.Image, processor: Any, aspect_ratio: str = "square", max_pixels: int = MAX_PIXELS
+    image: Image.Image,
+    processor: Any,
+    aspect_ratio: str = "square",
+    max_pixels: int = MAX_PIXELS,
+    as_bytes: bool = False,
 ) -> torch.Tensor:
     """Run the image processor on one image.
 
@@ -160,9 +164,10 @@ def to_pixels(
         aspect_ratio: `square` leaves the shape to the processor (CLIP's cuts the middle out), `pad` fills the image up
             to a square with the processor's mean colour first.
         max_pixels: bound of the intermediate image.
+        as_bytes: leave out rescaling and normalisation, which `pixel_table.PixelTable` does later.
 
     Returns:
-        (3, H, W) float tensor.
+        (3, H, W) float tensor, or uint8.
 
     Raises:
         DataError: the image is so elongated that its intermediate image would pass `max_pixels`.
@@ -181,7 +186,9 @@ def to_pixels(
         raise DataError(f"an image of {image.size[0]} x {image.size[1]} pixels is too elongated to be resized")
     if aspect_ratio == "pad":
         image = expand_to_square(image, tuple(int(mean * 255) for mean in processor.image_mean))
-    pixels_3HW: torch.Tensor = processor.preprocess(image, do_pad=False, return_tensors="pt")["pixel_values"][0]
+    left_out = {"do_rescale": False, "do_normalize": False} if as_bytes else {}
+    prepared = processor.preprocess(image, do_pad=False, return_tensors="pt", **left_out)
+    pixels_3HW: torch.Tensor = prepared["pixel_values"][0]
     return pixels_3HW
 
 

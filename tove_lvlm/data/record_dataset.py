@@ -44,6 +44,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         max_pixels: largest image that is decoded.
         reader: gives the files' entries, see `Records.load`; JSON, JSONL and shards by default.
         convert: turns an entry into a LLaVA sample, see there.
+        as_bytes: samples' pixels are uint8, see `pixel_table`.
 
     Raises:
         DataError: no samples, or a bad one (see `on_error`).
@@ -65,6 +66,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         max_pixels: int = MAX_PIXELS,
         reader: Reader = READ_SAMPLES,
         convert: Callable[[Any], Any] | None = None,
+        as_bytes: bool = False,
     ):
         check_aspect_ratio(image_aspect_ratio)
         if on_error not in ON_ERROR:
@@ -74,6 +76,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         if image_folder is not None and not Path(image_folder).is_dir():
             raise FileNotFoundError(f"image_folder {image_folder} is not a folder")
         self.image_processor = image_processor
+        self.as_bytes = as_bytes
         self.image_folder = image_folder
         self.image_aspect_ratio = image_aspect_ratio
         self.on_error = on_error
@@ -124,7 +127,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         return (record.image,) if record.place is None else (record.file, record.image, record.place)
 
     def pixels(self, index: int) -> torch.Tensor:
-        """(3, H, W) pixels of a sample's image, unchanged by augmentation.
+        """(3, H, W) pixels of a sample's image, unchanged by augmentation; bytes where samples have them.
 
         Args:
             index: Of a sample with an image.
@@ -187,4 +190,4 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             picture = read_image(path, max_pixels=self.max_pixels)
         if change is not None:
             picture = change(flatten(picture, getattr(self.image_processor, "transparency", "ignore")))
-        return to_pixels(picture, self.image_processor, self.image_aspect_ratio, self.max_pixels)
+        return to_pixels(picture, self.image_processor, self.image_aspect_ratio, self.max_pixels, self.as_bytes)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 
 from .. import dist
+from ..data.pixel_table import PixelTable
 from ..data.row_layout import model_inputs
 from ..zero import local_values
 from . import checkpoint
@@ -62,6 +63,7 @@ class GuardedTrainer(Trainer):
         run_config: The resolved configuration.
         identity: What a checkpoint must share with a run that resumes from it.
         sampler: Order of the samples.
+        pixel_table: Where the data set gives pixels as bytes, what they stand for.
         kwargs: Trainer's own.
     """
 
@@ -70,8 +72,10 @@ class GuardedTrainer(Trainer):
     train_dataset: Dataset
     lr_scheduler: torch.optim.lr_scheduler.LambdaLR
 
-    def __init__(self, *, run_config: Any, identity: dict, sampler: Any, **kwargs):
-        self.run_config, self.identity, self.sampler = run_config, identity, sampler
+    def __init__(
+        self, *, run_config: Any, identity: dict, sampler: Any, pixel_table: PixelTable | None = None, **kwargs
+    ):
+        self.run_config, self.identity, self.sampler, self.pixel_table = run_config, identity, sampler, pixel_table
         super().__init__(**kwargs)
         self.loss_is_scaled_for_ga = True  # compute_loss does it
         self.remove_callback(PrinterCallback)
@@ -166,6 +170,14 @@ class GuardedTrainer(Trainer):
         if isinstance(data, torch.Tensor) and data.is_pinned():
             data = data.to(self.args.device, non_blocking=True)
         return super()._prepare_input(data)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """As Trainer's; pixels that came as bytes become numbers on the device."""
+        inputs = super()._prepare_inputs(inputs)
+        pixels = inputs.get("pixel_values")
+        if self.pixel_table is not None and pixels is not None and pixels.dtype == torch.uint8:
+            inputs["pixel_values"] = super()._prepare_input(self.pixel_table(pixels))
+        return inputs
 
     def floating_point_ops(self, inputs) -> int:
         """Not counted: Trainer would walk over all parameters at every step for it."""

@@ -14,6 +14,7 @@ from ...checkpoints.model_info import make_model_info, save_model_info
 from ...config import to_dict
 from ...config.encoder_decoder import EncoderDecoderConfig, RunConfig
 from ...config.tower import check_names
+from ...data.pixel_table import PixelTable
 from ...data.sampler import MixSampler
 from ...data.text_dataset import TextCollator, TextDataset, TextMix
 from ...lvlm.build import without_zero3_init
@@ -44,7 +45,8 @@ def build(config: RunConfig) -> TrainingSetup:
     pixels = (config.data.image_aspect_ratio, config.data.transparency)
     processor.image_processor = as_trained(processor.image_processor, *pixels)
     cache = use_expert_cache(cast(ToVEVisionModel, model.encoder), config.train)
-    dataset = build_data(config, processor)
+    table = PixelTable.of(processor.image_processor, pixels[0]) if config.train.pixels_as_bytes else None
+    dataset = build_data(config, processor, as_bytes=table is not None)
     weights = [source.weight for source in config.data.mix]
     identity = block_values(config, "model", "data")
     names = ("trainable", "label_smoothing", "loss_reduction", "balance_loss_weight")
@@ -59,6 +61,7 @@ def build(config: RunConfig) -> TrainingSetup:
         close=close_of(cache),
         results=lambda trainer: gather_results(config, trainer.model.model, processor),
         trainer_class=TextTrainer,
+        trainer_arguments={"pixel_table": table},
     )
 
 
@@ -86,12 +89,13 @@ def build_model(
     return model, processor
 
 
-def build_data(config: RunConfig, processor: PromptProcessor) -> TextMix:
+def build_data(config: RunConfig, processor: PromptProcessor, as_bytes: bool = False) -> TextMix:
     """The sources as one data set.
 
     Args:
         config: The resolved configuration.
         processor: The model's.
+        as_bytes: As `RecordDataset`.
 
     Raises:
         DataError: A sample is broken, or too many are.
@@ -112,6 +116,7 @@ def build_data(config: RunConfig, processor: PromptProcessor) -> TextMix:
                 on_error=data.on_error,
                 max_error_share=data.max_error_share,
                 allow_symlinks=data.allow_symlinks,
+                as_bytes=as_bytes,
             )
             for number, source in enumerate(data.mix)
         ]

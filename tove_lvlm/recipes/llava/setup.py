@@ -23,6 +23,7 @@ from ...config.tower import EARLIER
 from ...data.collator import ToVECollator
 from ...data.dataset import ToVEDataset
 from ...data.images import pixel_shape
+from ...data.pixel_table import PixelTable
 from ...data.sampler import ModalityLengthSampler, SeededSampler
 from ...lvlm.image_processor import as_trained
 from ...lvlm.lora import add_lora, collect_merged
@@ -57,7 +58,8 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     model = set_trainable(lvlm, stage, config)
     pixels = (config.data.image_aspect_ratio, config.data.transparency)
     processor.image_processor = as_trained(processor.image_processor, *pixels)
-    dataset, collator, sampler = build_data(stage, config, model, processor)
+    table = PixelTable.of(processor.image_processor, pixels[0]) if config.train.pixels_as_bytes else None
+    dataset, collator, sampler = build_data(stage, config, model, processor, as_bytes=table is not None)
     cache = use_expert_cache(base_model(model).model.vision_tower, config.train)
     recorder = None
     if hasattr(base_model(model).model.vision_tower, "tove_fusion"):
@@ -77,7 +79,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         close=close_of(cache),
         results=lambda trainer: gather_results(stage, config, trainer.model, processor),
         trainer_class=ToVETrainer,
-        trainer_arguments={"recorder": recorder, "padding_free": collator.padding_free},
+        trainer_arguments={"recorder": recorder, "padding_free": collator.padding_free, "pixel_table": table},
     )
 
 
@@ -103,7 +105,9 @@ def padding_free(config: RunConfig, model: torch.nn.Module) -> bool:
     return config.train.padding_free and problem is None
 
 
-def build_data(stage: str, config: RunConfig, model: torch.nn.Module, processor) -> tuple[Any, Any, Any]:
+def build_data(
+    stage: str, config: RunConfig, model: torch.nn.Module, processor, as_bytes: bool = False
+) -> tuple[Any, Any, Any]:
     """(data set, collator, sampler)."""
     data, train = config.data, config.train
     num_image_tokens = as_llava(model).config.image_seq_length
@@ -119,6 +123,7 @@ def build_data(stage: str, config: RunConfig, model: torch.nn.Module, processor)
         on_error=data.on_error,
         max_error_share=data.max_error_share,
         allow_symlinks=data.allow_symlinks,
+        as_bytes=as_bytes,
     )
     collator = ToVECollator(
         tokenizer=processor.tokenizer,
