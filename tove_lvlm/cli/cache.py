@@ -120,7 +120,9 @@ def _show(parts: "list[PartSurvey]", as_json: bool) -> None:
     if as_json:
         print(json.dumps(plain(parts)))
         return
-    table = Table("part", "backbone", "images", "bytes an image", "GB", "shape", "kept as", "computed in")
+    table = Table()
+    for column in ("part", "backbone", "images", "bytes an image", "GB", "shape", "kept as", "computed in"):
+        table.add_column(column, no_wrap=column == "part")  # its name is what --drop takes
     for part in parts:
         about = part.about
         table.add_row(
