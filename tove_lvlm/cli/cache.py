@@ -122,7 +122,7 @@ def _show(parts: "list[PartSurvey]", as_json: bool) -> None:
         return
     table = Table()
     for column in ("part", "backbone", "images", "bytes an image", "GB", "shape", "kept as", "computed in"):
-        table.add_column(column, no_wrap=column == "part")  # its name is what --drop takes
+        table.add_column(column, no_wrap=column in ("part", "shape"))  # a part is what --drop takes
     for part in parts:
         about = part.about
         table.add_row(
