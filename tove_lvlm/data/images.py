@@ -59,7 +59,12 @@ def resolve_image(folder: str | Path, name: str, *, allow_symlinks: bool = False
 
 
 def read_image(
-    source: str | Path | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS, apply_exif: bool = False
+    source: str | Path | BinaryIO,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    apply_exif: bool = False,
+    reduce_to: int | None = None,
 ) -> Image.Image:
     """Decode an image to RGB or RGBA, see `to_8_bit`; of an animation the first picture.
 
@@ -68,6 +73,10 @@ def read_image(
         name: for messages; the path by default.
         max_pixels: largest image that is decoded.
         apply_exif: turn it as the camera says.
+        reduce_to: side that it is going to be resized to. A JPEG of at least four times that is decoded at a half, a
+            quarter or an eighth, whichever leaves it twice as large and its sides even, or it would be shifted: a fifth
+            of the time for 4000 x 3000 pixels, and a resized pixel differs by less than a level of 255 on average
+            (tests).
 
     Raises:
         DataError: not an image of one of `FORMATS`, cut short, broken, larger than `max_pixels`, or of values that say
@@ -79,6 +88,12 @@ def read_image(
             width, height = image.size
             if width * height > max_pixels:
                 raise DataError(f"image {name} has {width} x {height} pixels, more than the limit of {max_pixels}")
+            if reduce_to is not None and image.format == "JPEG":
+                short = min(width, height)
+                for part in (8, 4, 2):
+                    if short >= 2 * part * reduce_to and width % (2 * part) == height % (2 * part) == 0:
+                        image.draft(None, (width // part, height // part))
+                        break
             is_png = image.format == "PNG"  # a turned image has forgotten it
             return to_8_bit(ImageOps.exif_transpose(image) if apply_exif else image, name, is_png)
     except DataError:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from .entries import Reader
 from .errors import DataError
-from .images import MAX_PIXELS, check_aspect_ratio, flatten, read_image, resolve_image, to_pixels
+from .images import MAX_PIXELS, check_aspect_ratio, flatten, pixel_shape, read_image, resolve_image, to_pixels
 from .records import READ_SAMPLES, Record, Records
 from .shards import read_member
 from .skips import Skips
@@ -45,6 +45,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         reader: gives the files' entries, see `Records.load`; JSON, JSONL and shards by default.
         convert: turns an entry into a LLaVA sample, see there.
         as_bytes: samples' pixels are uint8, see `pixel_table`.
+        reduce_large_images: decode large JPEGs at a reduced size, see `read_image`.
 
     Raises:
         DataError: no samples, or a bad one (see `on_error`).
@@ -67,6 +68,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         reader: Reader = READ_SAMPLES,
         convert: Callable[[Any], Any] | None = None,
         as_bytes: bool = False,
+        reduce_large_images: bool = False,
     ):
         check_aspect_ratio(image_aspect_ratio)
         if on_error not in ON_ERROR:
@@ -77,6 +79,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             raise FileNotFoundError(f"image_folder {image_folder} is not a folder")
         self.image_processor = image_processor
         self.as_bytes = as_bytes
+        self._reduce_to = max(pixel_shape(image_processor)[1:]) if reduce_large_images else None
         self.image_folder = image_folder
         self.image_aspect_ratio = image_aspect_ratio
         self.on_error = on_error
@@ -184,10 +187,10 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         name = record.image or ""
         if record.place is not None:
             content = BytesIO(read_member(record.file, record.place))
-            picture = read_image(content, name=name, max_pixels=self.max_pixels)
+            picture = read_image(content, name=name, max_pixels=self.max_pixels, reduce_to=self._reduce_to)
         else:
             path = resolve_image(self._folder(), name, allow_symlinks=self.allow_symlinks)
-            picture = read_image(path, max_pixels=self.max_pixels)
+            picture = read_image(path, max_pixels=self.max_pixels, reduce_to=self._reduce_to)
         if change is not None:
             picture = change(flatten(picture, getattr(self.image_processor, "transparency", "ignore")))
         return to_pixels(picture, self.image_processor, self.image_aspect_ratio, self.max_pixels, self.as_bytes)

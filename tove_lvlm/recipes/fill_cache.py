@@ -182,6 +182,7 @@ def _of_llava(config: Any, dtype: torch.dtype) -> tuple[Any, list[Any]]:
         on_error="skip",
         max_error_share=1.0,
         allow_symlinks=data.allow_symlinks,
+        reduce_large_images=data.reduce_large_images,
     )
     return tower, [dataset]
 

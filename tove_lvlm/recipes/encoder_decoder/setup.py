@@ -57,7 +57,7 @@ def build(config: RunConfig) -> TrainingSetup:
         collator=TextCollator(pad_token_id=cast(int, model.generation_config.pad_token_id)),
         sampler=MixSampler(dataset.sizes, weights, config.train.seed, dataset.shards),
         identity=identity,
-        identity_before={"data.transparency": "ignore"},
+        identity_before={"data.transparency": "ignore", "data.reduce_large_images": False},
         close=close_of(cache),
         results=lambda trainer: gather_results(config, trainer.model.model, processor),
         trainer_class=TextTrainer,
@@ -117,6 +117,7 @@ def build_data(config: RunConfig, processor: PromptProcessor, as_bytes: bool = F
                 max_error_share=data.max_error_share,
                 allow_symlinks=data.allow_symlinks,
                 as_bytes=as_bytes,
+                reduce_large_images=data.reduce_large_images,
             )
             for number, source in enumerate(data.mix)
         ]

@@ -75,7 +75,11 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         collator=collator,
         sampler=sampler,
         identity=identity,
-        identity_before={"data.transparency": "ignore", **{f"tower.{key}": EARLIER[key] for key in _DEFAULT_CHANGED}},
+        identity_before={
+            "data.transparency": "ignore",
+            "data.reduce_large_images": False,
+            **{f"tower.{key}": EARLIER[key] for key in _DEFAULT_CHANGED},
+        },
         close=close_of(cache),
         results=lambda trainer: gather_results(stage, config, trainer.model, processor),
         trainer_class=ToVETrainer,
@@ -124,6 +128,7 @@ def build_data(
         max_error_share=data.max_error_share,
         allow_symlinks=data.allow_symlinks,
         as_bytes=as_bytes,
+        reduce_large_images=data.reduce_large_images,
     )
     collator = ToVECollator(
         tokenizer=processor.tokenizer,
