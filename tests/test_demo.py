@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import yaml
 from rich.console import Console
 
 from tove_lvlm import demo
@@ -82,7 +83,12 @@ def test_both_variants_saw_the_same_data_in_the_same_order(shown):
         assert (output / f"{variant}-pretrain" / "projector.safetensors").is_file()
     assert logged["clip"] == logged["tove"]
     runs = [(output / variant / "run.yaml").read_text() for variant in ("clip", "tove")]
-    assert runs[0].replace("vision_tower: clip", "vision_tower: tove").replace("/clip", "/tove") == runs[1]
+    runs[0] = runs[0].replace("vision_tower: clip", "vision_tower: tove").replace("/clip", "/tove")
+    clip, tove = (yaml.safe_load(run) for run in runs)
+    kept = {key: tove["train"].pop(key) for key in ("expert_cache", "expert_cache_dtype")}
+    assert kept == {"expert_cache": str(output / "expert_cache"), "expert_cache_dtype": "float32"}, "the same bits"
+    assert [clip["train"].pop(key) for key in kept] == [None, "float16"]
+    assert clip == tove
 
 
 def test_tove_eval_finds_the_accuracy_that_the_demo_printed(shown, tove, tmp_path):
