@@ -29,10 +29,12 @@ def test_a_host_reads_its_layer_without_those_behind_it(tiny_tower_yaml):
     run = []
     for number, block in enumerate(stock.encoder.layers):
         block.self_attn.register_forward_hook(lambda *_, number=number: run.append(number))
-    with clip.without_unread_layers(stock, -2):
-        found = stock(tiny_towers.pixels(), output_hidden_states=True).hidden_states[-2]
-    assert torch.equal(found, expected.hidden_states[-2])
-    assert run == [*range(len(stock.encoder.layers) - 1)]
+    for read in (-2, [1, -2]):
+        run.clear()
+        with clip.without_unread_layers(stock, read):
+            found = stock(tiny_towers.pixels(), output_hidden_states=True).hidden_states[-2]
+        assert torch.equal(found, expected.hidden_states[-2])
+        assert run == [*range(len(stock.encoder.layers) - 1)]
     after = stock(tiny_towers.pixels(), output_hidden_states=True)
     assert torch.equal(after.last_hidden_state, expected.last_hidden_state)
 

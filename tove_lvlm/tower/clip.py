@@ -6,7 +6,7 @@ Shapes: B images, N patches, D width.
 See docs/design.md, "Tower".
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,15 +50,16 @@ class FrozenCLIP(CLIPVisionModel):
 
 
 @contextmanager
-def without_unread_layers(clip: CLIPVisionModel, layer: int) -> Iterator[None]:
-    """Layers behind hidden state `layer` pass on what they get until this is left: for a host that reads that state.
+def without_unread_layers(clip: CLIPVisionModel, read: int | Sequence[int]) -> Iterator[None]:
+    """Layers behind the hidden states that a host reads pass on what they get, until this is left.
 
     Args:
         clip: Stock; its weights and their names stay.
-        layer: Index into `hidden_states`.
+        read: Index into `hidden_states`, or several.
     """
     layers = clip.encoder.layers
-    unread = layers[range(len(layers) + 1)[layer] :]
+    states = range(len(layers) + 1)
+    unread = layers[max(states[index] for index in ([read] if isinstance(read, int) else read)) :]
     for block in unread:
         block.forward = _pass_on
     try:

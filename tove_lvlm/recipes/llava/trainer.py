@@ -48,8 +48,8 @@ class ToVETrainer(GuardedTrainer):
             stack.enter_context(environment(TRANSFORMERS_DISABLE_TORCH_CHECK="1"))
             llava = base_model(self.model)
             if isinstance(llava.model.vision_tower, CLIPVisionModel):
-                layer = cast(int, llava.config.vision_feature_layer)
-                stack.enter_context(without_unread_layers(llava.model.vision_tower, layer))
+                read = cast("int | list[int]", llava.config.vision_feature_layer)
+                stack.enter_context(without_unread_layers(llava.model.vision_tower, read))
             if self.padding_free:
                 name = backend(text_config(llava.config), self.args.device, llava.dtype)
                 logger.info("training without padding, attention `%s`", name)
