@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,14 @@ def main() -> int:
     record = {"ratios": {}, "sizes": {}, **earlier}
     record |= {"command": " ".join(["python", *sys.argv]), "commit": commit(), "hardware": hardware(device)}
     record |= {"clock": "wall_s" if device == "cuda" else "cpu_s", "versions": versions(PACKAGES)}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     for size in arguments.sizes:
         with tempfile.TemporaryDirectory() as folder:
-            measured = measure(Path(folder), size, arguments, record["clock"])
-        record["sizes"][size] = measured | {name: record[name] for name in ("commit", "hardware")}
-        record["ratios"][size] = measured["ratios"]
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        save_json(arguments.output, record)
-        print(table(size, measured), flush=True)
+            for measured in measure(Path(folder), size, arguments, record["clock"]):
+                record["sizes"][size] = measured | {name: record[name] for name in ("commit", "hardware")}
+                record["ratios"][size] = measured["ratios"]
+                save_json(arguments.output, record)
+                print(table(size, measured), flush=True)
     print(f"written: {arguments.output}")
     return 0
 
@@ -67,8 +68,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(folder: Path, size: str, arguments: argparse.Namespace, clock: str) -> dict[str, Any]:
-    """All rounds of a size.
+def measure(folder: Path, size: str, arguments: argparse.Namespace, clock: str) -> Iterator[dict[str, Any]]:
+    """What is known of a size after each round.
 
     Args:
         folder: For its files.
@@ -83,6 +84,16 @@ def measure(folder: Path, size: str, arguments: argparse.Namespace, clock: str) 
         order = arguments.variants if number % 2 == 0 else arguments.variants[::-1]
         rounds.append({variant: time_run(folder, run, variant) for variant in order})
         print(f"{size}: round {number + 1} of {arguments.rounds}", flush=True)
+        yield summary(rounds, clock) | {"flops": tower_share(run)}
+
+
+def summary(rounds: list[dict[str, Any]], clock: str) -> dict[str, Any]:
+    """Ratios over `stock`, and the rows of the table.
+
+    Args:
+        rounds: Variant -> its run, of each round.
+        clock: Which of a step's times is compared.
+    """
     seconds = {variant: [sum(s[clock] for s in one[variant]["steps"]) for one in rounds] for variant in rounds[0]}
     ratios = {
         variant: statistics.median(mine / stock for mine, stock in zip(values, seconds["stock"], strict=True))
@@ -98,7 +109,7 @@ def measure(folder: Path, size: str, arguments: argparse.Namespace, clock: str) 
             "padding": 1 - sum(step["tokens"] for step in steps) / sum(step["places"] for step in steps),
             "peak_memory_gb": max(one[variant]["peak_memory_gb"] for one in rounds),
         }
-    return {"ratios": ratios, "rows": rows, "rounds": rounds, "flops": tower_share(run)}
+    return {"ratios": ratios, "rows": rows, "rounds": rounds}
 
 
 def time_run(folder: Path, run: dict[str, Any], variant: str) -> dict[str, Any]:
