@@ -236,7 +236,7 @@ def test_tuning_goes_on_where_the_merged_lvlm_stands(merged, tiny_data, tmp_path
     prepare_environment(run, None)
     trainer = build_trainer(FINETUNE, run)[0]
     trainer._rank_batches.set_epoch(0)
-    batch = model_inputs(next(iter(trainer.get_train_dataloader())))
+    batch = model_inputs(trainer._prepare_inputs(next(iter(trainer.get_train_dataloader()))))
     with torch.no_grad():
         expected = LlavaForConditionalGeneration.from_pretrained(out / "lvlm").eval()(**batch).loss.item()
     assert main(FINETUNE, ["--cfg-path", str(tmp_path / "finetune.yaml")]) == 0
