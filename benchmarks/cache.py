@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from speed.made_by import made_by
 
 from tove_lvlm import ToVEVisionModel, build_tower
 from tove_lvlm.cost import clock_of
@@ -38,7 +39,6 @@ from tove_lvlm.experts import describe
 from tove_lvlm.feature_cache import CacheFolder, FeatureCache
 from tove_lvlm.feature_cache.codec import DTYPES, Codec
 from tove_lvlm.feature_cache.identity import image_keys
-from tove_lvlm.provenance import commit, hardware
 from tove_lvlm.storage import WeightsError, atomic_file, load_json, save_json
 from tove_lvlm.tower.build import tower_config_from_yaml
 
@@ -59,7 +59,8 @@ def main() -> int:
     record["planned"] = planned(ROOT / PLANNED)
     for path in arguments.tower or [ROOT / tower for tower in TOWERS]:
         tower = open_tower(Path(path)).to(arguments.device, getattr(torch, arguments.dtype))
-        entry = about(path, arguments) | measure(tower, arguments)
+        entry = made_by(arguments, "dtype", "clock", "batch_size", "rounds") | measure(tower, arguments)
+        entry["tower"] = "miniature" if "miniature" in str(path) else Path(path).stem
         record[f"{entry['tower']} {entry['hardware']} {arguments.dtype} batch {arguments.batch_size}"] = entry
         print(json.dumps(entry, indent=2), flush=True)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -198,22 +199,6 @@ def planned(path: Path) -> dict[str, Any]:
     image = {dtype: sum(Codec(dtype, *kept).record_bytes for kept in shapes.values()) for dtype in DTYPES}
     tb = {dtype: {stage: round(size * num / 1e12, 2) for stage, num in IMAGES.items()} for dtype, size in image.items()}
     return {"tower": path.name, "values": parts, "bytes_per_image": image, "tb": tb}
-
-
-def about(path: str | Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """How it was made."""
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit(),
-        "hardware": hardware(arguments.device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "tower": "miniature" if "miniature" in str(path) else Path(path).stem,
-        "dtype": arguments.dtype,
-        "clock": arguments.clock,
-        "batch_size": arguments.batch_size,
-        "rounds": arguments.rounds,
-    }
 
 
 if __name__ == "__main__":

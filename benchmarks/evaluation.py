@@ -30,6 +30,7 @@ from typing import Any
 import torch
 import transformers
 from PIL import Image
+from speed.made_by import made_by
 
 from tove_lvlm.checkpoints import LoadedCheckpoint, load_model
 from tove_lvlm.eval import generate
@@ -39,7 +40,6 @@ from tove_lvlm.eval.tasks.pope import Pope
 from tove_lvlm.inference import responder_of
 from tove_lvlm.inference.batching import DecodingConfig
 from tove_lvlm.inference.shared import KEEP_BYTES
-from tove_lvlm.provenance import commit, hardware
 from tove_lvlm.storage import load_json, save_json
 from tove_lvlm.world.dataset import scene_seeds
 from tove_lvlm.world.render import render
@@ -59,7 +59,9 @@ def main() -> int:
     loaded.model.to(device=arguments.device, dtype=getattr(torch, arguments.dtype)).eval()
     with tempfile.TemporaryDirectory() as folder:
         write_pictures(Path(folder), arguments.pictures)
-        entry = about(arguments) | measure(loaded, Path(folder), arguments)
+        entry = made_by(arguments, "dtype", "batch_size", "pictures", "rounds")
+        entry |= {"model": Path(arguments.model).name, "max_new_tokens": Pope.max_new_tokens}
+        entry |= {"transformers": transformers.__version__} | measure(loaded, Path(folder), arguments)
     key = f"{Path(arguments.model).name} {entry['hardware']} {arguments.dtype} batch {arguments.batch_size}"
     earlier = load_json(arguments.output) if arguments.output.is_file() else {}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -185,24 +187,6 @@ def measure(loaded: LoadedCheckpoint, images: Path, arguments: argparse.Namespac
         "questions_per_s": rates("wall_s"),
         "questions_per_cpu_s": rates("cpu_s"),
         "each_round": rounds,
-    }
-
-
-def about(arguments: argparse.Namespace) -> dict[str, Any]:
-    """How it was made."""
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit(),
-        "hardware": hardware(arguments.device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "model": Path(arguments.model).name,
-        "dtype": arguments.dtype,
-        "batch_size": arguments.batch_size,
-        "pictures": arguments.pictures,
-        "max_new_tokens": Pope.max_new_tokens,
-        "rounds": arguments.rounds,
     }
 
 

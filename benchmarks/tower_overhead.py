@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from speed.made_by import made_by
 
 from tove_lvlm import ToVEVisionModel
 from tove_lvlm.cost import clock_of
 from tove_lvlm.experts.preprocess import Preprocessing, prepare
-from tove_lvlm.provenance import commit, hardware
 from tove_lvlm.storage import load_json, save_json
 from tove_lvlm.tower.build import tower_config_from_yaml
 
@@ -45,7 +45,7 @@ def main() -> int:
     entry = measure(tower, pixels_B3HW, arguments)
     if arguments.streams or arguments.compile:
         entry["variant"] = vary(tower, pixels_B3HW, arguments)
-    entry = about(arguments) | entry
+    entry = made_by(arguments, "dtype", "clock", "batch_size", "rounds") | {"tower": Path(arguments.tower).name} | entry
     key = f"{Path(arguments.tower).stem} {entry['hardware']} {arguments.dtype} batch {arguments.batch_size}"
     earlier = load_json(arguments.output) if arguments.output.is_file() else {}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -137,22 +137,6 @@ def vary(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor, arguments: argparse.
         "largest_difference": (found_BND - plain_BND).abs().max().item(),
         "finite": all(bool(grid.isfinite().all()) for grid in grids.values()),
         **measure(tower, pixels_B3HW, arguments),
-    }
-
-
-def about(arguments: argparse.Namespace) -> dict[str, Any]:
-    """How it was made."""
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit(),
-        "hardware": hardware(arguments.device),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "tower": Path(arguments.tower).name,
-        "dtype": arguments.dtype,
-        "clock": arguments.clock,
-        "batch_size": arguments.batch_size,
-        "rounds": arguments.rounds,
     }
 
 

@@ -62,7 +62,6 @@ def main() -> int:
         trainer, counts = stock_trainer(config)
     else:
         trainer = build_trainer(FINETUNE, config)[0]
-        trainer.sampler.num_samples = len(trainer.train_dataset)
         trainer._rank_batches.sampler = InOrder(len(trainer.train_dataset))
         counts = Counts(trainer.data_collator)
         trainer.data_collator = counts

@@ -166,6 +166,8 @@ def test_which_attention_runs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert backend(config, cuda, torch.bfloat16) == "tove_varlen"
     assert backend(config, cuda, torch.float32) == "tove_rows", "the kernel is for half precision"
+    dropping = LlamaConfig(**SIZES, attention_dropout=0.1)
+    assert backend(dropping, cuda, torch.bfloat16) == "tove_rows", "and drops no weights"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert backend(config, cuda, torch.float16) == "tove_rows"
     assert problem(config) is None
@@ -188,8 +190,8 @@ def test_the_variable_length_kernel_is_the_rows(window):
     results = []
     for attention in (padding_free.rows_attention, padding_free.varlen_attention):
         output, _ = attention(
-            None, query, key, value, None, 0.125,
-            row_lengths=lengths, sliding_window=window, cu_seq_lens_q=ends, max_length_q=250,
+            None, query, key, value, None, scaling=0.125,
+            row_lengths=lengths, sliding_window=window, cu_seq_lens_q=ends,
         )  # fmt: skip
         results.append((output, *torch.autograd.grad(output.float().square().sum(), (query, key, value))))
     for rows_result, kernel_result in zip(*results, strict=True):

@@ -1,9 +1,10 @@
 """Attention over the concatenated rows of a batch, no row seeing another: training without padding.
 
-With LLaVA's lengths 41 % of a padded batch is padding. The rows of `data.row_layout.concatenated` have none; the
-language model is told where each ends by the attention that is chosen here:
+With LLaVA's lengths nearly half of a padded batch is padding (48 % in benchmarks/train_step.py, whose lengths are
+modelled). The rows of `data.row_layout.concatenated` have none; the language model is told where each ends by the
+attention that is chosen here:
 
-- `tove_varlen`: torch's variable-length flash attention (CUDA, half precision);
+- `tove_varlen`: torch's variable-length flash attention (CUDA, half precision, no dropout of attention weights);
 - `tove_rows`: torch's scaled-dot-product attention, row by row (any device and precision).
 
 A dense block-diagonal mask, transformers' own way with SDPA, is never made: it takes longer than the padding does.
@@ -55,7 +56,8 @@ def backend(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype) 
     half = dtype in (torch.float16, torch.bfloat16)
     flash = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     known = importlib.util.find_spec("torch.nn.attention.varlen") is not None
-    return _VARLEN if flash and half and known and head_dim % 8 == 0 and head_dim <= 256 else _ROWS
+    fits = head_dim % 8 == 0 and head_dim <= 256 and not getattr(config, "attention_dropout", 0.0)
+    return _VARLEN if flash and half and known and fits else _ROWS
 
 
 @contextmanager
@@ -136,34 +138,26 @@ def varlen_attention(
     query_BHTD: torch.Tensor,
     key_BHTD: torch.Tensor,
     value_BHTD: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    *args: Any,
     scaling: float | None = None,
-    dropout: float = 0.0,
-    *,
     row_lengths: tuple[int, ...] | None = None,
     sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
-    max_length_q: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """The same by one kernel; arguments as of `rows_attention`, and besides:
 
     Args:
         cu_seq_lens_q: (R + 1,) int32, where rows begin, and T.
-        max_length_q: Tokens of the longest row.
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    lengths = _lengths(row_lengths, query_BHTD)
-    if dropout or cu_seq_lens_q is None or max_length_q is None:  # the kernel drops nothing
-        return rows_attention(
-            module, query_BHTD, key_BHTD, value_BHTD, None, scaling, dropout,
-            row_lengths=lengths, sliding_window=sliding_window,
-        )  # fmt: skip
+    longest = max(_lengths(row_lengths, query_BHTD))
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query_BHTD, key_BHTD, value_BHTD))
-    window = -1 if sliding_window is None or sliding_window > max(lengths) else sliding_window - 1
+    window = -1 if sliding_window is None or sliding_window > longest else sliding_window - 1
+    ends = cast(torch.Tensor, cu_seq_lens_q)
     output_THD = varlen_attn(
-        query, key, value, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q,
+        query, key, value, ends, ends, longest, longest,
         scale=scaling, window_size=(window, 0), enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
     return cast(torch.Tensor, output_THD)[None], None

@@ -66,9 +66,10 @@ def run_stage(stage: Stage, config: Any) -> int:
 def _train(stage: Stage, config: Any) -> int:
     resume = dist.agree(lambda: _newest_checkpoint(config.train) if config.train.resume else None)
     trainer, setup = build_trainer(stage, config)
-    with contextlib.ExitStack() as stack:
-        stack.callback(setup.close)
+    try:
         return _train_and_write(config, trainer, setup, resume)
+    finally:
+        setup.close()
 
 
 def _train_and_write(config: Any, trainer: GuardedTrainer, setup: TrainingSetup, resume: Path | None) -> int:
