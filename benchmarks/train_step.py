@@ -7,8 +7,8 @@
 Every variant trains the same rows in the same batches, whose lengths are LLaVA's (`speed/lengths.py`), by LoRA under
 ZeRO-2 on one rank. A round runs every variant once, in a process of its own; the next round goes the other way round.
 A ratio is the median over the rounds of a variant's time over that of `stock`: transformers' Trainer with a plain CLIP
-and padded batches. Time is the process's CPU time on a CPU, so that other work on the machine shows less, and wall time
-on a GPU.
+and padded batches. `cached` reads an expert cache that a run before the first round has filled. Time is the process's
+CPU time on a CPU, so that other work on the machine shows less, and wall time on a GPU.
 """
 
 import argparse
@@ -79,12 +79,15 @@ def measure(folder: Path, size: str, arguments: argparse.Namespace, clock: str) 
     """
     run = write_world(folder, size, arguments.steps + 1, arguments.batch_size)
     run["train"]["bf16"] = arguments.bf16
-    rounds = []
+    rounds, flops = [], tower_flops(run)
+    if "tove, cached" in arguments.variants:
+        time_run(folder, run, "tove, cached")
     for number in range(arguments.rounds):
         order = arguments.variants if number % 2 == 0 else arguments.variants[::-1]
         rounds.append({variant: time_run(folder, run, variant) for variant in order})
         print(f"{size}: round {number + 1} of {arguments.rounds}", flush=True)
-        yield summary(rounds, clock) | {"flops": tower_share(run)}
+        measured = summary(rounds, clock)
+        yield measured | {"gflops": flops, "share_of_llm": tower_shares(flops, rounds[0])}
 
 
 def summary(rounds: list[dict[str, Any]], clock: str) -> dict[str, Any]:
@@ -95,8 +98,8 @@ def summary(rounds: list[dict[str, Any]], clock: str) -> dict[str, Any]:
         clock: Which of a step's times is compared.
     """
     seconds = {variant: [sum(s[clock] for s in one[variant]["steps"]) for one in rounds] for variant in rounds[0]}
-    ratios = {
-        variant: statistics.median(mine / stock for mine, stock in zip(values, seconds["stock"], strict=True))
+    over_stock = {
+        variant: [mine / stock for mine, stock in zip(values, seconds["stock"], strict=True)]
         for variant, values in seconds.items()
     }
     rows = {}
@@ -109,7 +112,9 @@ def summary(rounds: list[dict[str, Any]], clock: str) -> dict[str, Any]:
             "padding": 1 - sum(step["tokens"] for step in steps) / sum(step["places"] for step in steps),
             "peak_memory_gb": max(one[variant]["peak_memory_gb"] for one in rounds),
         }
-    return {"ratios": ratios, "rows": rows, "rounds": rounds}
+    ratios = {variant: statistics.median(values) for variant, values in over_stock.items()}
+    ranges = {variant: [min(values), max(values)] for variant, values in over_stock.items()}
+    return {"ratios": ratios, "ranges": ranges, "rows": rows, "rounds": rounds}
 
 
 def time_run(folder: Path, run: dict[str, Any], variant: str) -> dict[str, Any]:
@@ -125,7 +130,7 @@ def time_run(folder: Path, run: dict[str, Any], variant: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def tower_share(run: dict[str, Any]) -> dict[str, float]:
+def tower_flops(run: dict[str, Any]) -> dict[str, float]:
     """10^9 FLOPs of a forward pass: an image through CLIP and through the whole tower, a token through the layers."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -142,13 +147,23 @@ def tower_share(run: dict[str, Any]) -> dict[str, float]:
     return {"clip_image": sizes["clip"].gflops, "tower_image": sizes["tower"].gflops, "llm_token": token}
 
 
+def tower_shares(gflops: dict[str, float], variants: dict[str, Any]) -> dict[str, float]:
+    """CLIP's and the whole tower's forward over the language model's step, which computes each token three times.
+
+    Three: forward, again for the gradient checkpoint, and the gradient of what goes in (its own weights are frozen).
+    """
+    steps = next(iter(variants.values()))["steps"]
+    llm = 3 * gflops["llm_token"] * sum(step["tokens"] for step in steps)
+    return {name: sum(step["images"] for step in steps) * gflops[f"{name}_image"] / llm for name in ("clip", "tower")}
+
+
 def table(size: str, measured: dict[str, Any]) -> str:
     """Markdown."""
     head = f"| {size} | seconds a step | over stock | padding | tokens/s | peak memory, GB |"
     lines = [head, "|---" * 6 + "|"]
     for variant, row in measured["rows"].items():
         lines.append(
-            f"| {variant} | {row['seconds']:.2f} | {measured['ratios'][variant]:.2f} | {row['padding']:.0%} | "
+            f"| {variant} | {row['seconds']:.2f} | {measured['ratios'][variant]:.3f} | {row['padding']:.0%} | "
             f"{row['tokens_per_s']:.0f} | {row['peak_memory_gb']:.2f} |"
         )
     return "\n".join(lines)

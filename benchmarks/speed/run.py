@@ -16,9 +16,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "clip": {"model.vision_tower": "clip"},
     "tove": {},
     "detached": {},
+    "tove, cached": {"train.expert_cache": "cache"},
     "tove, padded": {"train.padding_free": False},
     "tove, all logits": {"train.logits_at_labels": False},
-    "tove, both": {"train.padding_free": False, "train.logits_at_labels": False},
+    "tove, float pixels": {"train.pixels_as_bytes": False},
+    "tove, none of these": {
+        "train.padding_free": False,
+        "train.logits_at_labels": False,
+        "train.pixels_as_bytes": False,
+    },
 }
 """Row -> what it changes. A merged tower is a plain CLIP: row `clip`."""
 
