@@ -15,8 +15,10 @@ from helpers import tiny_towers
 from tove_lvlm import ToVEVisionModel, build_tower
 from tove_lvlm.config import ConfigError
 from tove_lvlm.storage import WeightsError, fingerprint, load_tensors, save_tensors
+from tove_lvlm.tower import modeling
 from tove_lvlm.tower.build import tower_config_from_yaml
 from tove_lvlm.tower.from_yaml import read_tower_yaml
+from tove_lvlm.tower.modeling import make_fusion
 from tove_lvlm.tower.parts import read_parts
 from tove_lvlm.weights.sources import status
 
@@ -47,6 +49,39 @@ def test_loads_what_is_on_disk(folder):
     assert torch.equal(tower.experts["shapes"].backbone.norm.weight, saved["norm.weight"])
     assert tower.config.image_mean == [0.5, 0.5, 0.5], "CLIP's own preprocessor says so"
     assert [tower.experts[name].spec.channels for name in tower.expert_names] == [1, 3, 24, 16]
+
+
+def tensors_of(tower) -> dict[str, torch.Tensor]:
+    return {**dict(tower.named_parameters()), **dict(tower.named_buffers())}
+
+
+@pytest.mark.parametrize("form", ["yaml", "whole", "light"])
+def test_a_tower_in_half_precision_is_the_one_that_is_cast_afterwards(folder, tmp_path, form):
+    source = folder / "tower.yaml"
+    if form != "yaml":
+        tiny_towers.wake(build_tower(source)).save_pretrained(tmp_path / form, light=form == "light")
+        source = tmp_path / form
+    expected = tensors_of(build_tower(source).to(torch.bfloat16))
+    found = tensors_of(build_tower(source, dtype=torch.bfloat16))
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert tensor.dtype == expected[name].dtype, name
+        is_random = form == "yaml" and name.startswith("tove_fusion.")
+        assert is_random or torch.equal(tensor, expected[name]), name
+    assert found["clip.encoder.layers.0.mlp.fc1.weight"].dtype == torch.bfloat16
+
+
+def test_parts_are_cast_one_by_one(folder, monkeypatch):
+    dtypes = []
+
+    def fusion_at_last(config):
+        frozen = sys._getframe(1).f_locals["self"]
+        dtypes.extend(parameter.dtype for parameter in frozen.parameters())
+        return make_fusion(config)
+
+    monkeypatch.setattr(modeling, "make_fusion", fusion_at_last)
+    build_tower(folder / "tower.yaml", dtype=torch.bfloat16)
+    assert set(dtypes) == {torch.bfloat16}
 
 
 def test_paths_are_relative_to_the_yaml_and_end_in_sources(folder, monkeypatch, tmp_path):

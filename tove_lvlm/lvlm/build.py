@@ -88,7 +88,7 @@ def load_vision(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Visi
             return clip_vision(*_load_clip(config, dtype), config.mm_vision_select_layer)
         if config.vision_tower == "tove" or _model_type(config.vision_tower) == "tove_vision":
             source = read_tower(config) if config.vision_tower == "tove" else config.vision_tower
-            return tove_vision(build_tower(source, detached=config.detached).to(dtype))
+            return tove_vision(build_tower(source, detached=config.detached, dtype=dtype))
         if _model_type(config.vision_tower) not in _CLIP_TYPES:
             raise ConfigError(
                 f"`model.vision_tower`: `{config.vision_tower}` is neither a ToVE tower nor a CLIP vision model"

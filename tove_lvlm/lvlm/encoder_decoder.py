@@ -149,7 +149,7 @@ def load_encoder(config: EncoderDecoderConfig, dtype: torch.dtype = torch.float3
     else:
         raise ConfigError(f"`model.vision_tower`: `{folder}` is no saved ToVE tower; expected `tove`, `clip` or one")
     with without_zero3_init():
-        return build_tower(source, detached=config.detached).to(dtype)
+        return build_tower(source, detached=config.detached, dtype=dtype)
 
 
 def assemble(

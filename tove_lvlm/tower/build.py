@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .. import storage
 from ..config import ConfigError
 from ..config.sources import is_hub_id, resolve_source
@@ -26,14 +28,19 @@ logger = logging.getLogger(__name__)
 
 
 def build_tower(
-    source: str | os.PathLike[str] | TowerConfig, options: Sequence[str] = (), detached: Sequence[str] = ()
+    source: str | os.PathLike[str] | TowerConfig,
+    options: Sequence[str] = (),
+    detached: Sequence[str] = (),
+    dtype: torch.dtype | None = None,
 ) -> ToVEVisionModel:
-    """The tower of a YAML with its frozen parts loaded in float32, or a saved tower.
+    """The tower of a YAML with its frozen parts loaded, or a saved tower.
 
     Args:
         source: YAML, what was read from one, or folder written by `save_pretrained`, whole or light.
         options: `a.b=c` strings put over a YAML.
         detached: Experts to leave out besides those that the source says; of a YAML their weights are not even read.
+        dtype: Of all weights, without a float32 copy of them on the way; that of the saved tower, or float32, when it
+            is left out.
 
     Returns:
         On the CPU, in eval mode; `tove_fusion` is at its start when it comes from a YAML.
@@ -45,20 +52,20 @@ def build_tower(
         ImportError: An expert's package is absent.
     """
     if isinstance(source, TowerConfig):
-        return _build(source, detached, "the tower's YAML")
+        return _build(source, detached, "the tower's YAML", dtype)
     path = Path(resolve_source(source))
     if not path.is_dir():
-        return _build(read_tower_yaml(path, options), detached, str(path))
+        return _build(read_tower_yaml(path, options), detached, str(path), dtype)
     if options:
         raise ValueError(f"options {list(options)} are for a tower's YAML; `{path}` is a saved tower")
-    saved: ToVEVisionModel = read_pretrained(ToVEVisionModel, path)
+    saved: ToVEVisionModel = read_pretrained(ToVEVisionModel, path, **({} if dtype is None else {"dtype": dtype}))
     if detached:
         check_names(saved.expert_names, detached, str(path))
         saved.detach(*detached)
     return saved
 
 
-def _build(tower: TowerConfig, detached: Sequence[str], where: str) -> ToVEVisionModel:
+def _build(tower: TowerConfig, detached: Sequence[str], where: str, dtype: torch.dtype | None) -> ToVEVisionModel:
     check_names([expert.name for expert in tower.experts], detached, where)
     names = [expert.name for expert in tower.experts if expert.name in {*tower.detached, *detached}]
     tower = dataclasses.replace(tower, detached=names)
@@ -68,7 +75,7 @@ def _build(tower: TowerConfig, detached: Sequence[str], where: str) -> ToVEVisio
         for file in storage.weight_files(weights_path):
             storage.check_whole(file)
     fingerprints = {part: verify(tower.parts[part], weights_path) for part, weights_path in weights_paths.items()}
-    model = ToVEVisionModel(vision_config(tower))
+    model = ToVEVisionModel(vision_config(tower), dtype)
     _load(model, tower, weights_paths)
     model.sources = {
         "clip": recorded(tower.clip, fingerprints.get("clip"), weights_paths.get("clip")),

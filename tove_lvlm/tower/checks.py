@@ -1,8 +1,11 @@
-"""What a host may ask of a tower."""
+"""What a host may ask of a tower, and whether it has loaded all of it."""
 
 from collections.abc import Iterable
 
 import torch
+from torch import nn
+
+from ..storage import WeightsError
 
 
 def check_pixels(pixel_values: torch.Tensor, size: int) -> None:
@@ -42,6 +45,31 @@ def check_selected_layers(output_hidden_states: bool | int | list[int] | None) -
         raise ValueError(
             f"the host selects layer {unsupported[0]} of the tower, which holds CLIP's tokens without the "
             "experts; set `vision_feature_layer` to -1 and `vision_feature_select_strategy` to `full`"
+        )
+
+
+def check_all_loaded(tower: nn.Module) -> None:
+    """Refuse a checkpoint that lacks weights; transformers only warns and leaves them random.
+
+    Args:
+        tower: As transformers has loaded it, each tensor that it has read marked.
+
+    Raises:
+        WeightsError: Tensors that are missing, or have another shape.
+    """
+    persistent = tower.state_dict().keys()
+    tensors = [*tower.named_parameters(), *tower.named_buffers()]
+    # What is still on the meta device here was offloaded to disk: it is read when it is used.
+    missing = [
+        name
+        for name, tensor in tensors
+        if name in persistent and not tensor.is_meta and not getattr(tensor, "_is_hf_initialized", False)
+    ]
+    if missing:
+        raise WeightsError(
+            f"the checkpoint lacks {len(missing)} of {len(persistent)} tensors of the tower "
+            f"({', '.join(missing[:3])}, ...), or has them in another shape; they would be random. The load report "
+            "above names its folder"
         )
 
 

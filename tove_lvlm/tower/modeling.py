@@ -20,9 +20,8 @@ from transformers.models.auto.modeling_auto import AutoModel
 from ..experts import ExpertHub, build_expert, describe
 from ..experts.preprocess import Preprocessing, prepare
 from ..registry import nearest
-from ..storage import WeightsError
 from . import checkpoint
-from .checks import check_pixels, check_selected_layers
+from .checks import check_all_loaded, check_pixels, check_selected_layers
 from .clip import FrozenCLIP
 from .concat import ConcatFusion
 from .configuration import ToVEVisionConfig
@@ -37,6 +36,8 @@ class ToVEVisionModel(PreTrainedModel):
 
     Args:
         config: Architecture.
+        dtype: Of the weights, torch's default dtype when left out. Each part is cast as soon as it is built, so that
+            float32 weights of one part at most are held.
     """
 
     config: ToVEVisionConfig
@@ -52,14 +53,14 @@ class ToVEVisionModel(PreTrainedModel):
     feature_cache: Any = None  # what stands in for CLIP and experts, see tove_lvlm.feature_cache
     _no_split_modules = ["CLIPEncoderLayer", "CLIPVisionEmbeddings", "ToVEFusion", "ConcatFusion"]
 
-    def __init__(self, config: ToVEVisionConfig):
+    def __init__(self, config: ToVEVisionConfig, dtype: torch.dtype | None = None):
         super().__init__(config)
         clip_config = CLIPVisionConfig(**config.clip_config)
         clip_config._attn_implementation = config._attn_implementation
-        self.clip = FrozenCLIP(clip_config)
+        self.clip = FrozenCLIP(clip_config).to(dtype)
         entries = {entry["name"]: entry for entry in config.experts}
-        self.experts = ExpertHub({name: build_expert(entries[name]) for name in config.attached_names})
-        self.tove_fusion = make_fusion(config)
+        self.experts = ExpertHub({name: build_expert(entries[name]).to(dtype) for name in config.attached_names})
+        self.tove_fusion = make_fusion(config).to(dtype)
         # An expert stays whole on one device, those of other packages too: it may use its parameters out of turn.
         kinds = {type(expert).__name__ for expert in self.experts.values()}
         self._no_split_modules = [*type(self)._no_split_modules, *sorted(kinds)]
@@ -263,24 +264,10 @@ class ToVEVisionModel(PreTrainedModel):
             self._restore_frozen()
 
     def _check_all_loaded(self) -> None:
-        """transformers only warns of missing keys, and a host's `from_pretrained` does not pass our own."""
-        if not self._awaits_weights:
-            return
-        persistent = self.state_dict().keys()
-        tensors = [*self.named_parameters(), *self.named_buffers()]
-        # What is still on the meta device here was offloaded to disk: it is read when it is used.
-        missing = [
-            name
-            for name, tensor in tensors
-            if name in persistent and not tensor.is_meta and not getattr(tensor, "_is_hf_initialized", False)
-        ]
-        if missing:
-            raise WeightsError(
-                f"the checkpoint lacks {len(missing)} of {len(persistent)} tensors of the tower "
-                f"({', '.join(missing[:3])}, "
-                "...), or has them in another shape; they would be random. The load report above names its folder"
-            )
-        self._awaits_weights = False
+        """A host's `from_pretrained` does not pass our own."""
+        if self._awaits_weights:
+            check_all_loaded(self)
+            self._awaits_weights = False
 
     def _restore_frozen(self) -> None:
         """What loading undoes: transformers makes every loaded parameter trainable and leaves loose buffers empty."""
