@@ -9,6 +9,10 @@ ZeRO-2 on one rank. A round runs every variant once, in a process of its own; th
 A ratio is the median over the rounds of a variant's time over that of `stock`: transformers' Trainer with a plain CLIP
 and padded batches. `cached` reads an expert cache that a run before the first round has filled. Time is the process's
 CPU time on a CPU, so that other work on the machine shows less, and wall time on a GPU.
+
+`mfu` is the model FLOPs of a step over its time and over the rate of one large matrix product on the same device in the
+same dtype, measured before each round. Model FLOPs are those that no choice of ours changes: the tower's forward, and a
+forward and a backward pass of the language model without what is computed again or is padding.
 """
 
 import argparse
@@ -17,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +35,7 @@ from tove_lvlm.storage import load_json, save_json
 
 RESULTS = Path(__file__).parent / "results" / "train_step.json"
 RUN = Path(__file__).parent / "speed" / "run.py"
+CLOCKS = {"cpu_s": time.process_time, "wall_s": time.perf_counter}
 PACKAGES = ("tove-lvlm", "torch", "transformers", "peft", "deepspeed")
 
 
@@ -79,15 +85,20 @@ def measure(folder: Path, size: str, arguments: argparse.Namespace, clock: str) 
     """
     run = write_world(folder, size, arguments.steps + 1, arguments.batch_size)
     run["train"]["bf16"] = arguments.bf16
-    rounds, flops = [], tower_flops(run)
+    rounds, rates, flops = [], [], tower_flops(run)
     if "tove, cached" in arguments.variants:
         time_run(folder, run, "tove, cached")
     for number in range(arguments.rounds):
         order = arguments.variants if number % 2 == 0 else arguments.variants[::-1]
+        rates.append(matmul_gflops(clock, arguments.bf16))
         rounds.append({variant: time_run(folder, run, variant) for variant in order})
         print(f"{size}: round {number + 1} of {arguments.rounds}", flush=True)
-        measured = summary(rounds, clock)
-        yield measured | {"gflops": flops, "share_of_llm": tower_shares(flops, rounds[0])}
+        measured = summary(rounds, clock) | {"gflops": flops, "matmul_gflops_per_s": rates}
+        measured["share_of_llm"] = tower_shares(flops, rounds[0])
+        for variant, row in measured["rows"].items():
+            computed = model_gflops_per_s(variant, row, flops)
+            row["mfu"] = None if computed is None else computed / statistics.median(rates)
+        yield measured
 
 
 def summary(rounds: list[dict[str, Any]], clock: str) -> dict[str, Any]:
@@ -147,6 +158,40 @@ def tower_flops(run: dict[str, Any]) -> dict[str, float]:
     return {"clip_image": sizes["clip"].gflops, "tower_image": sizes["tower"].gflops, "llm_token": token}
 
 
+def matmul_gflops(clock: str, bf16: bool) -> float:
+    """10^9 FLOPs per second of a product of 2048 x 4096 and 4096 x 4096, one thread of a CPU or a GPU; best of five."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(1)
+    left = torch.randn(2048, 4096, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
+    right, now, seconds = left.new_ones(4096, 4096), CLOCKS[clock], []
+    for _ in range(6):
+        start = now()
+        left @ right
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(now() - start)
+    return 2 * 2048 * 4096 * 4096 / 1e9 / min(seconds[1:])
+
+
+def model_gflops_per_s(variant: str, row: dict[str, Any], gflops: dict[str, float]) -> float | None:
+    """What `mfu` counts, of a row of the table.
+
+    Args:
+        variant: Of `VARIANTS`.
+        row: Its tokens and images per second.
+        gflops: Of `tower_flops`.
+
+    Returns:
+        None where not all of the tower is run.
+    """
+    if variant in ("detached", "tove, cached"):
+        return None
+    image = gflops["clip_image" if variant in ("stock", "clip") else "tower_image"]
+    return 2 * gflops["llm_token"] * row["tokens_per_s"] + image * row["images_per_s"]
+
+
 def tower_shares(gflops: dict[str, float], variants: dict[str, Any]) -> dict[str, float]:
     """CLIP's and the whole tower's forward over the language model's step, which computes each token three times.
 
@@ -159,12 +204,13 @@ def tower_shares(gflops: dict[str, float], variants: dict[str, Any]) -> dict[str
 
 def table(size: str, measured: dict[str, Any]) -> str:
     """Markdown."""
-    head = f"| {size} | seconds a step | over stock | padding | tokens/s | peak memory, GB |"
-    lines = [head, "|---" * 6 + "|"]
+    head = f"| {size} | seconds a step | over stock | padding | tokens/s | MFU | peak memory, GB |"
+    lines = [head, "|---" * 7 + "|"]
     for variant, row in measured["rows"].items():
+        mfu = "-" if row["mfu"] is None else f"{row['mfu']:.0%}"
         lines.append(
             f"| {variant} | {row['seconds']:.2f} | {measured['ratios'][variant]:.3f} | {row['padding']:.0%} | "
-            f"{row['tokens_per_s']:.0f} | {row['peak_memory_gb']:.2f} |"
+            f"{row['tokens_per_s']:.0f} | {mfu} | {row['peak_memory_gb']:.2f} |"
         )
     return "\n".join(lines)
 

@@ -38,6 +38,7 @@ def test_rounds_in_small(tmp_path):
     assert rows["stock"]["padding"] > 0.1
     assert rows["clip"]["padding"] == rows["tove"]["padding"] == 0
     assert rows["tove, padded"]["padding"] == rows["stock"]["padding"]
+    assert all(0 < rows[name]["mfu"] < 1 for name in ("stock", "clip", "tove"))
     counted = [record["sizes"]["miniature"]["rounds"][0][name]["steps"][0] for name in rows]
     assert len({(step["tokens"], step["images"]) for step in counted}) == 1, "every variant trains the same rows"
     assert {"commit", "hardware", "versions", "clock"} <= record.keys()
