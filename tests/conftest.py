@@ -21,6 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take away what DeepSpeed's killed ranks leave in shared memory, 69 MB each; once, after all workers."""
+    if not hasattr(session.config, "workerinput"):
+        from helpers.shared_memory import remove_unused_buffers
+
+        remove_unused_buffers()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_state_folder(tmp_path_factory):
     """The key that signs checkpoints is not the developer's own, and the same in the processes that a test starts."""

@@ -145,6 +145,17 @@ def test_a_folder_that_cannot_be_written_is_read(open_store, keys, records, monk
     assert opened.get(keys).missing == [5, 6, 7, 8, 9]
 
 
+def test_the_folders_size_is_looked_up_now_and_then_and_the_limit_is_kept(tmp_path, monkeypatch):
+    opened = CacheFolder(tmp_path / "cache", size_gb=1e-3)
+    looked, added = [], 0
+    monkeypatch.setattr(opened, "num_bytes", lambda: looked.append(added) or added)
+    while opened.takes(1000):
+        added += 1000
+    assert added == 10**6
+    assert len(looked) < 120, "of 1,001 batches"
+    assert looked[:2] == [0, 63_000], "one batch, and a sixteenth of what was free"
+
+
 def test_nothing_is_added_beyond_the_limit(open_store, keys, records, caplog):
     opened = open_store()
     opened.put(keys[:4], records[:4])

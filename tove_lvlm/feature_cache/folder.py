@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 MARKER, PART_FILE = "expert_cache.json", "part.json"
 FORMAT = 1
 GB = 10**9
+_WRITERS = 16
+"""The folder's size is looked up again after this part of what was free then: as many processes may add at once."""
 
 
 class CacheFolder:
@@ -39,6 +41,7 @@ class CacheFolder:
     def __init__(self, folder: str | os.PathLike[str], size_gb: float | None = None, *, make: bool = True):
         self.path = Path(folder)
         self.limit = None if size_gb is None else int(size_gb * GB)
+        self._unseen = 0  # bytes that may still be added before the folder's size is looked up
         self.stopped: str | None = None
         """Why nothing is added any more."""
         if not (self.path / MARKER).is_file():
@@ -103,8 +106,13 @@ class CacheFolder:
         Args:
             num_bytes: Of a batch's records.
         """
-        if self.stopped is None and self.limit is not None and self.num_bytes() + num_bytes > self.limit:
-            self.stop(f"its limit of {self.limit / GB:g} GB is reached (train.expert_cache_size_gb)")
+        if self.stopped is None and self.limit is not None:
+            self._unseen -= num_bytes
+            if self._unseen < 0:
+                free = self.limit - self.num_bytes() - num_bytes
+                self._unseen = free // _WRITERS
+                if free < 0:
+                    self.stop(f"its limit of {self.limit / GB:g} GB is reached (train.expert_cache_size_gb)")
         return self.stopped is None
 
     def stop(self, reason: str) -> None:
