@@ -6,7 +6,7 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 from tove_lvlm.data.errors import DataError
-from tove_lvlm.data.images import expand_to_square, flatten, pixel_shape, read_image, resolve_image, to_8_bit, to_pixels
+from tove_lvlm.data.images import flatten, pixel_shape, read_image, resolve_image, to_8_bit, to_pixels
 
 
 def save(path, size=(8, 6), **options):
@@ -109,17 +109,6 @@ def test_orientation_only_on_request(tmp_path):
     path = save(tmp_path / "turned.jpg", size=(8, 6), exif=exif)
     assert read_image(path).size == (8, 6)
     assert read_image(path, apply_exif=True).size == (6, 8)
-
-
-def test_square_by_hand():
-    image = Image.new("RGB", (4, 1), (9, 9, 9))
-    square = np.asarray(expand_to_square(image, (1, 2, 3)))
-    assert square.shape == (4, 4, 3)
-    assert (square[1] == 9).all()
-    assert (square[[0, 2, 3]] == [1, 2, 3]).all()
-    turned = np.asarray(expand_to_square(image.rotate(90, expand=True), (1, 2, 3)))
-    assert (turned[:, 1] == 9).all()
-    assert expand_to_square(image.crop((0, 0, 1, 1)), (0, 0, 0)).size == (1, 1)
 
 
 def test_padding_has_the_mean_colour(processor):

@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageOps
 
 from .errors import DataError
+from .square import expand_to_square, resize_in_square, square_side
 
 ASPECT_RATIOS = ("square", "pad")
 TRANSPARENCIES = ("white", "ignore")
@@ -152,23 +153,13 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def expand_to_square(image: Image.Image, color: tuple[int, ...]) -> Image.Image:
-    """Put an image in the middle of a square of one colour (LLaVA's `expand2square`)."""
-    width, height = image.size
-    if width == height:
-        return image
-    side = max(width, height)
-    square = Image.new(image.mode, (side, side), color)
-    square.paste(image, ((side - width) // 2, (side - height) // 2))
-    return square
-
-
 def to_pixels(
     image: Image.Image,
     processor: Any,
     aspect_ratio: str = "square",
     max_pixels: int = MAX_PIXELS,
     as_bytes: bool = False,
+    resize_before_padding: bool = False,
 ) -> torch.Tensor:
     """Run the image processor on one image.
 
@@ -180,6 +171,8 @@ def to_pixels(
             to a square with the processor's mean colour first.
         max_pixels: bound of the intermediate image.
         as_bytes: leave out rescaling and normalisation, which `pixel_table.PixelTable` does later.
+        resize_before_padding: with `pad`, see `square.resize_in_square`; a processor that it cannot stand in for pads
+            first.
 
     Returns:
         (3, H, W) float tensor, or uint8.
@@ -199,9 +192,15 @@ def to_pixels(
         num_pixels, limit = edge * edge * long // short, max_pixels
     if num_pixels > limit:
         raise DataError(f"an image of {image.size[0]} x {image.size[1]} pixels is too elongated to be resized")
-    if aspect_ratio == "pad":
-        image = expand_to_square(image, tuple(int(mean * 255) for mean in processor.image_mean))
     left_out = {"do_rescale": False, "do_normalize": False} if as_bytes else {}
+    if aspect_ratio == "pad":
+        color = tuple(int(mean * 255) for mean in processor.image_mean)
+        side = square_side(processor) if resize_before_padding else None
+        if side is None:
+            image = expand_to_square(image, color)
+        else:
+            image = resize_in_square(image, color, side, processor.resample)
+            left_out["do_resize"] = False
     prepared = processor.preprocess(image, do_pad=False, return_tensors="pt", **left_out)
     pixels_3HW: torch.Tensor = prepared["pixel_values"][0]
     return pixels_3HW

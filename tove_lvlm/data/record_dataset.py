@@ -46,6 +46,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         convert: turns an entry into a LLaVA sample, see there.
         as_bytes: samples' pixels are uint8, see `pixel_table`.
         reduce_large_images: decode large JPEGs at a reduced size, see `read_image`.
+        resize_before_padding: with `pad`, see `to_pixels`.
 
     Raises:
         DataError: no samples, or a bad one (see `on_error`).
@@ -69,6 +70,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         convert: Callable[[Any], Any] | None = None,
         as_bytes: bool = False,
         reduce_large_images: bool = False,
+        resize_before_padding: bool = False,
     ):
         check_aspect_ratio(image_aspect_ratio)
         if on_error not in ON_ERROR:
@@ -79,6 +81,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             raise FileNotFoundError(f"image_folder {image_folder} is not a folder")
         self.image_processor = image_processor
         self.as_bytes = as_bytes
+        self._resize_before_padding = resize_before_padding
         self._reduce_to = max(pixel_shape(image_processor)[1:]) if reduce_large_images else None
         self.image_folder = image_folder
         self.image_aspect_ratio = image_aspect_ratio
@@ -193,4 +196,11 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             picture = read_image(path, max_pixels=self.max_pixels, reduce_to=self._reduce_to)
         if change is not None:
             picture = change(flatten(picture, getattr(self.image_processor, "transparency", "ignore")))
-        return to_pixels(picture, self.image_processor, self.image_aspect_ratio, self.max_pixels, self.as_bytes)
+        return to_pixels(
+            picture,
+            self.image_processor,
+            self.image_aspect_ratio,
+            self.max_pixels,
+            self.as_bytes,
+            self._resize_before_padding,
+        )

@@ -58,7 +58,8 @@ def build_tower(
         return _build(read_tower_yaml(path, options), detached, str(path), dtype)
     if options:
         raise ValueError(f"options {list(options)} are for a tower's YAML; `{path}` is a saved tower")
-    saved: ToVEVisionModel = read_pretrained(ToVEVisionModel, path, **({} if dtype is None else {"dtype": dtype}))
+    options_of_loading: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    saved: ToVEVisionModel = read_pretrained(ToVEVisionModel, path, **options_of_loading)
     if detached:
         check_names(saved.expert_names, detached, str(path))
         saved.detach(*detached)

@@ -9,7 +9,7 @@ See docs/design.md, "Tower".
 """
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -57,7 +57,8 @@ class ToVEVisionModel(PreTrainedModel):
         super().__init__(config)
         clip_config = CLIPVisionConfig(**config.clip_config)
         clip_config._attn_implementation = config._attn_implementation
-        self.clip = FrozenCLIP(clip_config).to(dtype)
+        self.clip = FrozenCLIP(clip_config)
+        cast(nn.Module, self.clip).to(dtype)  # transformers' own `to` loses `self` for type checkers
         entries = {entry["name"]: entry for entry in config.experts}
         self.experts = ExpertHub({name: build_expert(entries[name]).to(dtype) for name in config.attached_names})
         self.tove_fusion = make_fusion(config).to(dtype)

@@ -57,7 +57,11 @@ def build(config: RunConfig) -> TrainingSetup:
         collator=TextCollator(pad_token_id=cast(int, model.generation_config.pad_token_id)),
         sampler=MixSampler(dataset.sizes, weights, config.train.seed, dataset.shards),
         identity=identity,
-        identity_before={"data.transparency": "ignore", "data.reduce_large_images": False},
+        identity_before={
+            "data.transparency": "ignore",
+            "data.reduce_large_images": False,
+            "data.resize_before_padding": False,
+        },
         close=close_of(cache),
         results=lambda trainer: gather_results(config, trainer.model.model, processor),
         trainer_class=TextTrainer,
@@ -118,6 +122,7 @@ def build_data(config: RunConfig, processor: PromptProcessor, as_bytes: bool = F
                 allow_symlinks=data.allow_symlinks,
                 as_bytes=as_bytes,
                 reduce_large_images=data.reduce_large_images,
+                resize_before_padding=data.resize_before_padding,
             )
             for number, source in enumerate(data.mix)
         ]

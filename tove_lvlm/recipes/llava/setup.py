@@ -78,6 +78,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         identity_before={
             "data.transparency": "ignore",
             "data.reduce_large_images": False,
+            "data.resize_before_padding": False,
             **{f"tower.{key}": EARLIER[key] for key in _DEFAULT_CHANGED},
         },
         close=close_of(cache),
@@ -129,6 +130,7 @@ def build_data(
         allow_symlinks=data.allow_symlinks,
         as_bytes=as_bytes,
         reduce_large_images=data.reduce_large_images,
+        resize_before_padding=data.resize_before_padding,
     )
     collator = ToVECollator(
         tokenizer=processor.tokenizer,
