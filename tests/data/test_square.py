@@ -10,7 +10,7 @@ from tove_lvlm.data.images import to_pixels
 from tove_lvlm.data.square import expand_to_square, resize_in_square, square_side
 
 COLOR = (122, 116, 104)
-BICUBIC, BILINEAR, LANCZOS = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS
+BICUBIC, LANCZOS = Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -29,7 +29,7 @@ def test_square_by_hand():
     assert expand_to_square(image.crop((0, 0, 1, 1)), (0, 0, 0)).size == (1, 1)
 
 
-@pytest.mark.parametrize("resample", [BICUBIC, BILINEAR, LANCZOS])
+@pytest.mark.parametrize("resample", [BICUBIC, LANCZOS])
 def test_resized_without_the_padding_is_llavas_square(resample):
     rng, different, values = np.random.default_rng(1), 0, 0
     sizes = [(640, 480), (480, 640), (300, 2), (1, 90), (7, 700), (64, 64), (335, 336), *rng.integers(2, 400, (30, 2))]
@@ -40,7 +40,7 @@ def test_resized_without_the_padding_is_llavas_square(resample):
         assert found.shape == expected.shape
         assert np.abs(found - expected).max() <= 1, (width, height, side)
         different, values = different + np.count_nonzero(found != expected), values + found.size
-    assert different / values < 1e-3, "of noise, which is the worst; bicubic about a tenth of it"
+    assert different / values < 2e-4, "of noise, which is the worst"
 
 
 @pytest.mark.parametrize("kind", [CLIPImageProcessorPil, LlavaImageProcessorPil])
@@ -62,7 +62,7 @@ def test_an_image_processor_gives_the_same_pixels(kind, as_bytes):
     [
         {"do_resize": False},
         {"crop_size": {"height": 32, "width": 32}},
-        {"resample": Image.Resampling.NEAREST},
+        {"resample": Image.Resampling.BILINEAR},
         {"size": {"height": 48, "width": 48}},
     ],
 )

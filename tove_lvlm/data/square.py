@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-_REACH = {Image.Resampling.BILINEAR: 1, Image.Resampling.BICUBIC: 2, Image.Resampling.LANCZOS: 3}
-"""Pixels to each side that a filter reads, of the larger of the two images' pixels."""
+_REACH = {Image.Resampling.BICUBIC: 2, Image.Resampling.LANCZOS: 3}
+"""Pixels to each side that a filter reads, of the larger of the two images' pixels. Bilinear is left out: one of its
+values in 300 would differ."""
 
 
 def expand_to_square(image: Image.Image, color: tuple[int, ...]) -> Image.Image:
@@ -36,7 +37,7 @@ def resize_in_square(image: Image.Image, color: tuple[int, ...], side: int, resa
         image: RGB.
         color: Of the padding.
         side: Of the result, pixels.
-        resample: One of Pillow's filters that read more than a pixel.
+        resample: Bicubic or Lanczos.
     """
     long, short = max(image.size), min(image.size)
     if long == short:
