@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -97,6 +98,13 @@ def trainer_of(stage: Any, cfg_path: Path, options: Sequence[str]) -> Any:
     run = load_run(stage, cfg_path, list(options))
     prepare_environment(run, None)
     return build_trainer(stage, run)[0]
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def metrics(folder: Path) -> list[dict]:

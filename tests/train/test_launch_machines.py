@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from helpers.paths import ROOT
-from helpers.training import environment, metrics, same, weights
+from helpers.training import environment, free_port, metrics, same, weights
 from tove_lvlm.train import checkpoint
 
 STEPS, SAVE = 8, 2
@@ -38,12 +37,6 @@ def start_machines(world, out: str, address: str, log) -> list[subprocess.Popen]
     ]  # fmt: skip
 
 
-def free_address() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{found.getsockname()[1]}"
-
-
 def lose(machine: subprocess.Popen) -> None:
     """All processes of a machine at once; torchrun's ranks are sessions of their own."""
     agent = psutil.Process(machine.pid)
@@ -63,8 +56,8 @@ def end(machines: list[subprocess.Popen], seconds: float = 600) -> list[int]:
 @pytest.mark.full
 def test_one_of_two_machines_is_killed_and_both_go_on(world):
     log = world / "log"
-    assert end(start_machines(world, "whole", free_address(), log)) == [0, 0], log.read_text()[-3000:]
-    machines = start_machines(world, "parts", free_address(), log)
+    assert end(start_machines(world, "whole", f"127.0.0.1:{free_port()}", log)) == [0, 0], log.read_text()[-3000:]
+    machines = start_machines(world, "parts", f"127.0.0.1:{free_port()}", log)
     limit = time.monotonic() + 300
     while not checkpoint.checkpoints(world / "parts"):
         assert time.monotonic() < limit, log.read_text()[-3000:]
@@ -72,7 +65,7 @@ def test_one_of_two_machines_is_killed_and_both_go_on(world):
     lose(machines[0])
     assert all(code != 0 for code in end(machines)), "the other one does not go on alone"
     assert not (world / "parts" / "projector.safetensors").exists()
-    assert end(start_machines(world, "parts", free_address(), log)) == [0, 0], log.read_text()[-3000:]
+    assert end(start_machines(world, "parts", f"127.0.0.1:{free_port()}", log)) == [0, 0], log.read_text()[-3000:]
     assert "resuming from" in log.read_text()
     assert metrics(world / "parts") == metrics(world / "whole")
     assert same(weights(world / "parts"), weights(world / "whole"))
