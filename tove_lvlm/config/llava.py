@@ -64,8 +64,15 @@ class TrainConfig(LoopConfig):
     loss, no work for padding."""
     logits_at_labels: bool = True
     """Compute logits only at places that have a label: the same loss, with less memory."""
+    chunked_loss: bool = False
+    """Compute loss and logits a chunk of tokens at a time: less memory (1 GB at 7B, more with a larger vocabulary) and
+    more time. Needs `logits_at_labels` and a torch that can (2.15)."""
     save_merged: bool = False
     """After stage 2, also write the merged model as an ordinary LlavaForConditionalGeneration folder."""
+
+    def __post_init__(self) -> None:
+        if self.chunked_loss and not self.logits_at_labels:
+            raise ConfigError("`train.chunked_loss` needs `train.logits_at_labels: true`")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,6 +29,7 @@ def test_losses_are_those_of_padded_batches(world, train, options):
         "free": [],
         "at-labels": ["train.padding_free=false"],
         "all-logits": ["train.logits_at_labels=false"],
+        **({"chunked": ["train.chunked_loss=true"]} if hasattr(torch.nn, "LinearCrossEntropyOptions") else {}),
     }.items():
         found = losses(world, train, "finetune", name, *switches, *options)
         torch.testing.assert_close(torch.tensor(found), torch.tensor(padded), rtol=2e-5, atol=1e-6, msg=name)

@@ -25,6 +25,7 @@ from ...data.dataset import ToVEDataset
 from ...data.images import pixel_shape
 from ...data.pixel_table import PixelTable
 from ...data.sampler import ModalityLengthSampler, SeededSampler
+from ...lvlm.chunked_loss import require_chunked_loss
 from ...lvlm.image_processor import as_trained
 from ...lvlm.lora import add_lora, collect_merged
 from ...lvlm.padding_free import problem as rows_problem
@@ -54,6 +55,8 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         stage: `pretrain` or `finetune`.
         config: The resolved configuration.
     """
+    if config.train.chunked_loss:
+        require_chunked_loss()
     lvlm, processor = build_lvlm(config.model, dtype=torch.bfloat16 if config.train.bf16 else torch.float32)
     model = set_trainable(lvlm, stage, config)
     pixels = (config.data.image_aspect_ratio, config.data.transparency)

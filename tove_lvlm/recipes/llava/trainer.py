@@ -7,7 +7,7 @@ See docs/design.md, "Training".
 """
 
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any, cast
 
 import torch
@@ -15,6 +15,7 @@ from transformers import CLIPVisionModel
 
 from ...config.llava import RunConfig
 from ...environment import environment
+from ...lvlm.chunked_loss import chunked_loss
 from ...lvlm.padding_free import backend, padding_free_attention
 from ...lvlm.parts import adapter_parts, base_model, text_config
 from ...tower.clip import without_unread_layers
@@ -73,7 +74,8 @@ class ToVETrainer(GuardedTrainer):
 
     def loss_of(self, model, inputs: dict, num_items_in_batch) -> tuple[torch.Tensor, Any, Any]:
         """Language-model loss and balance loss of a micro-batch."""
-        outputs = model(**inputs, use_cache=False, num_items_in_batch=num_items_in_batch)
+        with chunked_loss(self.model, inputs["shift_labels"]) if self.run_config.train.chunked_loss else nullcontext():
+            outputs = model(**inputs, use_cache=False, num_items_in_batch=num_items_in_batch)
         # The model divided by the tokens of all ranks; the ranks' gradients are averaged.
         loss = outputs.loss * self.accelerator.num_processes
         tower_output = None
