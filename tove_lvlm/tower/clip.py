@@ -15,6 +15,7 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from .. import storage
+from ..experts.unread_layers import pass_on, unread_layers
 
 _VISION = "vision_model."
 # What a whole CLIPModel or a CLIPVisionModelWithProjection holds besides the encoder; nothing else may be left over.
@@ -57,20 +58,14 @@ def without_unread_layers(clip: CLIPVisionModel, read: int | Sequence[int]) -> I
         clip: Stock; its weights and their names stay.
         read: Index into `hidden_states`, or several.
     """
-    layers = clip.encoder.layers
-    states = range(len(layers) + 1)
-    unread = layers[max(states[index] for index in ([read] if isinstance(read, int) else read)) :]
-    for block in unread:
-        block.forward = _pass_on
+    unread = unread_layers(clip.encoder.layers, read)
+    for layer in unread:
+        layer.forward = pass_on
     try:
         yield
     finally:
-        for block in unread:
-            del block.forward
-
-
-def _pass_on(hidden_BND: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    return hidden_BND
+        for layer in unread:
+            del layer.forward
 
 
 def read_architecture(folder: Path) -> dict[str, Any]:

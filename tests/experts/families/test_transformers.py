@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -137,13 +138,26 @@ def test_the_size_that_it_was_trained_at_need_not_be_a_multiple_of_the_patch(tmp
         expert_of(tmp_path, image_size=22)
 
 
-def test_earlier_layer(tmp_path):
-    model = lively(MODELS["clip"]())
+@pytest.mark.parametrize("layer", [0, 1, -2, -1])
+@pytest.mark.parametrize("kind", MODELS)
+def test_earlier_layer_and_none_behind_it_is_run(kind, layer, tmp_path):
+    model = lively(MODELS[kind]())
     model.save_pretrained(tmp_path)
+    expert = expert_of(tmp_path, layer=layer)
     with torch.no_grad():
-        states = model(PIXELS, output_hidden_states=True).hidden_states
-        grid = expert_of(tmp_path, layer=-2)(PIXELS)
-    assert torch.equal(grid.flatten(2).transpose(1, 2), states[-2][:, 1:])
+        expected = model(PIXELS, output_hidden_states=True).hidden_states[layer]
+        with FlopCounterMode(display=False) as ours:
+            grid = expert(PIXELS)
+        with FlopCounterMode(display=False) as all_layers:
+            model(PIXELS)
+    if kind == "sam":
+        expected = expected.permute(0, 3, 1, 2)
+    else:
+        expected = expected[:, PREFIX_TOKENS[kind] :].transpose(1, 2).reshape(2, 24, 4, 4)
+    assert torch.equal(grid, expected)
+    share = ours.get_total_flops() / all_layers.get_total_flops()
+    assert share == pytest.approx((layer % 4) / 3, abs=0.15), "of three layers"
+    assert expert.backbone.state_dict().keys() >= {key for key in model.state_dict() if "layer" in key}
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])

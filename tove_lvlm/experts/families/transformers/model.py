@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from ....config import ConfigError
 from ...base import EXPERTS, Expert
 from ...transformers_files import renamed
+from ...unread_layers import pass_on, unread_layers
 from .config import TransformersConfig
 
 
@@ -34,6 +35,7 @@ class TransformersBackbone(Expert):
         if fields["image_size"] != fields["architecture"].get("image_size"):
             self.patch_size = getattr(config, "patch_size", None)
         self._options = _size_options(self.backbone, fields["image_size"])
+        _stop_at(self.backbone, fields["layer"])
         self.remember_meta_device()
 
     @classmethod
@@ -91,6 +93,16 @@ def _create(fields: Mapping[str, Any]) -> PreTrainedModel:
         backbone.pooler = None  # of the class token; published files often lack it
     model: PreTrainedModel = backbone
     return model
+
+
+def _stop_at(backbone: PreTrainedModel, layer: int | None) -> None:
+    """Let the layers behind hidden state `layer` pass on what they get, where the encoder has one list of layers."""
+    num_layers = getattr(backbone.config, "num_hidden_layers", None)
+    lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module) == num_layers]
+    if layer is None or len(lists) != 1 or not -len(lists[0]) - 1 <= layer <= len(lists[0]):
+        return
+    for unread in unread_layers(lists[0], layer):
+        unread.forward = pass_on  # type: ignore[method-assign]  # of this one layer
 
 
 def _size_options(backbone: PreTrainedModel, image_size: int) -> dict[str, Any]:
