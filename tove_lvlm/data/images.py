@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 
 from .errors import DataError
-from .square import expand_to_square, resize_in_square, square_side
+from .square import expand_to_square, resize_in_square, resize_middle, square_side
 
 ASPECT_RATIOS = ("square", "pad")
 TRANSPARENCIES = ("white", "ignore")
@@ -159,7 +159,7 @@ def to_pixels(
     aspect_ratio: str = "square",
     max_pixels: int = MAX_PIXELS,
     as_bytes: bool = False,
-    resize_before_padding: bool = False,
+    direct_resize: bool = False,
 ) -> torch.Tensor:
     """Run the image processor on one image.
 
@@ -171,8 +171,7 @@ def to_pixels(
             to a square with the processor's mean colour first.
         max_pixels: bound of the intermediate image.
         as_bytes: leave out rescaling and normalisation, which `pixel_table.PixelTable` does later.
-        resize_before_padding: with `pad`, see `square.resize_in_square`; a processor that it cannot stand in for pads
-            first.
+        direct_resize: resize only what is kept, where `square` can stand in for the processor.
 
     Returns:
         (3, H, W) float tensor, or uint8.
@@ -193,14 +192,15 @@ def to_pixels(
     if num_pixels > limit:
         raise DataError(f"an image of {image.size[0]} x {image.size[1]} pixels is too elongated to be resized")
     left_out = {"do_rescale": False, "do_normalize": False} if as_bytes else {}
-    if aspect_ratio == "pad":
-        color = tuple(int(mean * 255) for mean in processor.image_mean)
-        side = square_side(processor) if resize_before_padding else None
-        if side is None:
-            image = expand_to_square(image, color)
-        else:
-            image = resize_in_square(image, color, side, processor.resample)
-            left_out["do_resize"] = False
+    color = tuple(int(mean * 255) for mean in processor.image_mean) if aspect_ratio == "pad" else None
+    side = square_side(processor, aspect_ratio) if direct_resize else None
+    if side is not None:
+        resample, left_out["do_resize"] = processor.resample, False
+        image = (
+            resize_middle(image, side, resample) if color is None else resize_in_square(image, color, side, resample)
+        )
+    elif color is not None:
+        image = expand_to_square(image, color)
     prepared = processor.preprocess(image, do_pad=False, return_tensors="pt", **left_out)
     pixels_3HW: torch.Tensor = prepared["pixel_values"][0]
     return pixels_3HW

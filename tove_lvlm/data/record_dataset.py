@@ -46,7 +46,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         convert: turns an entry into a LLaVA sample, see there.
         as_bytes: samples' pixels are uint8, see `pixel_table`.
         reduce_large_images: decode large JPEGs at a reduced size, see `read_image`.
-        resize_before_padding: with `pad`, see `to_pixels`.
+        direct_resize: resize only what is kept, see `to_pixels`.
 
     Raises:
         DataError: no samples, or a bad one (see `on_error`).
@@ -70,7 +70,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
         convert: Callable[[Any], Any] | None = None,
         as_bytes: bool = False,
         reduce_large_images: bool = False,
-        resize_before_padding: bool = False,
+        direct_resize: bool = False,
     ):
         check_aspect_ratio(image_aspect_ratio)
         if on_error not in ON_ERROR:
@@ -81,7 +81,7 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             raise FileNotFoundError(f"image_folder {image_folder} is not a folder")
         self.image_processor = image_processor
         self.as_bytes = as_bytes
-        self._resize_before_padding = resize_before_padding
+        self._direct_resize = direct_resize
         self._reduce_to = max(pixel_shape(image_processor)[1:]) if reduce_large_images else None
         self.image_folder = image_folder
         self.image_aspect_ratio = image_aspect_ratio
@@ -202,5 +202,5 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             self.image_aspect_ratio,
             self.max_pixels,
             self.as_bytes,
-            self._resize_before_padding,
+            self._direct_resize,
         )

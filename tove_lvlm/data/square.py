@@ -1,9 +1,10 @@
-"""An image in the middle of a square of one colour, as LLaVA pads it, and the same at the image processor's size.
+"""An image as a square of the image processor's size: padded, as LLaVA pads it, or its middle.
 
-LLaVA pads first and resizes the whole square. Resizing gives the padding's colour wherever nothing else is near, so
-that only the image and what lies a filter's reach around it need be resized.
+LLaVA pads first and resizes the whole square; an image processor resizes the whole image and cuts the middle out of it.
+Only what is kept need be resized. A filter's positions are then rounded otherwise, and a value differs by 1 of 255 at
+most, about one in ten thousand of a padded image's (tests).
 
-Source: LLaVA's `expand2square`; resizing first is our choice.
+Source: LLaVA's `expand2square`, transformers' CLIP image processor; resizing only what is kept is our choice.
 """
 
 import math
@@ -30,9 +31,6 @@ def expand_to_square(image: Image.Image, color: tuple[int, ...]) -> Image.Image:
 def resize_in_square(image: Image.Image, color: tuple[int, ...], side: int, resample: Image.Resampling) -> Image.Image:
     """`expand_to_square(image, color).resize((side, side), resample)`, without resizing the padding.
 
-    A value differs by 1 of 255 at most, where two places of the filter, the same but for float's rounding, fall on two
-    sides of a half: about one value in ten thousand (tests). An image of 640 x 480 takes three quarters of the time.
-
     Args:
         image: RGB.
         color: Of the padding.
@@ -56,16 +54,33 @@ def resize_in_square(image: Image.Image, color: tuple[int, ...], side: int, resa
     return square
 
 
+def resize_middle(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
+    """The shorter side resized to `side`, and the middle of the longer one.
+
+    Args:
+        image: RGB.
+        side: Of the result, pixels.
+        resample: Bicubic or Lanczos.
+    """
+    long, short = max(image.size), min(image.size)
+    whole = int(side * long / short)  # the longer side as transformers rounds it
+    start, scale = (whole - side) // 2, long / whole
+    is_wide = image.width == long
+    seen = (*_size(is_wide, start * scale, 0), *_size(is_wide, (start + side) * scale, short))
+    return image.resize((side, side), resample, box=seen)
+
+
 def _size(is_wide: bool, along: Any, across: Any) -> tuple[Any, Any]:
     """(x, y) of what lies along the image's long side and across it."""
     return (along, across) if is_wide else (across, along)
 
 
-def square_side(processor: Any) -> int | None:
-    """The side to which an image processor resizes a square with Pillow, if that is all that it does to its size.
+def square_side(processor: Any, aspect_ratio: str) -> int | None:
+    """The side of the square that an image processor makes of an image with Pillow, if the functions here can stand in.
 
     Args:
         processor: A transformers image processor.
+        aspect_ratio: As `images.to_pixels`.
 
     Returns:
         None of any other processor.
@@ -77,5 +92,7 @@ def square_side(processor: Any) -> int | None:
     if not isinstance(processor, CLIPImageProcessorPil | LlavaImageProcessorPil) or not processor.do_resize:
         return None
     side, crop = processor.size.get("shortest_edge"), processor.crop_size
-    is_kept = not processor.do_center_crop or (crop.get("height"), crop.get("width")) == (side, side)
-    return side if is_kept and processor.resample in _REACH else None
+    cuts = (
+        (crop.get("height"), crop.get("width")) == (side, side) if processor.do_center_crop else aspect_ratio == "pad"
+    )
+    return side if cuts and processor.resample in _REACH else None

@@ -183,7 +183,7 @@ def _of_llava(config: Any, dtype: torch.dtype) -> tuple[Any, list[Any]]:
         max_error_share=1.0,
         allow_symlinks=data.allow_symlinks,
         reduce_large_images=data.reduce_large_images,
-        resize_before_padding=data.resize_before_padding,
+        direct_resize=data.direct_resize,
     )
     return tower, [dataset]
 

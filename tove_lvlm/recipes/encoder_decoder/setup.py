@@ -60,7 +60,7 @@ def build(config: RunConfig) -> TrainingSetup:
         identity_before={
             "data.transparency": "ignore",
             "data.reduce_large_images": False,
-            "data.resize_before_padding": False,
+            "data.direct_resize": False,
         },
         close=close_of(cache),
         results=lambda trainer: gather_results(config, trainer.model.model, processor),
@@ -122,7 +122,7 @@ def build_data(config: RunConfig, processor: PromptProcessor, as_bytes: bool = F
                 allow_symlinks=data.allow_symlinks,
                 as_bytes=as_bytes,
                 reduce_large_images=data.reduce_large_images,
-                resize_before_padding=data.resize_before_padding,
+                direct_resize=data.direct_resize,
             )
             for number, source in enumerate(data.mix)
         ]

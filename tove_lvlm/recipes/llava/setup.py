@@ -81,7 +81,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         identity_before={
             "data.transparency": "ignore",
             "data.reduce_large_images": False,
-            "data.resize_before_padding": False,
+            "data.direct_resize": False,
             **{f"tower.{key}": EARLIER[key] for key in _DEFAULT_CHANGED},
         },
         close=close_of(cache),
@@ -133,7 +133,7 @@ def build_data(
         allow_symlinks=data.allow_symlinks,
         as_bytes=as_bytes,
         reduce_large_images=data.reduce_large_images,
-        resize_before_padding=data.resize_before_padding,
+        direct_resize=data.direct_resize,
     )
     collator = ToVECollator(
         tokenizer=processor.tokenizer,
