@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .base import Expert
+from .memory_format import set_channels_last
 from .preprocess import Preprocessing, normalised, picture, resized
 
 
@@ -26,6 +27,7 @@ class ExpertHub(nn.ModuleDict):
     """On a CUDA device, run every expert on a stream of its own. The grids are the same; whether it is faster depends
     on how well a single expert fills the device (benchmarks/tower_overhead.py). Not for ZeRO-3, whose own streams
     fetch the weights."""
+    _channels_last = False
 
     def __init__(self, experts: Mapping[str, Expert] | Iterable[tuple[str, Expert]] = ()):
         super().__init__(dict(experts))
@@ -41,6 +43,26 @@ class ExpertHub(nn.ModuleDict):
     def train(self, mode: bool = True) -> "ExpertHub":
         """Stays in eval mode whatever is asked."""
         return super().train(False)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether convolutional experts have their weights and pixels in torch's `channels_last` memory format.
+
+        Off at first. The grids are the same but for the order of sums; names and values of weights, and so a saved
+        tower, are what they were. It goes for experts that are attached later too. Set it before `compile_experts`.
+        Setting it is a UserError where ZeRO-3 holds the weights of such an expert in pieces.
+        """
+        return self._channels_last
+
+    @channels_last.setter
+    def channels_last(self, on: bool) -> None:
+        for expert in self.values():
+            set_channels_last(expert, on)
+        self._channels_last = on
+
+    def __setitem__(self, key: str, module: nn.Module) -> None:
+        super().__setitem__(key, module)
+        set_channels_last(self[key], self._channels_last)
 
     def compile_experts(self, **options: Any) -> None:
         """Run each expert's forward through `torch.compile`, from the next call on.
@@ -126,7 +148,8 @@ def _prepare(
 def _run(name: str, expert: Expert, pixels_B3HW: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     # ZeRO-3 leaves a partitioned parameter its dtype, so this reads no shape and needs no gather.
     own_dtype = next((p.dtype for p in expert.parameters() if p.is_floating_point()), pixels_B3HW.dtype)
-    grid_BCHW = expert(pixels_B3HW.to(own_dtype))
+    memory_format = torch.channels_last if expert.channels_last else torch.preserve_format
+    grid_BCHW = expert(pixels_B3HW.to(own_dtype, memory_format=memory_format))
     if grid_BCHW.ndim != 4 or grid_BCHW.shape[1] != expert.spec.channels:
         raise ValueError(
             f"expert `{name}` gave a grid of shape {tuple(grid_BCHW.shape)}; its spec says "
