@@ -15,6 +15,10 @@ from .base import Expert
 from .memory_format import set_channels_last
 from .preprocess import Preprocessing, normalised, picture, resized
 
+_GRAPHS = 8
+"""Of one compiled expert: torch makes one for the first shape, one for any number of images, and more where a setting
+such as autocast or attention changes."""
+
 
 class ExpertHub(nn.ModuleDict):
     """Attached experts by name, in the tower's order. They are frozen, run without gradient and stay in eval mode.
@@ -68,11 +72,15 @@ class ExpertHub(nn.ModuleDict):
         """Run each expert's forward through `torch.compile`, from the next call on.
 
         Names of weights stay what they were, and a saved tower knows nothing of it. An expert that is read from disk
-        later (`attach`) is not compiled.
+        later (`attach`) is not compiled. Raises torch's limit of graphs (`torch._dynamo.config.recompile_limit`, 8),
+        which goes for all experts together, since they share `Expert.forward`: beyond it torch runs them uncompiled.
 
         Args:
             **options: Of `torch.compile`, for example `mode="max-autotune"`.
         """
+        from torch._dynamo import config
+
+        config.recompile_limit = max(config.recompile_limit, _GRAPHS * len(self))
         for expert in self.values():
             expert.compile(**options)
 
