@@ -6,7 +6,7 @@
 The weights are those of the tower's YAML, so that a catalogue's expert is checked once its weights are there. Pixels
 are the tower's, resampled to each expert's size. Figures as in `tove_lvlm.experts.precision`; the result goes to
 benchmarks/results/expert_precision.json with commit and hardware, one entry for each setting. The exit code is 1 where
-an expert is beyond its bound: it should then stay in float32, or out of the tower.
+an expert is beyond its bound: its weights should then stay in float32, or the expert out of the tower.
 """
 
 import argparse

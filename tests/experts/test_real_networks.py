@@ -129,7 +129,7 @@ def test_hed_draws_the_photographs_edges(tower, photographs):
 
 @torch.no_grad()
 def test_in_bfloat16_they_see_the_same(tower, photographs):
-    """Measured on a CPU with these photographs: HED's map 0.004 of its spread, MobileNetV2's features 0.07."""
+    """Measured on a CPU with these photographs: HED's map 0.004 of its spread, MobileNetV2's features 0.088."""
     pixels_B3HW = pixels_of(tower, photographs)
     for name, at_most in {"edges": 0.02, "objects": 0.1}.items():
         expert = tower.experts[name]
