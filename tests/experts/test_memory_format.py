@@ -71,9 +71,10 @@ def test_grids_are_the_same_but_for_the_order_of_sums(name):
     hub, pixels, seen = ExpertHub({name: expert}), smooth_pixels(expert), []
     before = hub(pixels, given)[name]
     hub.channels_last = True
-    assert expert.channels_last == (name in CONVOLUTIONAL)
+    assert hub.convolutional_names == [name] * (name in CONVOLUTIONAL)
     expert.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     after = hub(pixels, given)[name]
+    assert expert.channels_last == (name in CONVOLUTIONAL)
     assert seen[0].is_contiguous(memory_format=torch.channels_last) == expert.channels_last
     lying = [weight.is_contiguous(memory_format=torch.channels_last) for weight in weights_of(expert)]
     assert all(lying) if expert.channels_last else not any(lying)
@@ -88,7 +89,9 @@ def test_on_and_off_again_is_as_it_was():
     state, strides = copy.deepcopy(hub.state_dict()), [p.stride() for p in hub.parameters()]
     for on in (True, True, False):
         hub.channels_last = on
-        assert hub.channels_last == on
+        with torch.inference_mode():
+            hub(tiny_towers.pixels(), GIVEN)
+        assert not any(parameter.is_inference() for parameter in hub.parameters())
         assert all(torch.equal(tensor, state[key]) for key, tensor in hub.state_dict().items())
         assert ([p.stride() for p in hub.parameters()] == strides) != on
     assert not hub["timm_resnet"].channels_last
@@ -97,6 +100,7 @@ def test_on_and_off_again_is_as_it_was():
 def test_it_outlasts_a_cast_and_a_copy():
     hub = ExpertHub({"timm_resnet": small_expert("timm_resnet")})
     hub.channels_last = True
+    hub(tiny_towers.pixels(), GIVEN)
     for other in (copy.deepcopy(hub), copy.deepcopy(hub).to(torch.bfloat16)):
         assert other.channels_last
         assert other["timm_resnet"].channels_last
@@ -110,6 +114,8 @@ def test_a_saved_tower_knows_nothing_of_it(tiny_tower_yaml, tmp_path):
     for light in (False, True):
         tower.save_pretrained(tmp_path / f"plain{light}", light=light)
     tower.experts.channels_last = True
+    tower(tiny_towers.pixels())
+    assert tower.experts["cnn"].channels_last
     for light in (False, True):
         tower.save_pretrained(tmp_path / f"last{light}", light=light)
         assert tiny_towers.hashes(tmp_path / f"last{light}") == tiny_towers.hashes(tmp_path / f"plain{light}")
@@ -136,16 +142,18 @@ def test_detach_and_attach_with_it(tiny_tower_yaml, tmp_path):
     again = ToVEVisionModel.from_pretrained(tmp_path)
     again.experts.channels_last = True
     again.attach("cnn")  # read from where its weights came from
-    assert again.experts["cnn"].channels_last
     assert torch.equal(again(tiny_towers.pixels()).last_hidden_state, tokens)
+    assert again.experts["cnn"].channels_last
 
 
 def test_weights_in_pieces_are_refused_by_name():
     expert = small_expert("timm_resnet")
     for parameter in expert.parameters():
         parameter.ds_id = 0
+    hub = ExpertHub({"timm_resnet": expert})
+    hub.channels_last = True
     with pytest.raises(UserError, match="expert `timm_resnet`: ZeRO-3 holds its weights in pieces.*use ZeRO-2"):
-        ExpertHub({"timm_resnet": expert}).channels_last = True
+        hub(tiny_towers.pixels(), GIVEN)
     vit = small_expert("timm_vit")
     for parameter in vit.parameters():
         parameter.ds_id = 0

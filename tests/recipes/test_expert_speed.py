@@ -2,7 +2,8 @@
 
 import pytest
 
-from helpers import merge_runs
+from helpers import llava_runs, merge_runs
+from helpers.paths import ROOT
 from helpers.training import losses
 from tove_lvlm import ToVEVisionModel
 from tove_lvlm.experts import ExpertHub
@@ -19,8 +20,9 @@ def laid_out(monkeypatch) -> list[list[str]]:
     inner, seen = ExpertHub.forward, []
 
     def forward(hub, *args, **kwargs):
+        grids = inner(hub, *args, **kwargs)
         seen.append([name for name, expert in hub.items() if expert.channels_last])
-        return inner(hub, *args, **kwargs)
+        return grids
 
     monkeypatch.setattr(ExpertHub, "forward", forward)
     return seen
@@ -71,6 +73,16 @@ def test_a_run_may_go_on_otherwise(train, world, laid_out):
     assert train("pretrain", "train.max_steps=2") == 0
     assert train("pretrain", "train.max_steps=3", ON) == 0
     assert laid_out[-1] == ["cnn"]
+
+
+@pytest.mark.full
+def test_under_deepspeed(world):
+    """Its start reads weights as bytes in their order, before the first forward pass."""
+    options = ["train.max_steps=2", f"train.deepspeed={ROOT}/projects/deepspeed/zero2.json"]
+    for name, more in {"plain": [], "last": [ON]}.items():
+        code, said = llava_runs.run(world, "pretrain", [*options, *more, f"train.output_dir={world}/{name}"], 2)
+        assert code == 0, said[-2000:]
+    assert losses(world / "last") == pytest.approx(losses(world / "plain"), rel=1e-5)
 
 
 @pytest.mark.full

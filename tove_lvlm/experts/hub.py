@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .base import Expert
-from .memory_format import set_channels_last
+from .memory_format import is_convolutional, set_channels_last
 from .preprocess import Preprocessing, normalised, picture, resized
 
 _GRAPHS = 8
@@ -31,7 +31,10 @@ class ExpertHub(nn.ModuleDict):
     """On a CUDA device, run every expert on a stream of its own. The grids are the same; whether it is faster depends
     on how well a single expert fills the device (benchmarks/tower_overhead.py). Not for ZeRO-3, whose own streams
     fetch the weights."""
-    _channels_last = False
+    channels_last: bool = False
+    """Convolutional experts have their weights and pixels in torch's `channels_last` memory format, from the next call
+    on: not before, because DeepSpeed's start reads weights as bytes in their order. The grids are the same but for the
+    order of sums; names and values of weights, and so a saved tower, are what they were. Not for ZeRO-3."""
 
     def __init__(self, experts: Mapping[str, Expert] | Iterable[tuple[str, Expert]] = ()):
         super().__init__(dict(experts))
@@ -49,24 +52,9 @@ class ExpertHub(nn.ModuleDict):
         return super().train(False)
 
     @property
-    def channels_last(self) -> bool:
-        """Whether convolutional experts have their weights and pixels in torch's `channels_last` memory format.
-
-        Off at first. The grids are the same but for the order of sums; names and values of weights, and so a saved
-        tower, are what they were. It goes for experts that are attached later too. Set it before `compile_experts`.
-        Setting it is a UserError where ZeRO-3 holds the weights of such an expert in pieces.
-        """
-        return self._channels_last
-
-    @channels_last.setter
-    def channels_last(self, on: bool) -> None:
-        for expert in self.values():
-            set_channels_last(expert, on)
-        self._channels_last = on
-
-    def __setitem__(self, key: str, module: nn.Module) -> None:
-        super().__setitem__(key, module)
-        set_channels_last(self[key], self._channels_last)
+    def convolutional_names(self) -> list[str]:
+        """The experts that `channels_last` is for, in order."""
+        return [name for name, expert in self.items() if is_convolutional(expert)]
 
     def compile_experts(self, **options: Any) -> None:
         """Run each expert's forward through `torch.compile`, from the next call on.
@@ -108,8 +96,11 @@ class ExpertHub(nn.ModuleDict):
 
         Raises:
             ValueError: An expert's grid is not what its spec says.
+            UserError: `channels_last`, and ZeRO-3 holds the weights of a convolutional expert in pieces.
         """
         experts = {name: expert for name, expert in self.items() if names is None or name in names}
+        for expert in experts.values():
+            set_channels_last(expert, self.channels_last)
         prepared = _prepare(pixels_B3HW, source, resample, [expert.spec.preprocessing for expert in experts.values()])
         dtype = dtype or pixels_B3HW.dtype
         if self.streams and pixels_B3HW.is_cuda:

@@ -37,6 +37,12 @@ def _reads_patches(convolution: nn.Conv2d | nn.ConvTranspose2d) -> bool:
     return convolution.kernel_size == convolution.stride and max(convolution.kernel_size) > 1
 
 
+def is_convolutional(expert: Expert) -> bool:
+    """Whether its weights and pixels are laid out otherwise where that is asked for."""
+    return convolution_share(expert) >= SHARE
+
+
+@torch.inference_mode(False)  # a later caller may load weights, or want gradients
 @torch.no_grad()
 def set_channels_last(expert: Expert, on: bool) -> None:
     """Lay out the weights of an expert's convolutions and remember it; one that is not convolutional stays as it is.
@@ -48,16 +54,17 @@ def set_channels_last(expert: Expert, on: bool) -> None:
     Raises:
         UserError: ZeRO-3 holds the weights in pieces, which have no memory format.
     """
-    wanted = on and convolution_share(expert) >= SHARE
-    if wanted == expert.channels_last:
+    if on == expert.channels_last_asked:
         return
+    wanted = on and is_convolutional(expert)
     convolutions = [module for module in expert.modules() if isinstance(module, _CONVOLUTIONS)]
-    if any(is_partitioned(p) for module in convolutions for p in module.parameters(recurse=False)):
+    if wanted and any(is_partitioned(p) for module in convolutions for p in module.parameters(recurse=False)):
         raise UserError(
             f"expert `{expert.spec.name}`: ZeRO-3 holds its weights in pieces, flat, so that they cannot lie with the "
             "channels last; leave `channels_last` off, or use ZeRO-2"
         )
-    memory_format = torch.channels_last if wanted else torch.contiguous_format
-    for module in convolutions:
-        module.weight.data = module.weight.data.contiguous(memory_format=memory_format)
-    expert.channels_last = wanted
+    if wanted != expert.channels_last:
+        memory_format = torch.channels_last if wanted else torch.contiguous_format
+        for module in convolutions:
+            module.weight.data = module.weight.data.contiguous(memory_format=memory_format)
+    expert.channels_last, expert.channels_last_asked = wanted, on

@@ -45,5 +45,5 @@ def use_expert_speed(tower: Any, train: LoopConfig, device: torch.device | None 
     if train.expert_compile:
         tower.compile_experts()
     if train.expert_channels_last:
-        names = [name for name, expert in tower.experts.items() if expert.channels_last]
+        names = tower.experts.convolutional_names
         logger.info("train.expert_channels_last: %s", ", ".join(names) or "none of the experts is convolutional")
