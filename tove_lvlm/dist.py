@@ -40,6 +40,9 @@ def barrier() -> None:
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     """Sum over ranks as a new tensor without gradient; a detached copy when there is one process.
 
+    With NCCL the host goes on at once: the sum is queued, and what reads it waits on the device. Gloo, which is taken
+    without CUDA, has it when this returns.
+
     Args:
         tensor: Any shape, the same on every rank.
     """

@@ -7,6 +7,7 @@ from helpers import tiny_towers
 from tove_lvlm.experts import EXPERTS, Expert, ExpertHub, build_expert, hub
 from tove_lvlm.experts.preprocess import Preprocessing, prepare
 from tove_lvlm.experts.schema import EXPERT_CONFIGS, parse_expert
+from tove_lvlm.train.compiler import compiler_problem
 
 GIVEN = Preprocessing(16, (0.5,) * 3, (0.5,) * 3)
 
@@ -142,7 +143,7 @@ class Bent(Expert):
 
 @pytest.mark.full
 def test_compiled_experts_give_the_same_grids_and_keep_their_names():
-    missing = cpp_compiler_problem()
+    missing = compiler_problem(torch.device("cpu"))
     if missing:
         pytest.skip(missing)
     entry = {
@@ -161,17 +162,6 @@ def test_compiled_experts_give_the_same_grids_and_keep_their_names():
     assert list(bent.state_dict()) == names
 
 
-def cpp_compiler_problem() -> str | None:
-    """Why torch.compile cannot build code for this CPU."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    try:
-        get_cpp_compiler()
-    except Exception as error:  # torch's own kinds
-        return f"no C++ compiler: {error}"
-    return None
-
-
 def test_what_compile_is_asked_for_reaches_every_expert(experts):
     seen = []
 
@@ -185,6 +175,23 @@ def test_what_compile_is_asked_for_reaches_every_expert(experts):
     assert len(seen) >= len(experts)
     for name, grid in before.items():
         torch.testing.assert_close(after[name], grid)
+
+
+def test_many_experts_are_all_compiled(monkeypatch):
+    """torch stops at eight graphs of one function, which all experts share, and runs the others uncompiled."""
+    from torch._dynamo import config
+
+    monkeypatch.setattr(config, "recompile_limit", 8)
+    ran = []
+
+    def backend(graph, inputs):
+        return lambda *args: ran.append(graph) or graph.forward(*args)
+
+    entries = {f"e{depth}": tiny_towers.EXPERTS["depth"] | {"depth": depth} for depth in range(1, 11)}
+    experts = ExpertHub({name: build_expert({"name": name, **entry}) for name, entry in entries.items()})
+    experts.compile_experts(backend=backend)
+    experts(tiny_towers.pixels(), GIVEN)
+    assert len(ran) == 10
 
 
 @pytest.mark.gpu

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as td
 import torch.multiprocessing as mp
 
+from helpers.host_waits import HostWaits
 from tove_lvlm.tower.losses import balance_loss, cv_squared
 
 
@@ -93,3 +94,37 @@ def test_value_and_gradient_are_the_same_on_one_and_on_two_ranks():
         _, loss, averaged = results.get()
         assert loss == pytest.approx(alone.item(), abs=1e-12)
         torch.testing.assert_close(torch.tensor(averaged, dtype=torch.float64), gradient, atol=1e-12, rtol=0)
+
+
+@pytest.fixture
+def two_ranks_alone():
+    """A process group of two whose collectives do nothing, in this process."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    td.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    yield
+    td.destroy_process_group()
+
+
+@pytest.mark.parametrize("attached", [[True] * 3, [True, False, True]])
+def test_the_host_waits_for_nothing(two_ranks_alone, monkeypatch, attached):
+    """On the meta device no value can be read. The ranks' sum is one collective of K + 1 numbers, where they lie."""
+    inner, reduced = td.all_reduce, []
+    monkeypatch.setattr(td, "all_reduce", lambda tensor, **how: reduced.append((tensor, how)) or inner(tensor, **how))
+    logits = torch.randn(2, 4, 3, device="meta", requires_grad=True)
+    with HostWaits() as waits:
+        balance_loss(logits.softmax(-1), torch.ones(2, device="meta"), attached, collective=True).backward()
+    assert not waits.found
+    ((tensor, how),) = reduced
+    assert (tensor.device.type, tuple(tensor.shape), how) == ("meta", (sum(attached) + 1,), {})
+    assert logits.grad is not None
+
+
+def test_what_would_wait_is_seen():
+    with HostWaits() as waits:
+        x = torch.ones(2, 3)
+        x[:, [0, 2]]
+    assert waits.found == {("not ours", "a constant is sent")}
+    with HostWaits() as waits:
+        assert f"{x.sum()}" == "6.0"
+    assert waits.found == {("not ours", "a value is read")}

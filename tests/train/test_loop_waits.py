@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from helpers.base_runs import base_world, make_base_trainer, shared_base_world, train_base  # noqa: F401  # fixtures
+from helpers.host_waits import HostWaits
 from helpers.waits import ALLOWED, waits_of_a_step
 
 OPTIONS = ["train.max_steps=4", "train.logging_steps=99", "train.save_steps=99"]
@@ -16,6 +17,24 @@ def test_a_step_of_llava_waits_for_nothing(make_trainer, monkeypatch, stage):
 
 def test_a_step_of_the_base_model_waits_for_nothing(make_base_trainer, monkeypatch):  # noqa: F811
     assert waits_of_a_step(make_base_trainer("pretrain_base", *OPTIONS), monkeypatch) == ALLOWED
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_torchs_own_operators_read_and_send_nothing_either(make_trainer, stage):
+    """In forward and backward pass, in the code of libraries too; the first step makes constants."""
+    trainer = make_trainer(stage, *OPTIONS)
+    inner, found = trainer.training_step, []
+
+    def training_step(*args, **kwargs):
+        with HostWaits() as waits:
+            loss = inner(*args, **kwargs)
+        found.append(waits.found)
+        return loss
+
+    trainer.training_step = training_step
+    trainer.train()
+    assert len(found) >= 4
+    assert not set().union(*found[len(found) // 4 :])
 
 
 @pytest.mark.gpu

@@ -73,6 +73,13 @@ class LoopConfig:
     """How features are kept there; `float32` gives the same bits as without a cache."""
     expert_cache_size_gb: float | None = field(default=None, metadata=number(above=0))
     """Size of that folder, in units of 10^9 bytes, beyond which nothing is added; none for no limit."""
+    expert_channels_last: bool = False
+    """Weights and pixels of convolutional experts in torch's `channels_last` memory format. Of this and the two below:
+    docs/design.md, "Speed of the experts"."""
+    expert_compile: bool = False
+    """Run CLIP's and each expert's forward through `torch.compile`."""
+    expert_streams: bool = False
+    """Run each expert on a CUDA stream of its own."""
 
 
 Loop = TypeVar("Loop", bound=LoopConfig)
@@ -99,13 +106,27 @@ def resolve_loop(train: Loop, base: Path) -> Loop:
     deepspeed, world_size = resolve_path("train.deepspeed", train.deepspeed, base, "file"), _world_size()
     if deepspeed is None and world_size > 1:
         raise ConfigError(f"`train.deepspeed` is empty, but there are {world_size} ranks; name a DeepSpeed JSON")
+    deepspeed_config = None if deepspeed is None else read_deepspeed(deepspeed, train, world_size)
+    if deepspeed_config is not None and deepspeed_config.zero_stage == 3:
+        _check_zero3(train)
     return dataclasses.replace(
         train,
         output_dir=str(output_dir),
         expert_cache=None if cache is None else str(cache),
         deepspeed=deepspeed,
-        deepspeed_config=None if deepspeed is None else read_deepspeed(deepspeed, train, world_size),
+        deepspeed_config=deepspeed_config,
     )
+
+
+def _check_zero3(train: LoopConfig) -> None:
+    reasons = {
+        "expert_channels_last": "holds weights in pieces, flat, which have no memory format",
+        "expert_compile": "gathers weights at every layer, where a compiled graph would end",
+        "expert_streams": "gathers weights on streams of its own, which know nothing of those of the experts",
+    }
+    for key, reason in reasons.items():
+        if getattr(train, key):
+            raise ConfigError(f"`train.{key}` does not go with ZeRO-3, which {reason}; leave it out, or use ZeRO-2")
 
 
 def _world_size() -> int:

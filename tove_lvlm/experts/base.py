@@ -66,6 +66,12 @@ class Expert(nn.Module):
     where that is known without building the network. Goes with a `patch_size` of the class."""
     patch_size: int | None = None
     """Side of the network's patches, of which the image must be a multiple; None where any size will do."""
+    bf16_bound: ClassVar[float] = 0.1
+    """How far bfloat16 may take its grid from that of float32, in units of the grid's spread (`experts.precision`)."""
+    channels_last: bool = False
+    """Whether the weights of its convolutions lie in torch's `channels_last` (`memory_format.set_channels_last`)."""
+    channels_last_asked: bool = False
+    """What it was last told; one that is not convolutional stays as it is."""
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__()

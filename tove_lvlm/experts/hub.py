@@ -12,7 +12,12 @@ import torch
 from torch import nn
 
 from .base import Expert
+from .memory_format import is_convolutional, set_channels_last
 from .preprocess import Preprocessing, normalised, picture, resized
+
+_GRAPHS = 8
+"""Of one compiled expert: torch makes one for the first shape, one for any number of images, and more where a setting
+such as autocast or attention changes."""
 
 
 class ExpertHub(nn.ModuleDict):
@@ -26,6 +31,10 @@ class ExpertHub(nn.ModuleDict):
     """On a CUDA device, run every expert on a stream of its own. The grids are the same; whether it is faster depends
     on how well a single expert fills the device (benchmarks/tower_overhead.py). Not for ZeRO-3, whose own streams
     fetch the weights."""
+    channels_last: bool = False
+    """Convolutional experts have their weights and pixels in torch's `channels_last` memory format, from the next call
+    on: not before, because DeepSpeed's start reads weights as bytes in their order. The grids are the same but for the
+    order of sums; names and values of weights, and so a saved tower, are what they were. Not for ZeRO-3."""
 
     def __init__(self, experts: Mapping[str, Expert] | Iterable[tuple[str, Expert]] = ()):
         super().__init__(dict(experts))
@@ -42,15 +51,24 @@ class ExpertHub(nn.ModuleDict):
         """Stays in eval mode whatever is asked."""
         return super().train(False)
 
+    @property
+    def convolutional_names(self) -> list[str]:
+        """The experts that `channels_last` is for, in order."""
+        return [name for name, expert in self.items() if is_convolutional(expert)]
+
     def compile_experts(self, **options: Any) -> None:
         """Run each expert's forward through `torch.compile`, from the next call on.
 
         Names of weights stay what they were, and a saved tower knows nothing of it. An expert that is read from disk
-        later (`attach`) is not compiled.
+        later (`attach`) is not compiled. Raises torch's limit of graphs (`torch._dynamo.config.recompile_limit`, 8),
+        which goes for all experts together, since they share `Expert.forward`: beyond it torch runs them uncompiled.
 
         Args:
             **options: Of `torch.compile`, for example `mode="max-autotune"`.
         """
+        from torch._dynamo import config
+
+        config.recompile_limit = max(config.recompile_limit, _GRAPHS * len(self))
         for expert in self.values():
             expert.compile(**options)
 
@@ -78,8 +96,11 @@ class ExpertHub(nn.ModuleDict):
 
         Raises:
             ValueError: An expert's grid is not what its spec says.
+            UserError: `channels_last`, and ZeRO-3 holds the weights of a convolutional expert in pieces.
         """
         experts = {name: expert for name, expert in self.items() if names is None or name in names}
+        for expert in experts.values():
+            set_channels_last(expert, self.channels_last)
         prepared = _prepare(pixels_B3HW, source, resample, [expert.spec.preprocessing for expert in experts.values()])
         dtype = dtype or pixels_B3HW.dtype
         if self.streams and pixels_B3HW.is_cuda:
@@ -126,7 +147,8 @@ def _prepare(
 def _run(name: str, expert: Expert, pixels_B3HW: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     # ZeRO-3 leaves a partitioned parameter its dtype, so this reads no shape and needs no gather.
     own_dtype = next((p.dtype for p in expert.parameters() if p.is_floating_point()), pixels_B3HW.dtype)
-    grid_BCHW = expert(pixels_B3HW.to(own_dtype))
+    memory_format = torch.channels_last if expert.channels_last else torch.preserve_format
+    grid_BCHW = expert(pixels_B3HW.to(own_dtype, memory_format=memory_format))
     if grid_BCHW.ndim != 4 or grid_BCHW.shape[1] != expert.spec.channels:
         raise ValueError(
             f"expert `{name}` gave a grid of shape {tuple(grid_BCHW.shape)}; its spec says "

@@ -9,7 +9,8 @@ the file's bytes would save the decoding, and be wrong after the first change of
 **A part's key** is the hash of the backbone's weights, of its settings and preprocessing, of the code of its class and
 its library's version, of the arithmetic (dtype, autocast) and of how features are stored. It says nothing of the other
 backbones, of the gate or of the transfers: towers that share an expert share its entries, whatever they call it.
-Device, attention kernel and TF32 are not in it: they change the last bits that they always change.
+Device, attention kernel, TF32, memory format and compiling are not in it: they change the last bits that they always
+change.
 
 Shapes: B images, 3 H W pixels.
 

@@ -28,6 +28,7 @@ from ..lvlm.parts import as_llava
 from ..train.stage import Stage, load_run
 from . import encoder_decoder, llava, merge
 from .expert_cache import use_expert_cache
+from .expert_speed import use_expert_speed
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def fill(
     with_clip = stage.name != "merge" or config.merge.token_weight == "none"
     tower.to(torch.device(device), dtype)
     cache = use_expert_cache(tower, config.train, with_clip=with_clip)
+    use_expert_speed(tower, config.train, torch.device(device))
     if cache is None:
         raise UserError(f"{cfg_path}: the vision tower is a plain CLIP, of which nothing is kept")
     pictures = Pictures(datasets)

@@ -42,7 +42,10 @@ def balance_loss(
     columns = [index for index, attached in enumerate(attached_K) if attached]
     if not columns:
         return gate_BNK.new_zeros(())
-    sum_K = (mass(gate_BNK)[:, columns] * weight_B.to(gate_BNK)[:, None]).sum(0)
+    # A list as an index would be sent to the device, and the host would wait for what is queued there.
+    means_BK = mass(gate_BNK)
+    mass_BK = torch.stack([means_BK[:, column] for column in columns], dim=1)
+    sum_K = (mass_BK * weight_B.to(gate_BNK)[:, None]).sum(0)
     num_images = weight_B.to(gate_BNK).sum()
     if collective and td.is_available() and td.is_initialized():
         total = dist.all_reduce_sum(torch.cat([sum_K.detach(), num_images[None]]))

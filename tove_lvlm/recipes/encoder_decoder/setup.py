@@ -27,6 +27,7 @@ from ...tower.modeling import ToVEVisionModel
 from ...train.stage import TrainingSetup, block_values
 from ...zero import numel
 from ..expert_cache import close_of, use_expert_cache
+from ..expert_speed import use_expert_speed
 from .objective import TextObjective
 from .trainer import TextTrainer
 
@@ -45,6 +46,7 @@ def build(config: RunConfig) -> TrainingSetup:
     pixels = (config.data.image_aspect_ratio, config.data.transparency)
     processor.image_processor = as_trained(processor.image_processor, *pixels)
     cache = use_expert_cache(cast(ToVEVisionModel, model.encoder), config.train)
+    use_expert_speed(model.encoder, config.train)
     table = PixelTable.of(processor.image_processor, pixels[0]) if config.train.pixels_as_bytes else None
     dataset = build_data(config, processor, as_bytes=table is not None)
     weights = [source.weight for source in config.data.mix]

@@ -34,6 +34,7 @@ from ...tower.recorder import GateRecorder
 from ...train.stage import TrainingSetup, block_values
 from ...zero import collect_trainable
 from ..expert_cache import close_of, use_expert_cache
+from ..expert_speed import use_expert_speed
 from .trainer import ToVETrainer
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     table = PixelTable.of(processor.image_processor, pixels[0]) if config.train.pixels_as_bytes else None
     dataset, collator, sampler = build_data(stage, config, model, processor, as_bytes=table is not None)
     cache = use_expert_cache(base_model(model).model.vision_tower, config.train)
+    use_expert_speed(base_model(model).model.vision_tower, config.train)
     recorder = None
     if hasattr(base_model(model).model.vision_tower, "tove_fusion"):
         recorder = GateRecorder(model)

@@ -16,6 +16,7 @@ from transformers import CLIPVisionModel
 from ...config.llava import RunConfig
 from ...environment import environment
 from ...lvlm.chunked_loss import chunked_loss
+from ...lvlm.image_tokens import uncounted_image_tokens
 from ...lvlm.padding_free import backend, padding_free_attention
 from ...lvlm.parts import adapter_parts, base_model, text_config
 from ...tower.clip import without_unread_layers
@@ -48,6 +49,7 @@ class ToVETrainer(GuardedTrainer):
             # The collator has compared images and their tokens; transformers would wait for the device to do it anew.
             stack.enter_context(environment(TRANSFORMERS_DISABLE_TORCH_CHECK="1"))
             llava = base_model(self.model)
+            stack.enter_context(uncounted_image_tokens(llava.model))
             if isinstance(llava.model.vision_tower, CLIPVisionModel):
                 read = cast("int | list[int]", llava.config.vision_feature_layer)
                 stack.enter_context(without_unread_layers(llava.model.vision_tower, read))

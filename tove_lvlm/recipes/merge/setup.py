@@ -19,6 +19,7 @@ from ...storage import fingerprint
 from ...tower.modeling import ToVEVisionModel
 from ...train.stage import TrainingSetup, block_values
 from ..expert_cache import close_of, use_expert_cache
+from ..expert_speed import use_expert_speed
 from . import writing
 from .distiller import Distiller
 from .images import ImageDataset, collate
@@ -61,6 +62,7 @@ def build(config: MergeRunConfig) -> TrainingSetup:
     distiller.to(device, torch.bfloat16 if config.train.bf16 else torch.float32)
     # Where the class token's attention weighs the tokens, it is read off a CLIP that runs.
     cache = use_expert_cache(teacher, config.train, with_clip=config.merge.token_weight == "none")
+    use_expert_speed(teacher, config.train)
     prepare(distiller, config, dataset, sampler)
     identity = block_values(config, "model", "data", "merge", "lora") | {"tower": source.fingerprint}
     identity.pop("merge.cache_teacher")  # where something is kept changes nothing that a checkpoint holds

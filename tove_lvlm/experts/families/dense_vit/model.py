@@ -21,6 +21,7 @@ class DenseViT(Expert):
 
     kind = "low_level"
     library = DenseViTConfig.library.name
+    bf16_bound = 0.02
     patch_size: int
 
     def __init__(self, fields: Mapping[str, Any]):

@@ -28,6 +28,7 @@ class DepthEstimator(Expert):
 
     kind = "low_level"
     library = DepthConfig.library.name
+    bf16_bound = 0.02  # what is computed from differences of its neighbours is far less exact, as normals are
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)

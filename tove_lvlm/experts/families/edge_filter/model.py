@@ -23,6 +23,7 @@ class EdgeFilter(Expert):
 
     kind = "low_level"
     library = EdgeFilterConfig.library.name
+    bf16_bound = 0.3  # a pixel near a threshold of Canny falls on its other side
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)

@@ -24,6 +24,7 @@ class HED(Expert):
     """Low level: edges by HED; the fused map as a probability, or its last stage's features."""
 
     kind = "low_level"
+    bf16_bound = 0.02
     patch_size = 16
     fixed_shape = (1, _WIDTHS[-1], 16)
 

@@ -30,6 +30,7 @@ class NormalsFromDepth(Expert):
     """Low level: surface normals computed from the map of a depth expert, which holds all the weights."""
 
     kind = "low_level"
+    bf16_bound = 0.3  # differences of neighbours in a map: twenty times the error of the map
 
     def __init__(self, fields: Mapping[str, Any]):
         super().__init__(fields)

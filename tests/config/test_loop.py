@@ -1,0 +1,28 @@
+"""The `train` block's keys that depend on its DeepSpeed JSON."""
+
+import json
+
+import pytest
+
+from tove_lvlm.config import ConfigError
+from tove_lvlm.config.llava import TrainConfig
+from tove_lvlm.config.loop import resolve_loop
+
+KEYS = ("expert_channels_last", "expert_compile", "expert_streams")
+
+
+def resolved(folder, stage: int, **keys) -> TrainConfig:
+    (folder / "zero.json").write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+    return resolve_loop(TrainConfig(output_dir=str(folder / "out"), deepspeed="./zero.json", **keys), folder)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_how_experts_run_is_refused_with_zero3_by_key(tmp_path, key):
+    assert getattr(resolved(tmp_path, 2, **{key: True}), key)
+    with pytest.raises(ConfigError, match=rf"^`train.{key}` does not go with ZeRO-3, which .*, or use ZeRO-2$"):
+        resolved(tmp_path, 3, **{key: True})
+
+
+def test_all_are_off_where_nothing_is_said(tmp_path):
+    train = resolved(tmp_path, 3)
+    assert not any(getattr(train, key) for key in KEYS)
