@@ -7,8 +7,9 @@
 Random weights. For each K the tower has the first K experts of the YAML, once with ToVE's gate (`fusion.kind: gated`)
 and once with the experts' channels beside CLIP's (`concat`, as in Eagle); all towers share one CLIP and one network for
 each expert, which are timed alone too. A round runs everything once, the next one in the opposite order; a ratio is the
-median over the rounds. What a concatenation leaves to the projector, a wider input, is not in these times: `width` says
-how wide. The result goes to benchmarks/results/tower_scaling.json, one entry for each machine, tower and dtype.
+median over the rounds, and `of_lowest` that of each call's fastest round, which other work moves less. What a
+concatenation leaves to the projector, a wider input, is not in these times: `width` says how wide. The result goes to
+benchmarks/results/tower_scaling.json, one entry for each machine, tower and dtype.
 """
 
 import argparse
@@ -117,6 +118,7 @@ def measure(towers: dict[str, ToVEVisionModel], batch_size: int, arguments: argp
     calls = backbones | {name: lambda tower=tower: tower(pixels_B3HW) for name, tower in towers.items()}
     elapsed = in_turns(calls, clock_named(arguments.clock, pixels_B3HW.device), arguments.rounds)
     turns = range(arguments.rounds)
+    lowest = {name: min(times) for name, times in elapsed.items()}
     found: dict[str, Any] = {
         "ms_per_image": {name: spread([ms / batch_size for ms in times], 3) for name, times in elapsed.items()},
         "over_clip": {},
@@ -124,14 +126,15 @@ def measure(towers: dict[str, ToVEVisionModel], batch_size: int, arguments: argp
     }
     for name, tower in towers.items():
         parts = ["clip", *tower.expert_names]
-        sums = [sum(elapsed[part][turn] for part in parts) for turn in turns]
-        found["over_clip"][name] = spread([elapsed[name][turn] / elapsed["clip"][turn] for turn in turns])
-        found["over_backbones"][name] = spread([elapsed[name][turn] / sums[turn] for turn in turns])
+        for figure, below in (("over_clip", ["clip"]), ("over_backbones", parts)):
+            ratios = [elapsed[name][turn] / sum(elapsed[part][turn] for part in below) for turn in turns]
+            of_lowest = lowest[name] / sum(lowest[part] for part in below)
+            found[figure][name] = spread(ratios) | {"of_lowest": round(of_lowest, 4)}
     return found
 
 
 def table(entry: dict[str, Any], batch_size: str) -> str:
-    """Markdown: a row for each K, the gate beside the concatenation.
+    """Markdown: a row for each K, the gate beside the concatenation; `of_lowest`, then the median with its range.
 
     Args:
         entry: What is written.
@@ -147,7 +150,10 @@ def table(entry: dict[str, Any], batch_size: str) -> str:
         cells = [str(k), f"{counts[f'gated {k}']['gflops_over_clip']:.2f}"]
         for figure in ("over_clip", "over_backbones"):
             ratios = [measured[figure][f"{kind} {k}"] for kind in FUSION_KINDS]
-            cells += [f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})" for ratio in ratios]
+            cells += [
+                f"{ratio['of_lowest']:.2f}; {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+                for ratio in ratios
+            ]
         cells += [str(counts[f"concat {k}"]["width"]), f"{measured['ms_per_image'][f'gated {k}']['median']:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -53,7 +53,8 @@ def test_it_measures_and_writes(tiny_tower_yaml, tmp_path):
     for measured in entry["batches"].values():
         ms = {name: found["median"] for name, found in measured["ms_per_image"].items()}
         assert ms.keys() == {"clip", *tiny_towers.EXPERT_NAMES, *entry["counted"]}
-        of_one_round = measured["over_clip"]["concat 2"]["median"]
-        assert of_one_round == pytest.approx(ms["concat 2"] / ms["clip"], rel=0.01)
-        of_one_round = measured["over_backbones"]["gated 2"]["median"]
-        assert of_one_round == pytest.approx(ms["gated 2"] / (ms["clip"] + ms["depth"] + ms["normals"]), rel=0.01)
+        for of_one_round in ("median", "low", "high", "of_lowest"):
+            over_clip = measured["over_clip"]["concat 2"][of_one_round]
+            assert over_clip == pytest.approx(ms["concat 2"] / ms["clip"], rel=0.01)
+            over_all = measured["over_backbones"]["gated 2"][of_one_round]
+            assert over_all == pytest.approx(ms["gated 2"] / (ms["clip"] + ms["depth"] + ms["normals"]), rel=0.01)
