@@ -41,21 +41,25 @@ def main() -> int:
     arguments = parse_arguments()
     record = load_json(arguments.output) if arguments.output.is_file() else {}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    about, found = made_by(arguments), {}
+    about = made_by(arguments)
+
+    def keep(part: str, figures: dict[str, Any]) -> None:
+        record[part] = about | figures
+        save_json(arguments.output, record)
+        print(f"{part}\n\n{TABLES[part](record[part])}\n", flush=True)
+
+    if {"balance", "estimate"} & set(arguments.only):
+        counted = estimate.count(arguments.project)
+        dealt = deal_all(arguments, counted.image_tokens)
+        if "balance" in arguments.only:
+            keep("balance", {"settings": {key: balance.balance(one) for key, one in dealt.items()}})
+        if "estimate" in arguments.only:
+            keep("estimate", estimates(arguments, counted, dealt))
     if "measured" in arguments.only:
         with tempfile.TemporaryDirectory() as folder:
             runs = (arguments.batch_size, arguments.steps, arguments.rounds)
             settings = ranks.measure(Path(folder), arguments.size, SETTINGS, *runs)
-        found["measured"] = {"size": arguments.size, "settings": settings}
-    if {"balance", "estimate"} & set(arguments.only):
-        counted = estimate.count(arguments.project)
-        dealt = deal_all(arguments, counted.image_tokens)
-        found["balance"] = {key: balance.balance(one) for key, one in dealt.items()}
-        found["estimate"] = estimates(arguments, counted, dealt)
-    for part in arguments.only:
-        record[part] = about | found[part]
-        print(f"{part}\n\n{TABLES[part](record[part])}\n", flush=True)
-    save_json(arguments.output, record)
+        keep("measured", {"size": arguments.size, "settings": settings})
     print(f"written: {arguments.output}")
     return 0
 
@@ -135,11 +139,9 @@ def measured_table(part: dict[str, Any]) -> str:
 def balance_table(part: dict[str, Any]) -> str:
     """Markdown."""
     lines = ["| rows, ranks | tokens a rank | slowest / mean | padded: slowest / mean | padding |", "|---" * 5 + "|"]
-    for name, row in part.items():
-        if isinstance(row, dict):
-            figures = f"{row['slowest_over_mean']:.3f} | {row['padded_slowest_over_mean']:.3f}"
-            share = f"{row['padding_share']:.1%}"
-            lines.append(f"| {name} | {row['tokens_per_rank_and_step']:.0f} | {figures} | {share} |")
+    for name, row in part["settings"].items():
+        figures = f"{row['slowest_over_mean']:.3f} | {row['padded_slowest_over_mean']:.3f}"
+        lines.append(f"| {name} | {row['tokens_per_rank_and_step']:.0f} | {figures} | {row['padding_share']:.1%} |")
     return "\n".join(lines)
 
 

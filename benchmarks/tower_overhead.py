@@ -4,6 +4,8 @@
     python benchmarks/tower_overhead.py --device cuda --dtype bfloat16 --batch-size 32
     python benchmarks/tower_overhead.py --device cuda --dtype bfloat16 --batch-size 32 --streams --compile
 
+Over the number of experts, and beside a concatenation: tower_scaling.py.
+
 Random weights. Every round times the whole tower (preparing the experts' pixels, gate, alignment and transfer
 included), and CLIP and each expert alone on pixels that are prepared already, in the same dtype and batch; the next
 round goes the other way round. The ratio is the median over the rounds of whole / sum; the aim is at most 1.05. The

@@ -126,8 +126,9 @@ def step_bytes(counted: Counted, zero: int) -> int:
 def estimate(
     counted: Counted, dealt: Dealt, assumed: Assumed, ranks: int, rows: int, zero: int, padded: bool = False
 ) -> dict[str, Any]:
-    """Seconds of a step, steps and images per second, efficiency; low and high where nothing and all of the
-    communication hides behind the computing.
+    """Seconds of a step, steps and images per second, and efficiency, the mean rank's computing over the step's time.
+
+    Low and high are where nothing and all of the communication hides behind the computing.
 
     Args:
         counted: The model.

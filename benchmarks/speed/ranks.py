@@ -59,24 +59,35 @@ def launch(folder: Path, run: dict[str, Any], zero: str, ranks: int) -> list[dic
     """
     import torch
 
-    with tempfile.TemporaryDirectory(dir=folder) as output, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory(dir=folder) as output:
         train = {"output_dir": str(Path(output) / "out"), "deepspeed": f"{ROOT}/projects/deepspeed/{zero}.json"}
         cfg_path = Path(output) / "run.yaml"
         cfg_path.write_text(yaml.safe_dump(run | {"train": run["train"] | train}), encoding="utf-8")
-        launcher = ["-m", "deepspeed.launcher.runner", "--num_accelerators", str(ranks), "--master_port", str(port)]
+        launcher = [
+            "-m",
+            "deepspeed.launcher.runner",
+            "--num_accelerators",
+            str(ranks),
+            "--master_port",
+            str(free_port()),
+        ]
         command = [*launcher, str(RUN), str(cfg_path), "tove", "--own-order", "--output", output]
         environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
         if not torch.cuda.is_available():
             environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        probe.close()
         done = subprocess.run(
             [sys.executable, *command], capture_output=True, text=True, cwd=folder, env=os.environ | environment
         )
         if done.returncode:
             raise SystemExit(f"{zero}, {ranks} ranks ended with {done.returncode}:\n{done.stderr[-3000:]}")
         return [load_json(Path(output) / f"rank-{rank}.json") for rank in range(ranks)]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def summary(runs: Sequence[Sequence[dict[str, Any]]], batch_size: int) -> dict[str, Any]:
