@@ -126,7 +126,8 @@ def step_bytes(counted: Counted, zero: int) -> int:
 def estimate(
     counted: Counted, dealt: Dealt, assumed: Assumed, ranks: int, rows: int, zero: int, padded: bool = False
 ) -> dict[str, Any]:
-    """Seconds of a step, steps and images per second, and efficiency, the mean rank's computing over the step's time.
+    """Seconds of a step, steps and images per second, and efficiency: the mean rank's computing without
+    padding over the step's time.
 
     Low and high are where nothing and all of the communication hides behind the computing.
 
@@ -142,6 +143,7 @@ def estimate(
     flops_SR = step_flops(counted, dealt, padded)
     speed = assumed.peak_tflops * 1e12 * assumed.utilisation
     mean, slowest = float(flops_SR.mean()) / speed, float(flops_SR.max(1).mean()) / speed
+    useful = float(step_flops(counted, dealt, padded=False).mean()) / speed
     one_machine = ranks <= assumed.gpus_per_machine
     network = (assumed.inside_gb_per_s if one_machine else assumed.between_gb_per_s) * 1e9 * assumed.network_share
     sent = step_bytes(counted, zero) * (ranks - 1) / ranks
@@ -159,7 +161,7 @@ def estimate(
         "steps_per_s": {name: round(1 / one, 4) for name, one in seconds.items()},
         "rows_per_s": {name: round(rows / one, 1) for name, one in seconds.items()},
         "images_per_s": {name: round(float(dealt.images_SR.sum(1).mean()) / one, 1) for name, one in seconds.items()},
-        "efficiency": {name: round(mean / one, 4) for name, one in seconds.items()},
+        "efficiency": {name: round(useful / one, 4) for name, one in seconds.items()},
     }
 
 

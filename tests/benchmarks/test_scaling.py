@@ -50,6 +50,8 @@ def test_an_estimate_divides_by_what_is_assumed():
     assert found["steps_per_s"]["high"] == pytest.approx(1 / slowest, abs=1e-4)
     assert found["rows_per_s"]["low"] == pytest.approx(4 / (slowest + sending), abs=0.1)
     assert found["efficiency"]["high"] == pytest.approx(mean / slowest, abs=1e-4)
+    padded = estimate(COUNTED, DEALT, assumed, ranks=2, rows=4, zero=2, padded=True)
+    assert padded["efficiency"]["high"] == pytest.approx(mean / (524 / 50), abs=1e-4), "padding is no use"
     between = estimate(COUNTED, DEALT, Assumed(**{**vars(assumed), "gpus_per_machine": 1}), ranks=2, rows=4, zero=2)
     assert between["communication_s"] == pytest.approx(4 * sending)
 
