@@ -24,7 +24,6 @@ import math
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,9 +31,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from speed.made_by import made_by
+from speed.rounds import CLOCKS, clock_named, in_turns
 
 from tove_lvlm import ToVEVisionModel, build_tower
-from tove_lvlm.cost import clock_of
 from tove_lvlm.experts import describe
 from tove_lvlm.feature_cache import CacheFolder, FeatureCache
 from tove_lvlm.feature_cache.codec import DTYPES, Codec
@@ -79,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, default=4, help="different ones, in each round")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one to warm up")
     parser.add_argument("--threads", type=int, default=0, help="of a CPU; torch's own choice when left out")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: of a CPU that others use too")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of a CPU that others use too")
     parser.add_argument("--output", type=Path, default=RESULTS)
     return parser.parse_args()
 
@@ -178,16 +177,10 @@ def timed(
     steps: dict[str, Callable[[torch.Tensor], Any]], batches: list[torch.Tensor], arguments: argparse.Namespace
 ) -> dict[str, float]:
     """Milliseconds per image of each step; the steps take turns, and medians over the rounds are given."""
-    clock = (lambda: time.process_time() * 1e3) if arguments.clock == "cpu" else clock_of(batches[0].device)
-    elapsed: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(arguments.rounds + 1):
-        for name in sorted(steps, reverse=bool(number % 2)):
-            start = clock()
-            for batch in batches:
-                steps[name](batch)
-            if number:
-                elapsed[name].append((clock() - start) / (len(batches) * arguments.batch_size))
-    return {name: round(statistics.median(times), 4) for name, times in elapsed.items()}
+    calls = {name: lambda step=step: [step(batch) for batch in batches] for name, step in steps.items()}
+    elapsed = in_turns(calls, clock_named(arguments.clock, batches[0].device), arguments.rounds)
+    images = len(batches) * arguments.batch_size
+    return {name: round(statistics.median(times) / images, 4) for name, times in elapsed.items()}
 
 
 def planned(path: Path) -> dict[str, Any]:

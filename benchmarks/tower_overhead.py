@@ -4,6 +4,8 @@
     python benchmarks/tower_overhead.py --device cuda --dtype bfloat16 --batch-size 32
     python benchmarks/tower_overhead.py --device cuda --dtype bfloat16 --batch-size 32 --streams --compile
 
+Over the number of experts, and beside a concatenation: tower_scaling.py.
+
 Random weights. Every round times the whole tower (preparing the experts' pixels, gate, alignment and transfer
 included), and CLIP and each expert alone on pixels that are prepared already, in the same dtype and batch; the next
 round goes the other way round. The ratio is the median over the rounds of whole / sum; the aim is at most 1.05. The
@@ -14,16 +16,15 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from speed.made_by import made_by
+from speed.rounds import CLOCKS, clock_named, in_turns
 
 from tove_lvlm import ToVEVisionModel
-from tove_lvlm.cost import clock_of
 from tove_lvlm.experts.preprocess import Preprocessing, prepare
 from tove_lvlm.storage import load_json, save_json
 from tove_lvlm.tower.build import tower_config_from_yaml
@@ -64,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9, help="timed rounds, after one to warm up")
     parser.add_argument("--threads", type=int, default=0, help="of a CPU; torch's own choice when left out")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: of a CPU that others use too")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of a CPU that others use too")
     parser.add_argument("--streams", action="store_true", help="also with each expert on its own CUDA stream")
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -94,26 +95,15 @@ def preprocessing_of(tower: ToVEVisionModel) -> Preprocessing:
     return Preprocessing(config.image_size, tuple(config.image_mean), tuple(config.image_std))
 
 
-def cpu_clock() -> float:
-    """Milliseconds that this process has computed, on all its threads."""
-    return time.process_time() * 1e3
-
-
 @torch.no_grad()
 def measure(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor, arguments: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds per image of the whole and of each backbone, and the ratio of whole to sum."""
     calls = {"tower": lambda: tower(pixels_B3HW), **backbone_calls(tower, pixels_B3HW)}
-    clock = cpu_clock if arguments.clock == "cpu" else clock_of(pixels_B3HW.device)
-    rounds, elapsed = arguments.rounds, {name: [] for name in calls}
-    for number in range(rounds + 1):
-        for name in sorted(calls, reverse=bool(number % 2)):
-            start = clock()
-            calls[name]()
-            if number:
-                elapsed[name].append((clock() - start) / len(pixels_B3HW))
+    rounds, images = arguments.rounds, len(pixels_B3HW)
+    elapsed = in_turns(calls, clock_named(arguments.clock, pixels_B3HW.device), rounds)
     parts = [name for name in calls if name != "tower"]
     ratios = [elapsed["tower"][number] / sum(elapsed[name][number] for name in parts) for number in range(rounds)]
-    medians = {name: round(statistics.median(times), 3) for name, times in elapsed.items()}
+    medians = {name: round(statistics.median(times) / images, 3) for name, times in elapsed.items()}
     return {
         "ratio": round(statistics.median(ratios), 4),
         "ratio_of_medians": round(medians["tower"] / sum(medians[name] for name in parts), 4),

@@ -1,14 +1,18 @@
-"""One timed run in a process of its own: `python benchmarks/speed/run.py RUN.yaml VARIANT`, its figures as JSON.
+"""One timed run in processes of its own: `python benchmarks/speed/run.py RUN.yaml VARIANT`, its figures as JSON.
 
 `stock` is what a LLaVA user has without this package: transformers' own Trainer, `LlavaForConditionalGeneration` with a
 plain CLIP, batches padded on the right, peft's LoRA, DeepSpeed. All others go through this package's stage 2. Times are
-from a step's end to the next one's, so that reading the rows is in them; the first step is not counted.
+from a step's end to the next one's, so that reading the rows is in them; the first step is not counted. Under a
+launcher every rank writes its own figures to the folder that `--output` names.
 """
 
+import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -42,12 +46,27 @@ def options_of(variant: str, expert_names: list[str]) -> list[str]:
     return [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in values.items()]
 
 
+def parse_arguments() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("cfg_path", help="YAML of the run")
+    parser.add_argument("variant", choices=list(VARIANTS))
+    parser.add_argument(
+        "--own-order", action="store_true", help="the run's own sampler; else rows as the file has them"
+    )
+    parser.add_argument("--output", type=Path, help="folder for rank-RANK.json; else one line is printed")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # DeepSpeed's launcher gives it
+    return parser.parse_args()
+
+
 def main() -> int:
-    """Train, and print one line of JSON."""
-    cfg_path, variant = sys.argv[1:]
+    """Train, and print or write one object of JSON."""
+    arguments = parse_arguments()
+    cfg_path, variant = arguments.cfg_path, arguments.variant
     import yaml
 
     from tove_lvlm.recipes.llava import FINETUNE
+    from tove_lvlm.storage import save_json
     from tove_lvlm.train.launch import prepare_environment
     from tove_lvlm.train.stage import load_run
 
@@ -56,7 +75,7 @@ def main() -> int:
     with open(tower, encoding="utf-8") as file:
         names = [expert["name"] for expert in yaml.safe_load(file)["experts"]]
     config = load_run(FINETUNE, cfg_path, options_of(variant, names))
-    prepare_environment(config, None)
+    prepare_environment(config, arguments.local_rank)
     import torch
 
     from tove_lvlm.train.metrics import peak_memory_bytes
@@ -68,7 +87,8 @@ def main() -> int:
         trainer, counts = stock_trainer(config)
     else:
         trainer = build_trainer(FINETUNE, config)[0]
-        trainer._rank_batches.sampler = InOrder(len(trainer.train_dataset))
+        if not arguments.own_order:
+            trainer._rank_batches.sampler = InOrder(len(trainer.train_dataset))
         counts = Counts(trainer.data_collator)
         trainer.data_collator = counts
     ends: list[tuple[float, float]] = []
@@ -78,7 +98,11 @@ def main() -> int:
         {"cpu_s": after[0] - before[0], "wall_s": after[1] - before[1], **counted}
         for before, after, counted in zip(ends, ends[1:], counts.batches[1:], strict=False)
     ]
-    print(json.dumps({"variant": variant, "steps": steps, "peak_memory_gb": peak_memory_bytes() / 1e9}))
+    figures = {"variant": variant, "steps": steps, "peak_memory_gb": peak_memory_bytes() / 1e9}
+    if arguments.output is None:
+        print(json.dumps(figures))
+    else:
+        save_json(arguments.output / f"rank-{os.environ['RANK']}.json", figures)
     return 0
 
 
