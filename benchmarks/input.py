@@ -5,9 +5,11 @@
 
 Ways of reading, each a whole batch that is stacked in the end:
 
-    floats                  `train.pixels_as_bytes=false`: the image processor's own output, as LLaVA reads
-    bytes                   the default: resized bytes, which a table makes pixels of on the device
-    floats / bytes, reduced the same with `data.reduce_large_images=true`
+    floats                  `train.pixels_as_bytes=false data.direct_resize=false`: the image processor's own output, as
+                            LLaVA reads
+    bytes                   `data.direct_resize=false`: its resized bytes, which a table makes pixels of on the device
+    default                 the same with `data.direct_resize`, which resizes only what is kept
+    floats / default, reduced  with `data.reduce_large_images=true`
     torchvision resizes     Pillow decodes, torchvision pads and resizes the tensor, bytes; not in the package
     torchvision             the same with `torchvision.io` as decoder, which is deprecated since torchvision 0.29
 
@@ -43,8 +45,9 @@ QUALITY = 90
 SETTINGS = {
     "floats": {"as_bytes": False},
     "bytes": {"as_bytes": True},
+    "default": {"as_bytes": True, "direct_resize": True},
     "floats, reduced": {"as_bytes": False, "reduce_large_images": True},
-    "bytes, reduced": {"as_bytes": True, "reduce_large_images": True},
+    "default, reduced": {"as_bytes": True, "direct_resize": True, "reduce_large_images": True},
 }
 """Row -> what it asks of the data set."""
 OTHERS = ("torchvision resizes", "torchvision")
@@ -111,7 +114,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     for kind, ways in readers.items():
         batches = {way: ways[way]() for way in (*SETTINGS, *OTHERS)}
         exact = batches["bytes"].int()
-        off = {way: (batches[way].int() - exact).abs().float() for way in ("bytes, reduced", *OTHERS)}
+        off = {way: (batches[way].int() - exact).abs().float() for way in ("default", "default, reduced", *OTHERS)}
         image = Image.open(folder / kinds[kind][0])
         sizes = [(folder / name).stat().st_size for name in kinds[kind]]
         rates = {way: [1e3 * arguments.batch_size / ms for ms in elapsed[f"{kind} {way}"]] for way in ways}
