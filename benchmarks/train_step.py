@@ -8,7 +8,9 @@ Every variant trains the same rows in the same batches, whose lengths are LLaVA'
 ZeRO-2 on one rank. A round runs every variant once, in a process of its own; the next round goes the other way round.
 A ratio is the median over the rounds of a variant's time over that of `stock`: transformers' Trainer with a plain CLIP
 and padded batches. `cached` reads an expert cache that a run before the first round has filled. Time is the process's
-CPU time on a CPU, so that other work on the machine shows less, and wall time on a GPU.
+CPU time on a CPU, so that other work on the machine shows less, and wall time on a GPU. On a CPU every variant has
+glibc keep the memory that is freed, as a GPU's allocator does: by its own rules each large tensor is new pages from the
+kernel, which took a third of the time, in one variant more than in another by chance. `peak_memory_gb` is with it.
 
 `mfu` is the model FLOPs of a step over its time and over the rate of one large matrix product on the same device in the
 same dtype, measured before each round. Model FLOPs are those that no choice of ours changes: the tower's forward, and a
@@ -17,6 +19,7 @@ forward and a backward pass of the language model without what is computed again
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -36,6 +39,7 @@ from tove_lvlm.storage import load_json, save_json
 RESULTS = Path(__file__).parent / "results" / "train_step.json"
 RUN = Path(__file__).parent / "speed" / "run.py"
 CLOCKS = {"cpu_s": time.process_time, "wall_s": time.perf_counter}
+KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**36)}
 PACKAGES = ("tove-lvlm", "torch", "transformers", "peft", "deepspeed")
 
 
@@ -135,7 +139,7 @@ def time_run(folder: Path, run: dict[str, Any], variant: str) -> dict[str, Any]:
         train = run["train"] | {"output_dir": str(Path(output) / "out")}
         cfg_path.write_text(yaml.safe_dump(run | {"train": train}), encoding="utf-8")
         command = [sys.executable, str(RUN), str(cfg_path), variant]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | KEPT_MEMORY)
     if done.returncode:
         raise SystemExit(f"{variant} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
