@@ -201,6 +201,8 @@ def test_a_host_that_makes_everything_trainable_moves_nothing_frozen(tiny_tower)
 class Leaky(nn.Module):
     """An expert that computes in float32 whatever it is given."""
 
+    channels_last = channels_last_asked = False
+
     def __init__(self, expert: nn.Module):
         super().__init__()
         self.expert, self.spec = expert, expert.spec

@@ -5,8 +5,11 @@ one by one after a load) do the same. Sizes are read from the layers' attributes
 no shape.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
+import torch
 from torch import nn
 from transformers import initialization as init
 
@@ -15,6 +18,29 @@ ZERO = "zero"
 STEM = "stem"
 
 _MARK = "tove_init"
+
+
+@contextmanager
+def drawn_in_float32(module: nn.Module) -> Iterator[None]:
+    """First values that are given inside are drawn in float32 and then rounded, so that a seed gives the same start in
+    any dtype: torch draws other numbers for half precision.
+
+    Args:
+        module: One layer; those in it are left alone.
+    """
+    halves = {
+        parameter: parameter.dtype
+        for parameter in module.parameters(recurse=False)
+        if parameter.dtype in (torch.bfloat16, torch.float16) and not getattr(parameter, "_is_hf_initialized", False)
+    }
+    for parameter in halves:
+        parameter.data = parameter.data.float()
+    try:
+        yield
+    finally:
+        for parameter, dtype in halves.items():
+            parameter.data = parameter.data.to(dtype)
+
 
 Layer = TypeVar("Layer", bound=nn.Module)
 

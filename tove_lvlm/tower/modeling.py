@@ -26,7 +26,7 @@ from .clip import FrozenCLIP
 from .concat import ConcatFusion
 from .configuration import ToVEVisionConfig
 from .fusion import ToVEFusion
-from .init import has_init, init_weights
+from .init import drawn_in_float32, has_init, init_weights
 from .output import FrozenFeatures, ToVEOutput
 from .parts import is_light
 
@@ -37,7 +37,7 @@ class ToVEVisionModel(PreTrainedModel):
     Args:
         config: Architecture.
         dtype: Of the weights, torch's default dtype when left out. Each part is cast as soon as it is built, so that
-            float32 weights of one part at most are held.
+            float32 weights of one part at most are held; the values are those of a tower that is cast as a whole.
     """
 
     config: ToVEVisionConfig
@@ -259,7 +259,8 @@ class ToVEVisionModel(PreTrainedModel):
 
     def _initialize_weights(self, module: nn.Module, *args: Any, **kwargs: Any) -> None:
         """transformers' walk over the modules after building or loading; the tower itself comes last."""
-        super()._initialize_weights(module, *args, **kwargs)
+        with drawn_in_float32(module):
+            super()._initialize_weights(module, *args, **kwargs)
         if module is self:
             self._check_all_loaded()
             self._restore_frozen()
