@@ -33,7 +33,7 @@ def test_a_full_stdout_is_one_line_and_exit_code_2():
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-@pytest.mark.parametrize("variables", [ASCII, {"PYTHONIOENCODING": "ascii"}])
+@pytest.mark.parametrize("variables", [ASCII, pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.full)])
 def test_names_that_the_terminal_cannot_show_are_shown_by_number(variables, tmp_path):
     folder = tmp_path / "bäum"
     folder.mkdir()

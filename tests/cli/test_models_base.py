@@ -116,6 +116,7 @@ def test_candidates_that_do_not_fit(tove, world, tmp_path):
     assert (code, "--candidates goes with --model" in err) == (2, True)
 
 
+@pytest.mark.full
 @needs_java
 def test_captions_are_asked_as_blip_asks_for_them(tove, world, tmp_path):
     images = [{"id": i, "file_name": f"{i}.png"} for i in range(2)]

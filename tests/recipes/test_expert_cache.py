@@ -32,6 +32,7 @@ def test_float32_gives_the_same_bits_from_an_empty_and_from_a_full_cache(train, 
     assert "clip of 24, depth of 24" in said
 
 
+@pytest.mark.full
 def test_float16_is_near_and_stage_2_reads_what_stage_1_kept(train, world, monkeypatch):
     from tove_lvlm.experts.base import Expert
 

@@ -37,7 +37,7 @@ def compiled(monkeypatch) -> list[list[str]]:
     return seen
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize("stage", [pytest.param("pretrain", marks=pytest.mark.full), "finetune"])
 def test_in_llavas_stages(train, world, laid_out, compiled, capfd, stage):
     assert train(stage, "train.max_steps=3", f"train.output_dir={world}/plain") == 0
     assert not any(laid_out)
@@ -69,6 +69,7 @@ def test_with_the_cache(train, world, laid_out):
     assert not laid_out
 
 
+@pytest.mark.full
 def test_a_run_may_go_on_otherwise(train, world, laid_out):
     assert train("pretrain", "train.max_steps=2") == 0
     assert train("pretrain", "train.max_steps=3", ON) == 0
