@@ -164,6 +164,9 @@ def test_which_attention_runs(monkeypatch):
     config, cuda = CONFIGS["llama"], torch.device("cuda")
     assert backend(config, CPU, torch.bfloat16) == "tove_rows"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(padding_free.importlib.util, "find_spec", lambda name: None)
+    assert backend(config, cuda, torch.bfloat16) == "tove_rows", "an older torch has no such kernel"
+    monkeypatch.setattr(padding_free.importlib.util, "find_spec", lambda name: object())
     assert backend(config, cuda, torch.bfloat16) == "tove_varlen"
     assert backend(config, cuda, torch.float32) == "tove_rows", "the kernel is for half precision"
     dropping = LlamaConfig(**SIZES, attention_dropout=0.1)

@@ -102,8 +102,13 @@ def two_ranks_alone():
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     td.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
-    yield
-    td.destroy_process_group()
+    try:
+        td.all_reduce(torch.ones(1, device="meta"))
+        yield
+    except NotImplementedError:
+        pytest.skip("this torch has no collectives of the meta device")
+    finally:
+        td.destroy_process_group()
 
 
 @pytest.mark.parametrize("attached", [[True] * 3, [True, False, True]])
