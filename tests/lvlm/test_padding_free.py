@@ -179,6 +179,22 @@ def test_which_attention_runs(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_on_a_cpu_half_precision_is_computed_in_float32_and_no_other(dtype):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 30, 8, generator=generator).to(dtype) for _ in range(3))
+    found, _ = padding_free.rows_attention(torch.nn.Identity(), query, key, value, None, row_lengths=(10, 20))
+    computed = torch.float32 if dtype == torch.bfloat16 else dtype
+    parts = [
+        torch.nn.functional.scaled_dot_product_attention(
+            *(x[:, :, a:b].to(computed) for x in (query, key, value)), is_causal=True
+        )
+        for a, b in ((0, 10), (10, 30))
+    ]
+    assert found.dtype == dtype
+    assert torch.equal(found, torch.cat(parts, dim=2).transpose(1, 2).to(dtype))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("window", [None, 100])
