@@ -1,11 +1,12 @@
 """Attention over the concatenated rows of a batch, no row seeing another: training without padding.
 
-With LLaVA's lengths nearly half of a padded batch is padding (48 % in benchmarks/train_step.py, whose lengths are
-modelled). The rows of `data.row_layout.concatenated` have none; the language model is told where each ends by the
-attention that is chosen here:
+With LLaVA's lengths 41 % of a padded batch is padding (benchmarks/scaling.py, whose lengths are modelled). The rows of
+`data.row_layout.concatenated` have none; the language model is told where each ends by the attention that is chosen
+here:
 
 - `tove_varlen`: torch's variable-length flash attention (CUDA, half precision, no dropout of attention weights);
-- `tove_rows`: torch's scaled-dot-product attention, row by row (any device and precision).
+- `tove_rows`: torch's scaled-dot-product attention, row by row (any device and precision; half precision on a CPU is
+  computed in float32, which is faster there).
 
 A dense block-diagonal mask, transformers' own way with SDPA, is never made: it takes longer than the padding does.
 
@@ -115,7 +116,7 @@ def rows_attention(
     """
     lengths, dtype = list(_lengths(row_lengths, query_BHTD)), query_BHTD.dtype
     tensors = [query_BHTD, key_BHTD, value_BHTD]
-    if query_BHTD.device.type == "cpu" and dtype.itemsize == 2:  # three times as slow, for rows of 100 tokens
+    if query_BHTD.device.type == "cpu" and dtype.itemsize == 2:
         tensors = [tensor.float() for tensor in tensors]
     parts = [tensor.split(lengths, dim=2) for tensor in tensors]
     outputs = []
