@@ -62,8 +62,8 @@ def test_info_counts_the_real_7b_model(tove, monkeypatch):
     # LoRA r = 128 on q k v o (4096 -> 4096), gate up (4096 -> 11008) and down of 32 layers.
     assert parts["language model"]["trainable"] == 32 * 128 * (4 * 2 * 4096 + 3 * (4096 + 11008))
     assert parts["expert dinov2"]["trainable"] == parts["expert eva02_clip"]["trainable"] == 0
-    # CLIP-L at 336 px: about 191 GMACs.
-    assert parts["clip"]["flops"] == pytest.approx(2 * 191e9, rel=0.01)
+    # CLIP-L at 336 px: about 191 GMACs in 24 layers, of which the last is not read.
+    assert parts["clip"]["flops"] == pytest.approx(2 * 191e9 * 23 / 24, rel=0.01)
     memory = {(row["setting"], row["num_gpus"]): row["gpu_bytes"] for row in report["memory"]}
     assert {count for _, count in memory} == {1, 2, 4, 8, 16, 32, 64}
     trainable, frozen = report["totals"]["trainable"], report["totals"]["frozen"]

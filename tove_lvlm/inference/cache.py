@@ -8,11 +8,15 @@ Shapes: B rows, H heads, T tokens, D a head's width.
 """
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, LlavaForConditionalGeneration
 from transformers.cache_utils import Cache, DynamicLayer
+
+CACHE = "cache" if "cache" in signature(LlavaForConditionalGeneration.forward).parameters else "past_key_values"
+"""Name of a model's cache among its arguments and in its output: another one since transformers 5.24."""
 
 
 class _FilledLayer(DynamicLayer):

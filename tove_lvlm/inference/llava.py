@@ -33,7 +33,7 @@ from ..data.dataset import Sample, check_context
 from ..data.errors import DataError
 from ..lvlm.parts import as_llava, base_model, text_config
 from .batching import DecodingConfig, human_turn, pad_left, pad_right
-from .cache import read_by
+from .cache import CACHE, read_by
 from .prompts import Part, PromptReader, model_inputs
 from .ranking import RankedAnswer, RankingConfig
 from .responder import AnswerLogits, Responder, ScoredChoice, choices_of, likeliest
@@ -77,8 +77,8 @@ class LlavaResponder(Responder):
         texts = [""] * len(rows)
         for part in self._reader.parts(rows, pixels):
             inputs = self._reader.inputs(part)
-            if decoding.num_beams > 1 and "past_key_values" in inputs:
-                inputs["past_key_values"].batch_repeat_interleave(decoding.num_beams)
+            if decoding.num_beams > 1 and CACHE in inputs:
+                inputs[CACHE].batch_repeat_interleave(decoding.num_beams)
             if decoding.temperature:
                 torch.manual_seed(decoding.seed + zlib.crc32(repr(part.rows).encode()))
             generating: Any = self.model  # `generate` is annotated with a protocol that no model fulfils
@@ -140,8 +140,8 @@ class LlavaResponder(Responder):
             input_ids=ids_RK.to(mask_QT.device),
             attention_mask=mask_RT,
             position_ids=(mask_RT.cumsum(1) - 1)[:, -ids_RK.shape[1] :],
-            past_key_values=read_by(output.past_key_values, rows_R),
             use_cache=True,
+            **{CACHE: read_by(output[CACHE], rows_R)},
         ).logits
         return choices_of(logits_RKV[:, :-1], labels_RK[:, 1:], IGNORE_INDEX, answers)
 

@@ -18,7 +18,7 @@ from torch import nn
 from ..data.conversations import encode_prompt, expand_image_tokens
 from ..lvlm.parts import as_llava, text_config, vision_config
 from .batching import human_turn, pad_left
-from .cache import can_be_shared, joined, split
+from .cache import CACHE, can_be_shared, joined, split
 from .shared import Pixels, SharedPicture, distinct, pixels_of, share_repeated
 
 
@@ -107,7 +107,7 @@ class PromptReader:
         ids_BK, mask_BK = pad_left([row[len(self.beginning) :] for row in part.rows], self._tokenizer.pad_token_id)
         ids_BT, mask_BT = torch.cat([start_BT, ids_BK], 1), torch.cat([torch.ones_like(start_BT), mask_BK], 1)
         kept = joined([one.kept for one in pictures])
-        return {**model_inputs(self._model, ids_BT, mask_BT, []), "past_key_values": kept}
+        return {**model_inputs(self._model, ids_BT, mask_BT, []), CACHE: kept}
 
     def _look(self, pictures: Sequence[SharedPicture]) -> None:
         """Read the beginning of all prompts about some pictures, as far as that has not been done."""
@@ -116,7 +116,7 @@ class PromptReader:
             ids_BT = torch.tensor([self.beginning] * len(new))
             inputs = model_inputs(self._model, ids_BT, torch.ones_like(ids_BT), [one.pixels_3HW for one in new])
             output = self._model(**inputs, logits_to_keep=1, use_cache=True)
-            for one, cache in zip(new, split(output.past_key_values), strict=True):
+            for one, cache in zip(new, split(output[CACHE]), strict=True):
                 one.kept = cache
 
     def read(self, part: Part) -> tuple[Any, torch.Tensor]:
