@@ -9,6 +9,7 @@ a row and seed that is in the JSON with the same scenes and steps is not trained
 after an interruption, also on another machine.
 """
 
+import dataclasses
 import os
 import sys
 
@@ -35,8 +36,11 @@ def main() -> int:
     from tove_lvlm.storage import atomic_file, save_json
 
     ladder.register_experts()
-    rows = ladder.quick_rows() if arguments.quick else ladder.ladder_rows()
     scenes, steps = (QUICK_SCENES, QUICK_STEPS) if arguments.quick else (SCENES, STEPS)
+    rows = [
+        dataclasses.replace(row, scenes=scenes["train"][0])
+        for row in (ladder.quick_rows() if arguments.quick else ladder.ladder_rows())
+    ]
     output, file = arguments.output.resolve(), arguments.results / "gate_ladder.json"
     setting = {"scenes": {split: num for split, (num, _) in scenes.items()}, "steps": steps}
     earlier = plan.earlier_runs(output, file, setting)

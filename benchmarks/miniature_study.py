@@ -1,63 +1,75 @@
-"""The paper's claims checked in small: every row trained by the scripts' own code on the same data, several seeds.
+"""The paper's claims checked in small: every row trained out by the scripts' own code, several seeds.
 
-    python benchmarks/miniature_study.py            # the whole table: 3 seeds, under an hour on 2 cores
-    python benchmarks/miniature_study.py --quick    # one seed, few rows, few steps
+    python benchmarks/miniature_study.py                     # every row, 3 seeds
+    python benchmarks/miniature_study.py --only main data    # some groups of rows
+    python benchmarks/miniature_study.py --quick             # one seed, few rows, few steps: 5 minutes
 
-Writes `study.json` (every seed), the figures (SVG and PNG) and `study.md` into `--results`. What is done is kept in
-`--output`, so that the same command goes on after an interruption.
+Learning rates and numbers of steps are chosen on validation scenes (`study/choices.py`). Writes `study.json` (every
+seed), `data_axis.json`, the figures (SVG and PNG) and `study.md` into `--results`, after every row. What is done is
+kept in `--output`, and what is in the JSON with the same scenes and steps is not trained again, so that the same
+command goes on after an interruption, also on another machine and from the last checkpoint of a row.
 """
 
 import os
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from study import arguments as arguments_of
 
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}  # before torch comes in
 
-SCENES = {"train": (2000, 0), "heldout": (250, 0), "probe": (100, 1)}
-STEPS = {"pretrain": 120, "finetune": 240, "merge": None, "retune": 100}
-QUICK_SCENES = {"train": (1200, 0), "heldout": (80, 0), "probe": (40, 1)}
+SCENES = {"train": (30_000, 0), "heldout": (400, 0), "probe": (100, 1), "validation": (600, 2)}
+STEPS = {"pretrain": 300, "finetune": 2400, "merge": 1000, "retune": 200}
+QUICK_SCENES = {"train": (1200, 0), "heldout": (80, 0), "probe": (40, 1), "validation": (40, 2)}
 QUICK_STEPS = {"pretrain": 60, "finetune": 120, "merge": 60, "retune": 30}
 
 
 def main() -> int:
-    """Run the study."""
-    arguments = arguments_of.parse(arguments_of.make_parser(__doc__), "study")
+    """Run what is missing and write the results."""
+    parser = arguments_of.make_parser(__doc__)
+    parser.add_argument("--only", nargs="+", help="train only rows of these groups: main data gate control single ...")
+    arguments = arguments_of.parse(parser, "study")
     started = time.time()
     warm_up()
-    from study import figures, plan, pool, rows, summary
+    from study import choices, figures, plan, rows, summary, tables
+    from study import jobs as study_jobs
 
     from tove_lvlm.eval.families import chance, read_questions
-    from tove_lvlm.provenance import commit, hardware
     from tove_lvlm.storage import atomic_file, save_json
 
-    chosen = rows.QUICK if arguments.quick else rows.FULL
+    every, curves = (rows.QUICK, []) if arguments.quick else (rows.FULL, rows.MAIN)
+    groups = list(dict.fromkeys(row.group for row in every))
+    unknown = sorted({*(arguments.only or [])} - {*groups})
+    if unknown:
+        sys.exit(f"--only names {', '.join(unknown)}; the groups are {', '.join(groups)}")
     scenes, steps = (QUICK_SCENES, QUICK_STEPS) if arguments.quick else (SCENES, STEPS)
-    output = arguments.output.resolve()
-    world = write_world(output / "world", scenes)
-    ids = [row.id for row in chosen]
-    jobs = [job for seed in arguments.seeds for job in plan.training_jobs(chosen, seed, world, output, steps)]
-    jobs += [job for seed in arguments.seeds for job in plan.surgery_jobs(ids, seed, world, output, steps)]
-    pool.run_jobs(jobs, arguments.workers, lambda line: print(line, flush=True))
-    meta = {
-        "command": "python benchmarks/miniature_study.py" + (" --quick" if arguments.quick else ""),
-        "commit": commit(),
-        "hardware": hardware(),
-        "scenes": {split: num for split, (num, _) in scenes.items()},
-        "steps": steps,
-        "minutes": minutes_so_far(output / "minutes.json", (time.time() - started) / 60),
-    }
+    output, file = arguments.output.resolve(), arguments.results / "study.json"
+    setting = {"scenes": {split: num for split, (num, _) in scenes.items()}, "steps": steps}
+    trials = choices.wanted_trials(every, curves)
+    earlier = plan.earlier_results(output, file, setting)
+    summary.restore(earlier, output, every, trials, arguments.seeds)
+    world = write_world(output / "world", scenes, sorted({row.scenes for row in every}))
+    jobs = study_jobs.study_jobs(every, curves, arguments.only or groups, arguments.seeds, world, output, steps)
     guesses = chance(read_questions(world / "heldout" / "questions.jsonl"))
-    results = summary.collect(output, chosen, arguments.seeds, guesses, meta)
-    save_json(arguments.results / "study.json", results)
-    text = summary.markdown(results)
-    with atomic_file(arguments.results / "study.md") as path:
-        path.write_text(text, encoding="utf-8")
-    figures.study_figures(results, arguments.results)
-    print(text)
-    print(f"{meta['minutes']} minutes; written: {arguments.results}")
+    before = earlier.get("minutes", 0.0)
+
+    def write() -> dict:
+        found = summary.collect(output, every, curves, trials, arguments.seeds, guesses)
+        minutes = round(before + (time.time() - started) / 60, 1)
+        results = found | {"setting": setting, "minutes": minutes, "workers": arguments.workers}
+        axis = summary.data_axis(results, steps)
+        save_json(file, results)
+        save_json(arguments.results / "data_axis.json", axis)
+        with atomic_file(arguments.results / "study.md") as path:
+            path.write_text(tables.markdown(results, axis), encoding="utf-8")
+        return results
+
+    results = plan.run_and_write(jobs, arguments.workers, write)
+    figures.study_figures(results | {"data_axis": summary.data_axis(results, steps)}, arguments.results)
+    print((arguments.results / "study.md").read_text(encoding="utf-8"))
+    print(f"{results['minutes']} minutes; written: {arguments.results}")
     return 0
 
 
@@ -75,26 +87,23 @@ def warm_up() -> None:
     torch.set_num_threads(1)
 
 
-def write_world(folder: Path, scenes: dict[str, tuple[int, int]]) -> Path:
-    """Training, held-out and probing scenes; the probing ones choose what is detached and nothing is scored on them."""
-    from study.training import write_fractions
+def write_world(folder: Path, scenes: dict[str, tuple[int, int]], numbers: Collection[int] | None = None) -> Path:
+    """Training, held-out, probing and validation scenes, which have nothing in common.
+
+    Args:
+        folder: Where.
+        scenes: Split -> number and seed.
+        numbers: Of training scenes that some row has; none for all of them.
+    """
+    from study.training import write_first_scenes
 
     from tove_lvlm.world.dataset import write_dataset
 
     for name, (num, seed) in scenes.items():
         if not (folder / name / "dataset.json").is_file():
             write_dataset(folder / name, "train" if name == "train" else "heldout", num, seed=seed)
-    write_fractions(folder)
+    write_first_scenes(folder, numbers or [scenes["train"][0]])
     return folder
-
-
-def minutes_so_far(path: Path, more: float) -> float:
-    """Minutes of all the runs that the results come from, interrupted ones that ended by themselves included."""
-    from tove_lvlm.storage import load_json, save_json
-
-    total = round((load_json(path)["minutes"] if path.is_file() else 0.0) + more, 1)
-    save_json(path, {"minutes": total})
-    return total
 
 
 if __name__ == "__main__":

@@ -15,14 +15,26 @@ from tove_lvlm.world.scene import COLORS, SHAPES
 
 from .plan import row_folder
 from .pool import Job
-from .rows import CONTROLS, DATA, FRACTIONS, MAIN, Row
+from .rows import MAIN, MATCHED, Row, clip_only
 from .surgery import merge
 from .training import cache_options, write_tower
 
 HALF = ("normals", "edges")
 """Detached in the variant `detached`: those that go first from the miniature's ToVE_Vicuna (docs/results.md)."""
-SHARES = ("1/100", "1/10")
-ROWS = [*MAIN, CONTROLS[0], *(row for row in DATA if row.fraction in SHARES)]
+SHARES = {"1/100": 1 / 100, "1/10": 1 / 10}
+"""Shares of the training scenes; the whole is the main rows' own."""
+ROWS = [
+    *MAIN,
+    MATCHED,
+    *(
+        row
+        for share in SHARES
+        for row in (
+            clip_only(f"clip_{share}", f"CLIP-only, {share} of the data", "data"),
+            Row(id=f"tove_{share}", label=f"ToVE, {share} of the data", group="data"),
+        )
+    ),
+]
 """What is trained."""
 DERIVED = ("detached", "merged")
 """What is made of `tove`."""
@@ -41,7 +53,7 @@ def write_world(folder: Path, scenes: dict[str, int]) -> Path:
     from tove_lvlm.world.benchmarks import write_benchmarks
     from tove_lvlm.world.dataset import write_dataset
 
-    sizes = {train_folder(folder, share): max(1, round(FRACTIONS[share] * scenes["train"])) for share in SHARES}
+    sizes = {train_folder(folder, share): max(1, round(part * scenes["train"])) for share, part in SHARES.items()}
     sizes |= {folder / "train": scenes["train"], folder / "heldout": scenes["heldout"]}
     for path, num in sizes.items():
         if not (path / "dataset.json").is_file():
@@ -51,9 +63,14 @@ def write_world(folder: Path, scenes: dict[str, int]) -> Path:
     return folder
 
 
-def train_folder(world: Path, fraction: str) -> Path:
+def share_of(row: Row) -> str:
+    """Share of the training scenes that a row has, a key of `SHARES` or 1."""
+    return next((share for share in SHARES if row.id.endswith(f"_{share}")), "1")
+
+
+def train_folder(world: Path, share: str) -> Path:
     """Training data of a share of the scenes."""
-    return world / ("train" if fraction == "1" else f"train_{fraction.replace('/', '-')}")
+    return world / ("train" if share == "1" else f"train_{share.replace('/', '-')}")
 
 
 def base_jobs(ids: Sequence[str], seed: int, world: Path, output: Path, steps: dict[str, int]) -> list[Job]:
@@ -84,7 +101,8 @@ def base_jobs(ids: Sequence[str], seed: int, world: Path, output: Path, steps: d
             ready = add(folder / "made.json", functools.partial(detach_half, model, folder / "model"), ready)
             model = folder / "model"
         elif row_id == "merged":
-            work = functools.partial(merge, model, world, folder / "merge", seed, steps["merge"])
+            images = [f"data.images=[{world / 'train' / 'images'}]"]
+            work = functools.partial(merge, model, images, world, folder / "merge", seed, steps["merge"])
             ready, model = add(folder / "made.json", work, ready), folder / "merge" / "lvlm"
         add(folder / "score.json", functools.partial(evaluate, model, world, made_by), ready)
     return list(jobs.values())
@@ -108,7 +126,7 @@ def train(row: Row, seed: int, world: Path, folder: Path, steps: int) -> dict:
 
     from .arguments import ROOT
 
-    data, output = train_folder(world, row.fraction), folder / "model"
+    data, output = train_folder(world, share_of(row)), folder / "model"
     files = ("pretrain.json", "finetune.json", "statements.jsonl")
     options = [
         f"model.vision_tower={row.vision_tower}",

@@ -5,13 +5,14 @@ Every figure shows the mean and each seed; what the results lack is left out. Sc
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from tove_lvlm.viz import palette
 from tove_lvlm.viz.style import SMALL, new_figure, save_figure, spread, tidy
+
+from .rows import data_id
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,16 +34,17 @@ def study_figures(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
     """Write every figure that the results have numbers for, as SVG and PNG.
 
     Args:
-        results: The study's JSON: `rows`, and perhaps `chance`, `data_curve`, `detach`.
+        results: The study's JSON, and `data_axis`: `rows`, and perhaps `chance`, `budgets`, `detach`.
         folder: Where.
 
     Returns:
-        The files: overall, families, data_curve, detach.
+        The files: overall, families, data_axis, budgets, detach.
     """
     drawn: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
         "overall": overall_figure,
         "families": families_figure,
-        "data_curve": data_curve_figure,
+        "data_axis": data_axis_figure,
+        "budgets": budgets_figure,
         "detach": detach_figure,
     }
     files = []
@@ -160,13 +162,13 @@ def families_figure(results: Mapping[str, Any]) -> "Figure | None":
     return figure
 
 
-def data_curve_figure(results: Mapping[str, Any]) -> "Figure | None":
-    """Score against the share of the training data: mean, least and most over the seeds, CLIP-only's full score.
+def data_axis_figure(results: Mapping[str, Any]) -> "Figure | None":
+    """Score against the number of training scenes: mean, least and most over the seeds, CLIP-only's best score.
 
     Args:
-        results: As for `study_figures`.
+        results: As for `study_figures`; `data_axis` is what data_axis.json holds.
     """
-    curves = {name: _curve(points) for name, points in results.get("data_curve", {}).items()}
+    curves = {name: _axis(results, name) for name in results.get("data_axis", {})}
     curves = {name: points for name, points in curves.items() if points}
     if not curves:
         return None
@@ -175,22 +177,51 @@ def data_curve_figure(results: Mapping[str, Any]) -> "Figure | None":
     axes = tidy(figure.add_subplot(), "score on held-out questions, %", grid="y")
     axes.set_xscale("log")
     for name, points in curves.items():
-        shares = list(points)
-        _line_with_band(axes, shares, list(points.values()), colors[name], name)
-    ends = {name: points[max(points)].mean for name, points in curves.items()}
-    _end_labels(axes, {_label(results, name): (ends[name], colors[name]) for name in curves})
-    shares = sorted({share for points in curves.values() for share in points})
-    axes.set_xticks(shares, [_fraction_text(share) for share in shares])
+        _line_with_band(axes, list(points), list(points.values()), colors[name], name)
+    _end_labels(
+        axes, {_label(results, name): (points[max(points)].mean, colors[name]) for name, points in curves.items()}
+    )
+    scenes = sorted({number for points in curves.values() for number in points})
+    axes.set_xticks(scenes, [f"{number:,}" for number in scenes])
     axes.set_xticks([], minor=True)
-    axes.set(xlabel="share of the training data")
-    target = curves[CLIP_ROW][1.0].mean if 1.0 in curves.get(CLIP_ROW, {}) else None
-    if target is not None:
+    axes.set(xlabel="training scenes")
+    if CLIP_ROW in curves:
+        most = max(curves[CLIP_ROW])
+        target = curves[CLIP_ROW][most].mean
         axes.axhline(target, color=colors[CLIP_ROW], linewidth=1, linestyle=(0, (2, 2)), zorder=0.5)
-        reached = [share for share, seeds in sorted(curves.get(TOVE_ROW, {}).items()) if seeds.mean >= target]
-        conclusion = f": ToVE is past it at {_fraction_text(reached[0])}" if reached and reached[0] < 1 else ""
-        label = f"CLIP-only with all data{conclusion}"
-        axes.annotate(label, (0, target), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                      textcoords="offset points", va="bottom", fontsize=SMALL, color=palette.SOFT)  # fmt: skip
+        reached = [number for number, seeds in curves.get(TOVE_ROW, {}).items() if seeds.mean >= target]
+        conclusion = f": ToVE is past it with {reached[0]:,}" if reached and reached[0] < most else ""
+        axes.annotate(f"CLIP-only with {most:,} scenes{conclusion}", (0, target), xycoords=("axes fraction", "data"),
+                      xytext=(0, 3), textcoords="offset points", va="bottom", fontsize=SMALL,
+                      color=palette.SOFT)  # fmt: skip
+    return figure
+
+
+def budgets_figure(results: Mapping[str, Any]) -> "Figure | None":
+    """Score on validation scenes against the share of the steps, of one seed: does a row still improve at the end?
+
+    Args:
+        results: As for `study_figures`.
+    """
+    curves = {name: curve for name, curve in results.get("budgets", {}).items() if curve}
+    if not curves:
+        return None
+    colors = palette.model_colors(curves)
+    figure = new_figure(_WIDTH, 3.4)
+    panels = figure.subplots(1, 2, sharex=True)
+    for axes, family, title in zip(panels, (None, "leftright"), ("all questions", "left or right"), strict=True):
+        tidy(axes, f"{title}, validation, %", grid="y")
+        ends = {}
+        for name, curve in curves.items():
+            scores = [
+                100 * (s["overall"] if family is None else s["families"][family]["accuracy"]) for s in curve.values()
+            ]
+            budgets = [float(budget) for budget in curve]
+            axes.plot(budgets, scores, "-o", color=colors[name], linewidth=2, markersize=5, label=name)
+            ends[_label(results, name)] = (scores[-1], colors[name])
+        axes.axvline(1, color=palette.SOFT, linewidth=1, zorder=0.5)
+        axes.set(xlabel="share of the study's steps")
+        _end_labels(axes, ends)
     return figure
 
 
@@ -306,16 +337,11 @@ def _share(value: Any) -> float:
     return float(value["accuracy"] if isinstance(value, Mapping) else value)
 
 
-def _curve(points: Mapping[str, Mapping[str, float]]) -> dict[float, Seeds]:
-    """Share of the data -> scores, ascending."""
-    points_by_share = {
-        float(Fraction(share)): Seeds.of(list(seeds.values())) for share, seeds in points.items() if seeds
-    }
-    return dict(sorted(points_by_share.items()))
-
-
-def _fraction_text(share: float) -> str:
-    return "all" if share == 1 else str(Fraction(share).limit_denominator(1000))
+def _axis(results: Mapping[str, Any], tower: str) -> dict[int, Seeds]:
+    """Training scenes -> scores, ascending."""
+    rows = overall_scores(results)
+    numbers = sorted(int(number) for number in results["data_axis"][tower])
+    return {number: rows[data_id(tower, number)] for number in numbers}
 
 
 def _with_gain(value: float, reference: float | None) -> str:

@@ -1,7 +1,8 @@
 """The jobs of the study and what each needs."""
 
+import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from tove_lvlm.storage import load_json, save_json
 from .pool import Job, read_result, run_jobs
 from .rows import Row
 
-HALF = 2
+TRAINED = "model"
+"""Folder of a row's trained model, in the row's."""
 
 
 def row_folder(output: Path, seed: int, row_id: str) -> Path:
@@ -26,12 +28,17 @@ def earlier_runs(output: Path, file: Path, setting: Mapping[str, Any]) -> dict[s
         file: JSON of results.
         setting: Scenes and steps.
     """
+    return earlier_results(output, file, setting).get("runs", {})
+
+
+def earlier_results(output: Path, file: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, everything that the earlier run's file holds; empty if there was none."""
     kept = output / "setting.json"
     if kept.is_file() and load_json(kept) != setting:
         sys.exit(f"{output} holds runs of other scenes or steps; name another --output or remove it")
     save_json(kept, dict(setting))
     before = load_json(file) if file.is_file() else {}
-    return before.get("runs", {}) if before.get("setting") == setting else {}
+    return before if before.get("setting") == setting else {}
 
 
 def collect(output: Path, row_ids: Sequence[str], seeds: Sequence[int], earlier: Mapping[str, dict]) -> dict:
@@ -65,6 +72,38 @@ def run_and_write(jobs: Sequence[Job], workers: int, write: Callable[[], dict]) 
     return write()
 
 
+def stage_jobs(
+    row: Row,
+    seed: int,
+    world: Path,
+    folder: Path,
+    steps: Mapping[str, int],
+    settings: Callable[[], Mapping[str, float]] = dict,
+    needs: tuple[Path, ...] = (),
+) -> list[Job]:
+    """Stage 1 and stage 2 of a row.
+
+    Args:
+        row: What is trained.
+        seed: Of initialisation and data order.
+        world: The data.
+        folder: The row's; the model goes to `TRAINED` in it.
+        steps: Optimizer steps of each stage.
+        settings: Asked when a stage begins for `rate` and `budget`, multiples of learning rates and steps.
+        needs: What must be there before stage 1 begins.
+    """
+    from . import training
+
+    def work(stage: str) -> dict:
+        return training.train(stage, row, seed, world, folder, steps, **settings())
+
+    first, second = (folder / f"{stage}.json" for stage in training.STAGES)
+    return [
+        Job(result=first, work=functools.partial(work, training.STAGES[0]), needs=needs),
+        Job(result=second, work=functools.partial(work, training.STAGES[1]), needs=(first,)),
+    ]
+
+
 def training_jobs(rows: Sequence[Row], seed: int, world: Path, output: Path, steps: Mapping[str, int]) -> list[Job]:
     """Stage 1, stage 2 and the held-out questions of each row."""
     from . import training
@@ -72,92 +111,25 @@ def training_jobs(rows: Sequence[Row], seed: int, world: Path, output: Path, ste
     jobs = []
     for row in rows:
         folder = row_folder(output, seed, row.id)
-        stages = [
-            Job(
-                result=folder / f"{stage}.json",
-                work=lambda stage=stage, row=row, folder=folder: training.train(stage, row, seed, world, folder, steps),
-                needs=(folder / "pretrain.json",) if stage == "finetune" else (),
-            )
-            for stage in ("pretrain", "finetune")
-        ]
-        score = Job(
-            result=folder / "score.json",
-            work=lambda folder=folder: training.evaluate(folder / "model", world),
-            needs=(stages[-1].result,),
-        )
-        jobs += [*stages, score]
+        stages = stage_jobs(row, seed, world, folder, steps)
+        work = functools.partial(training.evaluate, folder / TRAINED, world)
+        jobs += [*stages, Job(result=folder / "score.json", work=work, needs=(stages[-1].result,))]
     return jobs
 
 
-def surgery_jobs(ids: Sequence[str], seed: int, world: Path, output: Path, steps: Mapping[str, int]) -> list[Job]:
-    """What is done to trained rows.
+def only_needed(jobs: Sequence[Job], wanted: Collection[Path]) -> list[Job]:
+    """The jobs that some results still need, in their order: what a result that is there was made of is not made again.
 
     Args:
-        ids: Rows that are trained.
-        seed: Their seed.
-        world: The data.
-        output: The study's folder.
-        steps: `merge` and `retune`.
+        jobs: Every job there is.
+        wanted: Results.
     """
-    from . import surgery, training
-
-    tove, clip = row_folder(output, seed, "tove"), row_folder(output, seed, "clip")
-    jobs = []
-    for row_id in ("tove", "no_dropout"):
-        if row_id in ids:
-            folder = row_folder(output, seed, row_id)
-            jobs.append(
-                Job(
-                    result=folder / "ladder.json",
-                    work=lambda folder=folder: surgery.detach_ladder(folder / "model", world),
-                    needs=(folder / "finetune.json",),
-                )
-            )
-
-    def half() -> dict:
-        gone = read_result(tove / "ladder.json")["order"][:HALF]
-        return training.evaluate(tove / "model", world, detached=gone)
-
-    jobs.append(Job(result=tove / "half.json", work=half, needs=(tove / "ladder.json",)))
-    merged = tove / "merged"
-    jobs.append(
-        Job(
-            result=tove / "merge.json",
-            work=lambda: surgery.merge(tove / "model", world, merged, seed, steps["merge"]),
-            needs=(tove / "finetune.json",),
-        )
-    )
-    jobs.append(
-        Job(
-            result=tove / "lite.json",
-            work=lambda: training.evaluate(merged / "lvlm", world),
-            needs=(tove / "merge.json",),
-        )
-    )
-    apart = clip / "parts"
-    jobs.append(
-        Job(
-            result=clip / "parts.json",
-            work=lambda: surgery.take_apart(clip / "model", apart),
-            needs=(clip / "finetune.json",),
-        )
-    )
-    for folder, parts, name, needed in (
-        (tove, merged, "lite_tuned", tove / "merge.json"),
-        (clip, apart, "tuned", clip / "parts.json"),
-    ):
-        model = folder / name
-        tuning = Job(
-            result=folder / f"{name}_training.json",
-            work=lambda parts=parts, model=model: surgery.retune(parts, world, model, seed, steps["retune"]),
-            needs=(needed,),
-        )
-        jobs.append(tuning)
-        jobs.append(
-            Job(
-                result=folder / f"{name}.json",
-                work=lambda model=model: training.evaluate(model, world),
-                needs=(tuning.result,),
-            )
-        )
-    return jobs
+    by_result = {job.result: job for job in jobs}
+    needed: set[Path] = set()
+    waiting = [path for path in wanted if not path.is_file()]
+    while waiting:
+        path = waiting.pop()
+        if path not in needed and path in by_result:
+            needed.add(path)
+            waiting += [other for other in by_result[path].needs if not other.is_file()]
+    return [job for job in jobs if job.result in needed]

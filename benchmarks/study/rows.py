@@ -1,12 +1,13 @@
-"""What is trained: one row for each variant of the miniature study, all on the same data, steps and language model."""
+"""What is trained: one row for each variant of the miniature study, all on the same data and language model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 EXPERTS = ("depth", "normals", "edges", "shapes")
-FRACTIONS = {"1/100": 1 / 100, "1/32": 1 / 32, "1/10": 1 / 10, "1/3": 1 / 3}
-"""Shares of the training scenes; the whole is the main rows' own."""
+SCENES = 3000
+"""Training scenes of every row that does not say another number."""
+RATES = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class Row:
     id: str
     label: str
     group: str
-    """`main`, `single`, `control`, `ablation`, `gate`, `world`, `data` or `ladder`."""
+    """`main`, `data`, `gate`, `control`, `single`, `ablation`, `world` or `ladder`."""
     vision_tower: str = "tove"
     fusion: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the tower YAML's `fusion` block."""
@@ -24,37 +25,96 @@ class Row:
     """Which of the tower YAML's experts there are, or of `training.EXTRA_EXPERTS`."""
     options: tuple[str, ...] = ()
     """`a.b=c` for the scripts."""
-    fraction: str = "1"
-    """Share of the training scenes."""
+    scenes: int = SCENES
+    """How many training scenes, the first of the world's."""
+    rate_from: str = "tove"
+    """Id of the row whose learning rate it has; a row that names itself has its own chosen on validation scenes."""
+    rates: tuple[float, ...] = RATES
+    """Multiples of the YAML's learning rates that a row which names itself chooses from."""
+    budgets: tuple[float, ...] = (1.0,)
+    """Multiples of the study's steps; where there are several, the best on validation scenes is taken."""
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether something of it is chosen on validation scenes."""
+        return self.rate_from == self.id or len(self.budgets) > 1
 
 
 def clip_only(row_id: str = "clip", label: str = "CLIP-only", group: str = "main", **more) -> Row:
     """The baseline: the same model with the tower's own CLIP, and a projector alone to train in stage 1."""
-    return Row(id=row_id, label=label, group=group, vision_tower="clip", **more)
+    return Row(id=row_id, label=label, group=group, vision_tower="clip", **{"rate_from": "clip", **more})
+
+
+def _data_row(tower: str, scenes: int, budgets: tuple[float, ...]) -> Row:
+    label = f"{'CLIP-only' if tower == 'clip' else 'ToVE'}, {scenes:,} scenes"
+    more: dict[str, Any] = {"group": "data", "scenes": scenes, "budgets": budgets}
+    row_id = data_id(tower, scenes)
+    return clip_only(row_id, label, **more) if tower == "clip" else Row(id=row_id, label=label, **more)
+
+
+def data_id(tower: str, scenes: int) -> str:
+    """Id of the row of `clip` or `tove` with so many training scenes."""
+    return tower if scenes == SCENES else f"{tower}_{scenes}"
 
 
 MAIN = [clip_only(), Row(id="tove", label="ToVE, all experts", group="main")]
-SINGLE = [Row(id=f"only_{name}", label=f"ToVE, {name} alone", group="single", experts=(name,)) for name in EXPERTS]
-CONTROLS = [
+# Few scenes are learned by heart in few steps, many need more of them.
+CLIP_SCENES = {1000: (0.5, 1.0), SCENES: (1.0,), 10_000: (1.0, 2.0), 30_000: (2.0, 3.0)}
+TOVE_SCENES = {30: (0.25, 0.5), 100: (0.25, 0.5), 300: (0.5, 1.0), 1000: (0.5, 1.0), SCENES: (1.0,)}
+DATA = [
+    _data_row(tower, scenes, budgets)
+    for tower, axis in (("tove", TOVE_SCENES), ("clip", CLIP_SCENES))
+    for scenes, budgets in axis.items()
+    if scenes != SCENES
+]
+GATE = [
     Row(
-        id="matched",
-        label="CLIP, as many trainable parameters",
+        id=f"gate_{gate}",
+        label=label,
+        group="gate",
+        fusion={"gate": gate},
+        rate_from="gate_constant",
+    )
+    for gate, label in (
+        ("constant", "constant gate"),
+        ("image", "one choice for the whole picture"),
+        ("shuffled", "gate reads shuffled tokens"),
+        ("token_and_expert", "gate reads the experts' tokens too"),
+    )
+]
+MATCHED = Row(
+    id="matched",
+    label="CLIP, as many trainable parameters",
+    group="control",
+    experts=("own_tokens",),
+    fusion={"mlp_hidden": "matched"},
+    rate_from="matched",
+)
+CONTROLS = [
+    Row(id="concat", label="channel concatenation", group="control", fusion={"kind": "concat"}, rate_from="concat"),
+    MATCHED,
+    Row(
+        id="separate",
+        label="ToVE, each expert with a second layer of its own",
         group="control",
-        experts=("own_tokens",),
-        fusion={"mlp_hidden": "matched"},
+        fusion={"transfer": "separate"},
+        rate_from="separate",
     ),
-    Row(id="concat", label="channel concatenation", group="control", fusion={"kind": "concat"}),
+]
+SINGLE = [
+    Row(
+        id=f"only_{name}",
+        label=f"ToVE, {name} alone",
+        group="single",
+        experts=(name,),
+        rate_from=f"only_{EXPERTS[0]}",
+    )
+    for name in EXPERTS
 ]
 ABLATIONS = [
     Row(id="no_dropout", label="without expert dropout", group="ablation", fusion={"expert_dropout": 0.0}),
     Row(id="no_balance", label="without balance loss", group="ablation", options=("train.balance_loss_weight=0.0",)),
     Row(id="no_zero_start", label="without zero start", group="ablation", fusion={"zero_init": False}),
-]
-GATE = [
-    Row(id="gate_constant", label="constant gate", group="gate", fusion={"gate": "constant"}),
-    Row(id="gate_shuffled", label="gate reads shuffled tokens", group="gate", fusion={"gate": "shuffled"}),
-    Row(id="gate_noise", label="gate noise 1", group="gate", fusion={"gate_noise": 1.0}),
-    Row(id="gate_sharp", label="gate temperature 0.2", group="gate", fusion={"temperature": 0.2}),
 ]
 # A world where tokens need different experts: depth, but each of the two is right on one side of the picture only.
 SPLIT = ("depth_left", "depth_right")
@@ -67,21 +127,12 @@ WORLD = [
         experts=SPLIT,
         fusion={"gate": "constant"},
     ),
-    Row(
-        id="split_sharp",
-        label="two half-blind depth experts, gate temperature 0.05",
-        group="world",
-        experts=SPLIT,
-        fusion={"temperature": 0.05},
-    ),
 ]
-DATA = [
-    row
-    for fraction in FRACTIONS
-    for row in (
-        clip_only(f"clip_{fraction}", f"CLIP-only, {fraction} of the data", "data", fraction=fraction),
-        Row(id=f"tove_{fraction}", label=f"ToVE, {fraction} of the data", group="data", fraction=fraction),
-    )
+FULL = [*MAIN, *DATA, *GATE, *CONTROLS, *SINGLE, *ABLATIONS, *WORLD]
+QUICK_SCENES = 1200
+QUICK = [
+    replace(MAIN[0], scenes=QUICK_SCENES, rates=(1.0,)),
+    replace(MAIN[1], scenes=QUICK_SCENES, rates=(1.0, 2.0)),
+    replace(GATE[0], scenes=QUICK_SCENES, rate_from="tove"),
+    replace(DATA[0], scenes=100, id=data_id("tove", 100)),
 ]
-FULL = [*MAIN, *SINGLE, *CONTROLS, *ABLATIONS, *GATE, *WORLD, *DATA]
-QUICK = [*MAIN, GATE[0]]

@@ -1,13 +1,16 @@
-"""From the jobs' results to one JSON, a table and a page of Markdown."""
+"""From the jobs' results to one JSON, and back into a folder from which the study goes on."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tove_lvlm.world.language import FAMILIES
+from tove_lvlm.storage import save_json
 
+from .choices import VALIDATION, Trial, budget_trials, choice_file
+from .comparison import difference
+from .detachment import agreement
 from .plan import row_folder
 from .pool import read_result
-from .rows import FRACTIONS, Row
+from .rows import CLIP_SCENES, TOVE_SCENES, Row, data_id
 
 # Results that are no rows of their own training: id -> (label, row whose folder holds it, file).
 DERIVED = {
@@ -16,99 +19,132 @@ DERIVED = {
     "lite_tuned": ("ToVE-lite, projector and LoRA re-tuned", "tove", "lite_tuned.json"),
     "clip_tuned": ("CLIP-only, the same steps more", "clip", "tuned.json"),
 }
+LADDERS = ("tove", "no_dropout", "separate", "gate_constant")
+"""Rows whose experts are taken out one after another."""
+AXIS = {"clip": tuple(CLIP_SCENES), "tove": tuple(TOVE_SCENES)}
 
 
-def collect(output: Path, rows: Sequence[Row], seeds: Sequence[int], chance: Mapping, meta: Mapping) -> dict:
-    """Every figure of every seed.
-
-    Args:
-        output: The study's folder.
-        rows: What was trained.
-        seeds: With which seeds.
-        chance: What the questions alone are worth (`eval.families.chance`).
-        meta: Command, commit, hardware, time.
-    """
-    collected: dict[str, dict] = {}
-    for row in rows:
-        if row.group != "data":
-            collected[row.id] = _row(row.label, row.group, output, seeds, row.id, "score.json")
-    for row_id, (label, parent, name) in DERIVED.items():
-        collected[row_id] = _row(label, "main", output, seeds, parent, name)
-    curve = {tower: {} for tower in ("clip", "tove")}
-    for tower, points in curve.items():
-        for fraction in (*FRACTIONS, "1"):
-            row_id = tower if fraction == "1" else f"{tower}_{fraction}"
-            scores = _seeds(output, seeds, row_id, "score.json")
-            if scores:
-                points[fraction] = {seed: score["overall"] for seed, score in scores.items()}
-    ladders = {row_id: _seeds(output, seeds, row_id, "ladder.json") for row_id in ("tove", "no_dropout")}
+def result_files(output: Path, rows: Sequence[Row], seeds: Sequence[int]) -> dict[tuple[str, str], Path]:
+    """(row, seed) -> where its score lies, for rows and for what is derived from them."""
+    places = {row.id: (row.id, "score.json") for row in rows}
+    places |= {row_id: (parent, name) for row_id, (_, parent, name) in DERIVED.items()}
     return {
-        "rows": {row_id: row for row_id, row in collected.items() if row["seeds"]},
-        "chance": {"overall": chance["overall"]["accuracy"], "families": chance["families"]},
-        "data_curve": curve,
-        "detach": {row_id: ladder for row_id, ladder in ladders.items() if ladder},
-        "meta": dict(meta),
+        (row_id, str(seed)): row_folder(output, seed, parent) / name
+        for row_id, (parent, name) in places.items()
+        for seed in seeds
     }
 
 
-def _row(label: str, group: str, output: Path, seeds: Sequence[int], row_id: str, name: str) -> dict:
-    return {"label": label, "group": group, "seeds": _seeds(output, seeds, row_id, name)}
+def ladder_files(output: Path, seeds: Sequence[int]) -> dict[tuple[str, str], Path]:
+    """(row, seed) -> where the scores after each detachment lie."""
+    return {(row, str(seed)): row_folder(output, seed, row) / "ladder.json" for row in LADDERS for seed in seeds}
 
 
-def _seeds(output: Path, seeds: Sequence[int], row_id: str, name: str) -> dict[str, dict]:
-    paths = {str(seed): row_folder(output, seed, row_id) / name for seed in seeds}
-    return {seed: read_result(path) for seed, path in paths.items() if path.is_file()}
+def collect(
+    output: Path,
+    rows: Sequence[Row],
+    curves: Sequence[Row],
+    trials: Sequence[Trial],
+    seeds: Sequence[int],
+    chance: Mapping,
+) -> dict:
+    """Every figure of every seed that is there.
+
+    Args:
+        output: The study's folder.
+        rows: What is trained.
+        curves: Rows that were trained with every budget.
+        trials: What was tried on validation scenes.
+        seeds: With which seeds.
+        chance: What the questions alone are worth (`eval.families.chance`).
+    """
+    named = {row.id: (row.label, row.group) for row in rows}
+    named |= {row_id: (label, "main") for row_id, (label, _, _) in DERIVED.items()}
+    found: dict[str, dict] = {}
+    for (row_id, seed), path in result_files(output, rows, seeds).items():
+        if path.is_file():
+            label, group = named[row_id]
+            entry = found.setdefault(row_id, {"label": label, "group": group, "seeds": {}})
+            entry["seeds"][seed] = read_result(path)
+    ladders: dict[str, dict] = {}
+    for (row_id, seed), path in ladder_files(output, seeds).items():
+        if path.is_file():
+            ladders.setdefault(row_id, {})[seed] = read_result(path)
+    tove = found.get("tove", {"seeds": {}})["seeds"]
+    for row_id, entry in found.items():
+        if row_id != "tove":
+            entry["against_tove"] = difference(entry["seeds"], tove)
+    return {
+        "rows": {row_id: found[row_id] for row_id in named if row_id in found},
+        "chance": {"overall": chance["overall"]["accuracy"], "families": chance["families"]},
+        "budgets": {row.id: _budget_curve(row, output) for row in curves},
+        "choices": {row.id: read_result(path) for row in rows if (path := choice_file(output, row.id)).is_file()},
+        "trials": {trial.id: score for trial in trials if (score := _validation(trial, output))},
+        "detach": ladders,
+        "signals": agreement({f"{row}/{seed}": run for row, runs in ladders.items() for seed, run in runs.items()}),
+    }
 
 
-def mean_spread(values: Sequence[float]) -> str:
-    """Mean and half the distance from lowest to highest, in percent: `91.9 ±0.6`."""
-    mean = 100 * sum(values) / len(values)
-    return f"{mean:.1f} ±{50 * (max(values) - min(values)):.1f}" if len(values) > 1 else f"{mean:.1f}"
+def restore(results: Mapping, output: Path, rows: Sequence[Row], trials: Sequence[Trial], seeds: Sequence[int]) -> None:
+    """Put the results of an earlier run, which may have been on another machine, where this one's would lie.
+
+    Args:
+        results: What `collect` gave; an empty one restores nothing.
+        output: The study's folder; what is there stays.
+        rows: As for `collect`.
+        trials: The same.
+        seeds: The same.
+    """
+    for row in rows:
+        _put(choice_file(output, row.id), results.get("choices", {}).get(row.id))
+    for trial in trials:
+        _put(trial.folder(output) / f"{VALIDATION}.json", results.get("trials", {}).get(trial.id))
+    for (row_id, seed), path in result_files(output, rows, seeds).items():
+        _put(path, results.get("rows", {}).get(row_id, {"seeds": {}})["seeds"].get(seed))
+    for (row_id, seed), path in ladder_files(output, seeds).items():
+        _put(path, results.get("detach", {}).get(row_id, {}).get(seed))
 
 
-def markdown(results: Mapping) -> str:
-    """The tables as Markdown."""
-    families = [name for name in FAMILIES if name in results["chance"]["families"]]
-    seeds = sorted({seed for row in results["rows"].values() for seed in row["seeds"]})
-    lines = [
-        f"Held-out accuracy in percent, mean over seeds {', '.join(seeds)} (± half the range).",
-        "",
-        f"| row | overall | {' | '.join(families)} |",
-        "|---|---|" + "---|" * len(families),
-    ]
-    chance = results["chance"]
-    lines.append(_line("chance", [f"{100 * chance['overall']:.1f}"] + [_percent(chance, name) for name in families]))
-    for row in results["rows"].values():
-        by_seed = list(row["seeds"].values())
-        cells = [mean_spread([seed["overall"] for seed in by_seed])]
-        for name in families:
-            cells.append(f"{100 * sum(s['families'][name]['accuracy'] for s in by_seed) / len(by_seed):.1f}")
-        lines.append(_line(row["label"], cells))
-    lines += ["", *_curve(results["data_curve"]), "", *_ladders(results["detach"])]
-    return "\n".join(lines) + "\n"
+def data_axis(results: Mapping, steps: Mapping[str, int]) -> dict[str, dict]:
+    """Score by number of training scenes, in percent: tower -> scenes -> overall, spread, steps, seeds.
+
+    `spread` is the distance from the lowest seed to the highest, `steps` those of both stages.
+
+    Args:
+        results: What `collect` gave.
+        steps: The study's steps, of which each row has a multiple.
+    """
+    axis: dict[str, dict] = {tower: {} for tower in AXIS}
+    for tower, numbers in AXIS.items():
+        for scenes in numbers:
+            row_id = data_id(tower, scenes)
+            scores = [100 * seed["overall"] for seed in results["rows"].get(row_id, {"seeds": {}})["seeds"].values()]
+            if scores:
+                budget = results["choices"].get(row_id, {"budget": 1.0})["budget"]
+                axis[tower][str(scenes)] = {
+                    "overall": round(sum(scores) / len(scores), 2),
+                    "spread": round(max(scores) - min(scores), 2),
+                    "steps": sum(round(budget * steps[stage]) for stage in ("pretrain", "finetune")),
+                    "seeds": len(scores),
+                }
+    return axis
 
 
-def _percent(part: Mapping, family: str) -> str:
-    return f"{100 * part['families'][family]['accuracy']:.1f}"
+def _budget_curve(row: Row, output: Path) -> dict[str, dict]:
+    """Budget -> score on validation scenes."""
+    curve = {f"{trial.budget:.3g}": _validation(trial, output) for trial in budget_trials(row)}
+    return {budget: score for budget, score in curve.items() if score}
 
 
-def _line(label: str, cells: Sequence[str]) -> str:
-    return f"| {label} | {' | '.join(cells)} |"
+def _validation(trial: Trial, output: Path) -> dict:
+    path = trial.folder(output) / f"{VALIDATION}.json"
+    if not path.is_file():
+        return {}
+    score = read_result(path)
+    return {name: score[name] for name in ("overall", "families", "commit", "hardware")}
 
 
-def _curve(curve: Mapping) -> list[str]:
-    fractions = [name for name in (*FRACTIONS, "1") if any(name in points for points in curve.values())]
-    lines = [f"| share of the training scenes | {' | '.join(fractions)} |", "|---|" + "---|" * len(fractions)]
-    for tower, label in (("clip", "CLIP-only"), ("tove", "ToVE")):
-        points = curve[tower]
-        lines.append(_line(label, [mean_spread(list(points[f].values())) if f in points else "" for f in fractions]))
-    return lines
-
-
-def _ladders(ladders: Mapping) -> list[str]:
-    lines = ["| expert dropout | seed | order of removal | with all | after each removal |", "|---|---|---|---|---|"]
-    for row_id, label in (("tove", "on"), ("no_dropout", "off")):
-        for seed, ladder in ladders.get(row_id, {}).items():
-            first, *after = [f"{100 * value:.1f}" for value in ladder["overall"]]
-            lines.append(_line(label, [seed, ", ".join(ladder["order"]), first, " / ".join(after)]))
-    return lines
+def _put(path: Path, value: Mapping | None) -> None:
+    if value and not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_json(path, dict(value))

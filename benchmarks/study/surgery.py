@@ -1,57 +1,31 @@
-"""What is done to a trained row: experts taken out one after another, merging into one CLIP, short re-tuning."""
+"""What is done to a trained row: merging into one CLIP, taking apart, short re-tuning."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.checkpoints.projector import collect_projector
 from tove_lvlm.checkpoints.stage1 import save_stage1
 from tove_lvlm.recipes.merge.writing import CLIP, LLM, PRETRAIN, replace_tower
-from tove_lvlm.surgery.choose import KEEP, Rule, choose
-from tove_lvlm.surgery.probe import Probe
-from tove_lvlm.surgery.probe_data import read_probe_data
 
-from .training import cache_options, run_script
+from .rows import Row
+from .training import cache_options, data_file, run_script
 
 
-def detach_ladder(model: Path, world: Path) -> dict:
-    """Greedy detachment, chosen on scenes that nothing else is measured on, and the held-out score at every step.
+def merge(model: Path, images: Sequence[str], world: Path, output: Path, seed: int, steps: int | None) -> dict:
+    """Run `scripts/merge_experts.py` on a trained model.
 
     Args:
         model: A trained ToVE model.
-        world: Folder with `probe/` (to choose on) and `heldout/` (to measure on).
-
-    Returns:
-        `order` of removal, `overall` accuracy with all experts and after each removal, `single`: accuracy with only
-        that expert away.
-    """
-    loaded = open_checkpoint(model)
-    names = loaded.tower.attached_names
-    choice = choose(names, _probe(loaded, world / "probe").quality, Rule(name=KEEP, limit=0))
-    order = list(choice.removed)
-    ladder = [tuple(name for name in names if name not in order[:gone]) for gone in range(len(names) + 1)]
-    singles = [tuple(name for name in names if name != gone) for gone in names]
-    measured = [quality.score for quality in _probe(loaded, world / "heldout").quality([*ladder, *singles])]
-    single = dict(zip(names, measured[len(ladder) :], strict=True))
-    return {"order": order, "overall": measured[: len(ladder)], "single": single}
-
-
-def _probe(loaded, split: Path) -> Probe:
-    return Probe(loaded, read_probe_data(split / "questions.jsonl", split / "images", None))
-
-
-def merge(model: Path, world: Path, output: Path, seed: int, steps: int | None) -> dict:
-    """Run `scripts/merge_experts.py` on a trained model with the training images.
-
-    Args:
-        model: A trained ToVE model.
-        world: Folder with `train/images`.
+        images: Options that say which images it learns from, those that the model was trained with.
+        world: The data.
         output: Where the student goes (`clip`), the model with it (`lvlm`) and what re-tuning starts from.
         seed: Of the order of images.
         steps: Optimizer steps; none takes the YAML's.
     """
     options = [
         f"model.checkpoint={model}",
-        f"data.images=[{world / 'train' / 'images'}]",
+        *images,
         f"train.output_dir={output}",
         f"train.seed={seed}",
         *cache_options(world),
@@ -78,11 +52,17 @@ def take_apart(model: Path, output: Path) -> dict:
     return {}
 
 
-def retune(parts: Path, world: Path, output: Path, seed: int, steps: int) -> dict:
+def images_of(world: Path, scenes: int) -> list[str]:
+    """Options for `merge`: the pictures of the first so many training scenes."""
+    return [f"data.images=[{data_file(world, 'pretrain', scenes)}]", f"data.image_folder={world / 'train' / 'images'}"]
+
+
+def retune(parts: Path, row: Row, world: Path, output: Path, seed: int, steps: int) -> dict:
     """A short second stage more, with half of the learning rates, from a model as it is.
 
     Args:
         parts: Folder with `clip`, `pretrain` and `llm`.
+        row: What they were made of.
         world: Folder with `train/`.
         output: Where the model goes.
         seed: Of the data order, made another one than that of the training before.
@@ -92,7 +72,7 @@ def retune(parts: Path, world: Path, output: Path, seed: int, steps: int) -> dic
         f"model.vision_tower={parts / CLIP}",
         f"model.llm={parts / LLM}",
         f"model.pretrain_mm_mlp_adapter={parts / PRETRAIN}",
-        f"data.train=[{world / 'train' / 'finetune.json'}]",
+        f"data.train=[{data_file(world, 'finetune', row.scenes)}]",
         f"data.image_folder={world / 'train' / 'images'}",
         f"train.output_dir={output}",
         f"train.seed={seed + 100}",

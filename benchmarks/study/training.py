@@ -1,24 +1,29 @@
 """Train one row with the real scripts' own code, and ask the trained model."""
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from tove_lvlm.config import read_yaml
 from tove_lvlm.demo import PROJECT
-from tove_lvlm.eval.families import read_questions, score
+from tove_lvlm.eval.families import FamilyQuestion, normalize, read_questions, score
 from tove_lvlm.inference.chat import Chat
-from tove_lvlm.provenance import cpu_has_fast_bf16
+from tove_lvlm.provenance import commit, cpu_has_fast_bf16, hardware
+from tove_lvlm.storage import save_json
 from tove_lvlm.tower.recorder import find_tower
 
 from . import half_blind  # noqa: F401  registers its family
+from .comparison import pack_counts
 from .gate_statistics import gate_statistics
-from .rows import FRACTIONS, Row
+from .rows import Row
 
 STAGES = ("pretrain", "finetune")
+SAVE_STEPS = 300
 _HALF_BLIND = {"family": "half_blind", "output": "map", "channels": 1, "pretrained": "shipped:miniature/depth"}
 EXTRA_EXPERTS = {
     # CLIP's own tokens, so that parameters are all that is added.
@@ -71,21 +76,37 @@ def fusion_size(tower: Mapping[str, Any]) -> int:
         return sum(parameter.numel() for parameter in ToVEVisionModel(config).tove_fusion.parameters())
 
 
-def write_fractions(world: Path) -> None:
-    """`pretrain_1-100.json` and so on: the first scenes of the training data, nested."""
+def write_first_scenes(world: Path, scenes: Collection[int]) -> None:
+    """`pretrain_100.json` and so on: the training data of the first scenes alone, nested.
+
+    Args:
+        world: Folder with `train/`.
+        scenes: Numbers of scenes.
+    """
     for stage in STAGES:
-        records = json.loads((world / "train" / f"{stage}.json").read_text(encoding="utf-8"))
-        for name, share in FRACTIONS.items():
-            chosen = records[: max(1, round(share * len(records)))]
-            (data_file(world, stage, name)).write_text(json.dumps(chosen), encoding="utf-8")
+        missing = [num for num in scenes if not data_file(world, stage, num).is_file()]
+        records = json.loads((world / "train" / f"{stage}.json").read_text(encoding="utf-8")) if missing else []
+        for num in missing:
+            if num > len(records):
+                raise ValueError(f"{num} scenes are wanted of {world / 'train'}, which has {len(records)}")
+            save_json(data_file(world, stage, num), records[:num])  # one conversation a scene
 
 
-def data_file(world: Path, stage: str, fraction: str) -> Path:
-    """Training data of a stage for a fraction."""
-    return world / "train" / (f"{stage}.json" if fraction == "1" else f"{stage}_{fraction.replace('/', '-')}.json")
+def data_file(world: Path, stage: str, scenes: int) -> Path:
+    """Training data of a stage for the first so many scenes."""
+    return world / "train" / f"{stage}_{scenes}.json"
 
 
-def train(stage: str, row: Row, seed: int, world: Path, folder: Path, steps: Mapping[str, int]) -> dict:
+def train(
+    stage: str,
+    row: Row,
+    seed: int,
+    world: Path,
+    folder: Path,
+    steps: Mapping[str, int],
+    rate: float = 1.0,
+    budget: float = 1.0,
+) -> dict:
     """Run `scripts/pretrain_projector.py` or `scripts/finetune_vicuna.py` for a row, in this process.
 
     Args:
@@ -95,20 +116,24 @@ def train(stage: str, row: Row, seed: int, world: Path, folder: Path, steps: Map
         world: Folder with `train/`.
         folder: The row's folder; the model goes to `folder/model`, stage 1 to `folder/pretrain`.
         steps: Optimizer steps of each stage.
+        rate: Multiple of the YAML's learning rates.
+        budget: Multiple of `steps`.
 
     Returns:
-        Last logged losses and the number of trained parameters.
+        Last logged losses and the number of steps.
     """
     output = folder / ("pretrain" if stage == "pretrain" else "model")
+    max_steps = max(1, round(budget * steps[stage]))
     options = [
         f"model.vision_tower={row.vision_tower}",
         f"model.tower={write_tower(row, folder)}",
-        f"data.train=[{data_file(world, stage, row.fraction)}]",
+        f"data.train=[{data_file(world, stage, row.scenes)}]",
         f"data.image_folder={world / 'train' / 'images'}",
         f"train.output_dir={output}",
         f"train.seed={seed}",
-        f"train.max_steps={steps[stage]}",
-        f"train.save_steps={steps[stage]}",
+        f"train.max_steps={max_steps}",
+        f"train.save_steps={min(max_steps, SAVE_STEPS)}",  # where an interrupted run goes on
+        *rate_options(stage, rate),
         *cache_options(world),
         *row.options,
     ]
@@ -119,7 +144,16 @@ def train(stage: str, row: Row, seed: int, world: Path, folder: Path, steps: Map
     run_script(stage, options)
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     late = [line["loss"] for line in lines[-5:]]
+    for checkpoint in output.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
     return {"loss": sum(late) / len(late), "steps": lines[-1]["step"]}
+
+
+def rate_options(stage: str, rate: float) -> list[str]:
+    """The YAML's learning rates times `rate`; none for 1."""
+    train = read_yaml(PROJECT / f"{stage}.yaml")["train"]
+    keys = [key for key in ("learning_rate", "mm_projector_lr") if key in train and rate != 1]
+    return [f"train.{key}={rate * train[key]!r}" for key in keys]
 
 
 def cache_options(world: Path) -> list[str]:
@@ -145,18 +179,23 @@ def run_script(stage: str, options: list[str]) -> None:
         raise RuntimeError(f"{stage} ended with exit code {code}")
 
 
-def evaluate(model: Path, world: Path, detached: Sequence[str] = ()) -> dict:
-    """Accuracy on the held-out questions, by family and overall, and how the gate shares.
+def evaluate(model: Path, world: Path, split: str = "heldout", detached: Sequence[str] = ()) -> dict:
+    """Accuracy on the questions of a split, by family and overall, and how the gate shares.
 
     Args:
         model: A model's folder.
-        world: Folder with `heldout/`.
+        world: The data.
+        split: `heldout`, or what something is chosen on.
         detached: Experts to take out first.
+
+    Returns:
+        Also `by_scene`, right answers of each scene in the questions' order (`comparison.pack_counts`), and `trained`,
+        parameters of fusion and projector.
     """
     talk = Chat.load(model, device="cpu")
     if detached:
         find_tower(talk.model).detach(*detached)
-    questions, folder = read_questions(world / "heldout" / "questions.jsonl"), world / "heldout" / "images"
+    questions, folder = read_questions(world / split / "questions.jsonl"), world / split / "images"
     answers = talk.ask_many(
         [folder / q.image for q in questions], [q.text for q in questions], max_new_tokens=8, batch_size=128
     )
@@ -165,6 +204,26 @@ def evaluate(model: Path, world: Path, detached: Sequence[str] = ()) -> dict:
     return {
         "overall": scored["overall"]["accuracy"],
         "families": scored["families"],
+        "by_scene": pack_counts(right_by_scene(questions, answers)),
+        "trained": trained_parameters(talk.model),
         "gate": gate_statistics(talk, images),
         "detached": list(detached),
+        "commit": commit(),
+        "hardware": hardware(),
     }
+
+
+def right_by_scene(questions: Sequence[FamilyQuestion], answers: Sequence[str]) -> list[int]:
+    """How many answers are right in each scene, in the order in which the scenes are first asked about."""
+    right: dict[str, int] = {}
+    for question, answer in zip(questions, answers, strict=True):
+        hit = normalize(answer) == normalize(question.answer)
+        right[question.image] = right.get(question.image, 0) + hit
+    return list(right.values())
+
+
+def trained_parameters(model: torch.nn.Module) -> int:
+    """Parameters of `tove_fusion` and of the projector; LoRA's are the same for every row."""
+    tower = find_tower(model)
+    parts = [model.model.multi_modal_projector, *([] if tower is None else [tower.tove_fusion])]
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())

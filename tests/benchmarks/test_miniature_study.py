@@ -8,7 +8,7 @@ import pytest
 from helpers.benchmarks import run_benchmark
 
 pytestmark = pytest.mark.full
-ROWS = {"clip", "tove", "gate_constant", "half", "lite", "lite_tuned", "clip_tuned"}
+ROWS = {"clip", "tove", "tove_100", "gate_constant", "half", "lite", "lite_tuned", "clip_tuned"}
 
 
 def study(output: Path) -> str:

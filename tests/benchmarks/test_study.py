@@ -1,13 +1,18 @@
 """The miniature study's parts: what its rows are, how its jobs run, and how its figures are put together."""
 
 import json
+import math
+import statistics
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from study import plan, pool, rows, summary, training
+from study import choices, comparison, plan, pool, rows, summary, tables, training
+from study import jobs as study_jobs
 from study.half_blind import mirror
+
+from tove_lvlm.eval.families import FamilyQuestion
 
 FULL = {row.id: row for row in rows.FULL}
 
@@ -31,17 +36,31 @@ def test_matched_control_has_as_many_trainable_parameters(tmp_path):
     assert abs(sizes["matched"] / sizes["tove"] - 1) < 0.001
 
 
-def test_fractions_are_nested_and_shared_by_both_towers(tmp_path):
+def test_first_scenes_are_nested_and_no_more_than_there_are(tmp_path):
     (tmp_path / "train").mkdir()
     for stage in training.STAGES:
         (tmp_path / "train" / f"{stage}.json").write_text(json.dumps([{"id": i} for i in range(200)]))
-    training.write_fractions(tmp_path)
-    sizes = {}
-    for fraction in rows.FRACTIONS:
-        found = json.loads(training.data_file(tmp_path, "finetune", fraction).read_text())
-        assert [record["id"] for record in found] == list(range(len(found)))
-        sizes[fraction] = len(found)
-    assert sizes == {"1/100": 2, "1/32": 6, "1/10": 20, "1/3": 67}
+    training.write_first_scenes(tmp_path, [30, 200])
+    for scenes in (30, 200):
+        found = json.loads(training.data_file(tmp_path, "finetune", scenes).read_text())
+        assert [record["id"] for record in found] == list(range(scenes))
+    with pytest.raises(ValueError, match="300 scenes are wanted of .*train, which has 200"):
+        training.write_first_scenes(tmp_path, [300])
+
+
+def test_a_rate_multiplies_every_learning_rate_of_the_stage():
+    assert training.rate_options("finetune", 0.5) == ["train.learning_rate=0.001", "train.mm_projector_lr=0.0005"]
+    assert training.rate_options("pretrain", 2.0) == ["train.learning_rate=0.004"]
+    assert training.rate_options("pretrain", 1.0) == []
+
+
+def test_right_answers_are_counted_by_scene():
+    asked = [("a.png", "red"), ("b.png", "2"), ("a.png", "yes")]
+    questions = [
+        FamilyQuestion(question_id=str(i), image=image, text="?", answer=answer, family="f")
+        for i, (image, answer) in enumerate(asked)
+    ]
+    assert training.right_by_scene(questions, ["Red.", "3", "yes"]) == [2, 0]
 
 
 def test_half_blind_experts_are_right_on_their_own_side_only():
@@ -95,34 +114,188 @@ def test_job_that_can_never_start_is_named(tmp_path):
         pool.run_jobs([job], 1, print)
 
 
-# ---- figures ----
+# ---- choices ----
 
 
-def write(output: Path, seed: int, row_id: str, name: str, value: dict) -> None:
-    path = plan.row_folder(output, seed, row_id) / name
+STEPS = {"pretrain": 30, "finetune": 240, "merge": 10, "retune": 10}
+
+
+def write(path: Path, value: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
 
 
-def scored(overall: float) -> dict:
-    return {"overall": overall, "families": {"exist": {"accuracy": overall, "n": 10}}}
+def scored(overall: float, by_scene: str = "55") -> dict:
+    families = {name: {"accuracy": overall, "n": 20} for name in ("exist", "leftright", "rel_left")}
+    return {"overall": overall, "families": families, "by_scene": by_scene, "commit": "abc", "hardware": "cpu"}
 
 
-def test_figures_are_collected_over_seeds_and_missing_rows_left_out(tmp_path):
+def run(job: pool.Job) -> dict:
+    write(job.result, job.work())
+    return pool.read_result(job.result)
+
+
+def test_the_rate_and_then_the_budget_that_validate_best_are_taken(tmp_path):
+    few = FULL["tove_300"]
+    for trial, overall in zip(choices.trials(FULL["tove"]), (0.7, 0.9, 0.8), strict=True):
+        write(trial.folder(tmp_path) / "validation.json", scored(overall))
+    with pytest.raises(FileNotFoundError):
+        choices.chosen(tmp_path, few)
+    run(choices.choice_job(FULL["tove"], tmp_path))
+    assert choices.chosen(tmp_path, FULL["tove"]) == {"rate": 1.0, "budget": 1.0}
+    assert choices.chosen(tmp_path, FULL["no_dropout"]) == {"rate": 1.0, "budget": 1.0}
+    for trial, overall in zip(choices.trials(few), (0.6, 0.5), strict=True):
+        assert trial.rate is None
+        write(trial.folder(tmp_path) / "validation.json", scored(overall))
+    job = choices.choice_job(few, tmp_path)
+    assert run(job) == {
+        "trial": "tove_300-rate_chosen-budget_0.5",
+        "rate": 1.0,
+        "budget": 0.5,
+        "validation": {"tove_300-rate_chosen-budget_0.5": 0.6, "tove_300-rate_chosen-budget_1": 0.5},
+    }
+    assert choices.chosen(tmp_path, few) == {"rate": 1.0, "budget": 0.5}
+
+
+def test_no_row_but_its_own_data_has_toves_rate_where_the_transfer_is_not_toves():
+    for row in rows.FULL:
+        if row.group in ("gate", "control", "single") or row.vision_tower == "clip":
+            assert row.rate_from != "tove", row.id
+        assert FULL[row.rate_from].rate_from == row.rate_from
+        assert row.scenes <= max(rows.CLIP_SCENES)
+
+
+def test_every_budget_trial_lies_where_the_choice_looks_for_it():
+    ids = {trial.id for trial in choices.budget_trials(FULL["clip"])}
+    assert len(ids) == 5
+    assert ids & {trial.id for trial in choices.trials(FULL["clip"])} == {"clip-rate_1-budget_1"}
+    every = choices.wanted_trials(rows.FULL, rows.MAIN)
+    assert len({trial.id for trial in every}) == len(every)
+
+
+def test_first_seed_of_a_row_with_a_choice_is_the_trial_and_is_not_trained_again(tmp_path):
+    row = FULL["clip"]
+    write(choices.choice_file(tmp_path, "clip"), {"trial": "clip-rate_2-budget_1", "rate": 2.0, "budget": 1.0})
+    trial = choices.Trial(row=row, rate=2.0, budget=1.0).folder(tmp_path)
+    for stage in training.STAGES:
+        write(trial / f"{stage}.json", {"loss": 0.5, "steps": 7})
+    (trial / plan.TRAINED).mkdir()
+    first, second, score = choices.row_jobs(row, 0, tmp_path / "world", tmp_path, STEPS)
+    assert first.needs == (choices.choice_file(tmp_path, "clip"),)
+    assert run(first) == run(second) == {"loss": 0.5, "steps": 7}
+    assert (tmp_path / "seed0" / "clip" / plan.TRAINED).resolve() == (trial / plan.TRAINED).resolve()
+    assert score.needs == (second.result,)
+
+
+def test_a_stage_is_trained_with_what_was_chosen(tmp_path, monkeypatch):
+    given = {}
+
+    def train(stage, row, seed, world, folder, steps, **more):
+        given[stage] = (row.id, seed, folder.name, more)
+        return {}
+
+    monkeypatch.setattr(training, "train", train)
+    write(choices.choice_file(tmp_path, "tove"), {"trial": "gone", "rate": 0.5, "budget": 1.0})
+    for job in choices.row_jobs(FULL["no_dropout"], 2, tmp_path / "world", tmp_path, STEPS)[:2]:
+        run(job)
+    settings = {"rate": 0.5, "budget": 1.0}
+    assert given == {stage: ("no_dropout", 2, "no_dropout", settings) for stage in training.STAGES}
+
+
+def results_of(jobs: list[pool.Job], folder: Path) -> set[str]:
+    return {job.result.relative_to(folder).as_posix() for job in jobs}
+
+
+def test_only_what_a_missing_result_needs_is_done(tmp_path):
+    def jobs(*groups: str) -> set[str]:
+        found = study_jobs.study_jobs(rows.QUICK, [], groups, [0], tmp_path / "world", tmp_path, STEPS)
+        return results_of(found, tmp_path)
+
+    every = jobs("main", "gate", "data")
+    assert {"choices/clip.json", "choices/tove.json", "choices/tove_100.json", "seed0/tove/merge.json"} <= every
+    assert "seed0/gate_constant/score.json" in every
+    gates = jobs("gate")
+    assert "choices/tove.json" in gates
+    assert not {result for result in gates if "clip" in result or result.startswith("seed0/tove")}
+    for trial in choices.trials(rows.QUICK[1]):
+        write(trial.folder(tmp_path) / "validation.json", scored(0.5))
+    left = jobs("gate")
+    assert not {result for result in left if result.startswith("trials/")}
+    assert left == {
+        "choices/tove.json",
+        *(f"seed0/gate_constant/{name}.json" for name in ("pretrain", "finetune", "score", "ladder")),
+    }
+
+
+# ---- summary ----
+
+
+def test_a_difference_has_the_variance_of_scenes_and_of_seeds():
+    ours = {"0": scored(0.5, "5432"), "1": scored(0.5, "4455")}
+    theirs = {"0": scored(0.5, "4433"), "1": scored(0.5, "3355"), "2": scored(0.5, "1111")}
+    # differences by scene and seed: (1, 0, 0, -1) and (1, 1, 0, 0); 60 questions
+    found = comparison.difference(ours, theirs)
+    by_scene = [1, 0.5, 0, -0.5]
+    squared = 4 * statistics.variance(by_scene) / 60**2 + statistics.variance([0, 2 / 60]) / 2
+    half = 1.959964 * math.sqrt(squared)
+    assert found == {
+        "difference": pytest.approx(100 / 60, abs=0.01),
+        "low": pytest.approx(100 * (1 / 60 - half), abs=0.01),
+        "high": pytest.approx(100 * (1 / 60 + half), abs=0.01),
+        "seeds": 2,
+    }
+    assert comparison.difference(ours, {"7": scored(0.5)}) is None
+    assert comparison.scene_counts({"by_scene": comparison.pack_counts([0, 9, 15])}) == [0, 9, 15]
+    with pytest.raises(ValueError, match="16 right answers"):
+        comparison.pack_counts([16])
+
+
+def test_results_are_collected_over_seeds_and_put_back_elsewhere(tmp_path):
+    there = tmp_path / "there"
+    trials = choices.wanted_trials(rows.FULL, rows.MAIN)
     for seed, (clip, tove) in enumerate([(0.7, 0.9), (0.8, 0.94)]):
-        write(tmp_path, seed, "clip", "score.json", scored(clip))
-        write(tmp_path, seed, "tove", "score.json", scored(tove))
-        write(tmp_path, seed, "tove", "half.json", scored(tove - 0.1))
-        write(tmp_path, seed, "tove_1/10", "score.json", scored(clip))
-    ladder = {"order": ["b", "a"], "overall": [0.9, 0.8, 0.3], "single": {"a": 0.5, "b": 0.8}}
-    write(tmp_path, 0, "tove", "ladder.json", ladder)
-    results = summary.collect(tmp_path, rows.FULL, [0, 1], scored(0.4) | {"overall": {"accuracy": 0.4}}, {})
-    assert set(results["rows"]) == {"clip", "tove", "half"}
+        folder = there / f"seed{seed}"
+        write(folder / "clip" / "score.json", scored(clip, "78"))
+        write(folder / "tove" / "score.json", scored(tove, "99"))
+        write(folder / "tove" / "half.json", scored(tove - 0.1))
+        write(folder / "tove_100" / "score.json", scored(clip))
+    write(choices.choice_file(there, "tove_100"), {"trial": "x", "rate": 1.0, "budget": 0.25, "validation": {"x": 0.5}})
+    for trial in choices.budget_trials(FULL["clip"])[:2]:
+        write(trial.folder(there) / "validation.json", scored(trial.budget))
+    ladder = {
+        "order": ["b", "a"],
+        "overall": [0.9, 0.8, 0.3],
+        "mean_term": [0.9, 0.85, 0.5],
+        "mean_token": [0.9, 0.7, 0.2],
+        "single": {"a": 0.5, "b": 0.8},
+        "loss_change": {"a": 1.0, "b": 0.1},
+        "signals": {"a": {"gate_mass": 0.6}, "b": {"gate_mass": 0.4}},
+    }
+    write(there / "seed0" / "tove" / "ladder.json", ladder)
+    chance = scored(0.4) | {"overall": {"accuracy": 0.4}}
+
+    def collect(output: Path) -> dict:
+        return summary.collect(output, rows.FULL, rows.MAIN, trials, [0, 1], chance)
+
+    results = collect(there)
+    assert list(results["rows"]) == ["clip", "tove", "tove_100", "half"]
     assert results["rows"]["half"]["seeds"]["1"]["overall"] == pytest.approx(0.84)
-    assert results["data_curve"]["tove"] == {"1/10": {"0": 0.7, "1": 0.8}, "1": {"0": 0.9, "1": 0.94}}
+    assert results["rows"]["clip"]["against_tove"]["difference"] == pytest.approx(-100 * 3 / 60, abs=0.01)
+    assert "against_tove" not in results["rows"]["tove"]
     assert results["detach"] == {"tove": {"0": ladder}}
-    text = summary.markdown(results)
-    assert "| CLIP-only | 75.0 ±5.0 | 75.0 |" in text
-    assert "| ToVE, all experts | 92.0 ±2.0 | 92.0 |" in text
-    assert "| chance | 40.0 | 40.0 |" in text
-    assert "| on | 0 | b, a | 90.0 | 80.0 / 30.0 |" in text
+    assert list(results["budgets"]["clip"]) == ["0.222", "0.444"]
+    axis = summary.data_axis(results, {"pretrain": 300, "finetune": 2400})
+    assert axis["tove"]["100"] == {"overall": 75.0, "spread": 10.0, "steps": 675, "seeds": 2}
+    assert axis["clip"]["3000"]["steps"] == 2700
+    assert list(axis["clip"]) == ["3000"]
+    text = tables.markdown(results, axis)
+    assert "| CLIP-only | 2 | 75.0 ±5.0 | -5.0" in text
+    assert "| ToVE, all experts | 2 | 92.0 ±2.0 |  | 92.0 |" in text
+    assert "| chance |  | 40.0 |  | 40.0 |" in text
+    assert "| ToVE | 75.0 ±5.0 (675 steps) | 92.0 ±2.0 (2700 steps) |" in text
+    assert "| tove | 0 | b, a | 90.0 | 80.0 / 30.0 | 85.0 / 50.0 | 70.0 / 20.0 |" in text
+    assert "| gate_mass | 1.00 | 1.00 | 100 % |" in text
+
+    here = tmp_path / "here"
+    summary.restore(json.loads(json.dumps(results)), here, rows.FULL, trials, [0, 1])
+    assert collect(here) == results

@@ -1,24 +1,24 @@
 """The study's figures show the study's numbers."""
 
-from fractions import Fraction
-
 import numpy as np
 import pytest
 from PIL import Image
 from study.figures import (
-    data_curve_figure,
+    budgets_figure,
+    data_axis_figure,
     detach_figure,
     families_figure,
     overall_figure,
     overall_scores,
     study_figures,
 )
+from study.rows import SCENES, data_id
 
 from tove_lvlm.viz import palette
 
-FAMILIES = ["exist", "color", "nearfar", "rel_left", "rel_nearer", "count"]
+FAMILIES = ["exist", "leftright", "color", "nearfar", "rel_left", "rel_nearer", "count"]
 GROUPS = {"clip": "main", "tove": "main", "lite": "main", "only_depth": "single", "concat": "control"}
-SHARES = ["1/100", "0.1", "1"]
+AXIS = {"clip": {3000: 0.6, 30_000: 0.7}, "tove": {30: 0.5, 300: 0.76, 3000: 0.9}}
 
 
 def results() -> dict:
@@ -36,17 +36,21 @@ def results() -> dict:
         name: {"label": f"row {name}", "group": group, "seeds": {str(seed): seeds() for seed in range(3)}}
         for name, group in GROUPS.items()
     }
-    curve = {
-        name: {share: {str(seed): level + rng.uniform(0, 0.05) for seed in range(3)} for share, level in levels}
-        for name, levels in {
-            "clip": list(zip(SHARES, (0.4, 0.6, 0.7), strict=True)),
-            "tove": list(zip(SHARES, (0.5, 0.76, 0.9), strict=True)),
-        }.items()
-    }
+    for name, levels in AXIS.items():
+        for number, level in levels.items():
+            overall = {str(seed): {"overall": level + rng.uniform(0, 0.05), "families": {}} for seed in range(3)}
+            row = {"label": f"row {data_id(name, number)}", "group": "data", "seeds": overall}
+            if number != SCENES:
+                rows[data_id(name, number)] = row
+            else:
+                for seed, score in overall.items():
+                    rows[name]["seeds"][seed]["overall"] = score["overall"]
+    budgets = {name: {budget: seeds() for budget in ("0.667", "1", "1.5")} for name in ("clip", "tove")}
     return {
         "rows": rows,
         "chance": {"overall": 0.45, "families": dict.fromkeys(FAMILIES, 0.5)},
-        "data_curve": curve,
+        "data_axis": {name: {str(number): {} for number in points} for name, points in AXIS.items()},
+        "budgets": budgets,
         "detach": {name: {"0": run(), "1": run()} for name in ("tove", "no_dropout")},
         "meta": {},
     }
@@ -64,7 +68,10 @@ def test_overall_has_mean_and_every_seed_of_each_row():
     given = results()
     figure = overall_figure(given)
     seeds = [line.get_xdata() for line in figure.axes[0].lines if line.get_label() == "_seeds"]
-    for number, (name, row) in enumerate(given["rows"].items()):
+    shown = {name: row for name, row in given["rows"].items() if row["group"] != "data"}
+    assert list(shown) == list(GROUPS)
+    assert len(seeds) == len(shown)
+    for number, (name, row) in enumerate(shown.items()):
         overall = [seed["overall"] for seed in row["seeds"].values()]
         assert sorted(seeds[number]) == pytest.approx(sorted(percent(overall)))
         assert lines(figure)[name][0, 0] == pytest.approx(100 * np.mean(overall))
@@ -87,36 +94,46 @@ def test_families_are_the_main_rows_only():
         found = [seed["families"][family]["accuracy"] for seed in given["rows"][row]["seeds"].values()]
         assert height == pytest.approx(100 * np.mean(found))
     dots = [line.get_ydata() for axes in figure.axes for line in axes.lines if line.get_marker() == "o"]
-    assert len(dots) == 18
+    assert len(dots) == 3 * len(FAMILIES)
     first = [seed["families"]["exist"]["accuracy"] for seed in given["rows"]["clip"]["seeds"].values()]
     assert sorted(dots[0]) == pytest.approx(sorted(percent(first)))
     chance = [line.get_ydata()[0] for axes in figure.axes for line in axes.lines if line.get_marker() == "None"]
-    assert chance == [50.0] * 6
+    assert chance == [50.0] * len(FAMILIES)
 
 
-def test_data_curve_is_logarithmic_and_says_where_clip_is_passed():
+def test_data_axis_is_logarithmic_and_says_where_clip_is_passed():
     given = results()
-    figure = data_curve_figure(given)
+    figure = data_axis_figure(given)
     axes = figure.axes[0]
     assert axes.get_xscale() == "log"
-    for number, name in enumerate(("clip", "tove")):
+    for number, (name, points) in enumerate(AXIS.items()):
         x, y = lines(figure)[name].T
-        assert x == pytest.approx([float(Fraction(share)) for share in SHARES])
-        seeds = [list(given["data_curve"][name][share].values()) for share in SHARES]
+        assert x.tolist() == list(points)
+        seeds = [[s["overall"] for s in given["rows"][data_id(name, n)]["seeds"].values()] for n in points]
         assert y == pytest.approx(percent(np.mean(seed) for seed in seeds))
         band = axes.collections[number].get_paths()[0].vertices[:, 1]
         assert (band.min(), band.max()) == pytest.approx((100 * np.min(seeds), 100 * np.max(seeds)))
-    target = 100 * np.mean(list(given["data_curve"]["clip"]["1"].values()))
+    target = 100 * np.mean([s["overall"] for s in given["rows"]["clip_30000"]["seeds"].values()])
     assert any(line.get_ydata()[0] == pytest.approx(target) for line in axes.lines if len(line.get_xdata()) == 2)
-    assert any(text.get_text().endswith("ToVE is past it at 1/10") for text in axes.texts)
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1/100", "1/10", "all"]
+    assert any(text.get_text() == "CLIP-only with 30,000 scenes: ToVE is past it with 300" for text in axes.texts)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["30", "300", "3,000", "30,000"]
 
 
-def test_data_curve_that_never_passes_says_nothing():
+def test_data_axis_that_never_passes_says_nothing():
     given = results()
-    given["data_curve"]["tove"] = {"1/100": {"0": 0.1}, "1": {"0": 0.2}}
-    texts = [text.get_text() for text in data_curve_figure(given).axes[0].texts]
-    assert "CLIP-only with all data" in texts
+    for number in AXIS["tove"]:
+        given["rows"][data_id("tove", number)]["seeds"] = {"0": {"overall": 0.1, "families": {}}}
+    texts = [text.get_text() for text in data_axis_figure(given).axes[0].texts]
+    assert "CLIP-only with 30,000 scenes" in texts
+
+
+def test_budgets_are_shown_of_all_questions_and_of_left_and_right():
+    given = results()
+    figure = budgets_figure(given)
+    for which, score in enumerate((lambda s: s["overall"], lambda s: s["families"]["leftright"]["accuracy"])):
+        x, y = lines(figure, which)["tove"].T
+        assert x.tolist() == [0.667, 1.0, 1.5]
+        assert y == pytest.approx(percent(score(s) for s in given["budgets"]["tove"].values()))
 
 
 def test_detach_shows_both_models_and_clip():
@@ -139,7 +156,7 @@ def test_detach_shows_both_models_and_clip():
 @pytest.mark.full
 def test_files_of_a_full_run_and_of_a_quick_one(tmp_path):
     files = study_figures(results(), tmp_path / "full")
-    stems = ["overall", "families", "data_curve", "detach"]
+    stems = ["overall", "families", "data_axis", "budgets", "detach"]
     assert [file.name for file in files] == [f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")]
     for file in files[1::2]:
         pixels = np.asarray(Image.open(file).convert("RGB"))

@@ -171,9 +171,7 @@ class Probe:
             self._check(names)
         if not encoded.rows or not self.has_quality:
             return sums_S4
-        # Rows of like length waste no padding.
-        order = sorted(range(len(encoded.rows)), key=lambda row: len(encoded.rows[row].input_ids))
-        chunks = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        chunks = self._chunks(encoded)
         for index, names in enumerate(sets):
             visual_IND = self._visual_tokens(encoded, names)
             for chunk in chunks:
@@ -182,6 +180,38 @@ class Probe:
                     self._language.answer_logits([encoded.rows[row] for row in chunk], visual_RND)
                 )
         return sums_S4
+
+    def loss_gradient(self, encoded: EncodedBatch) -> tuple[torch.Tensor, int]:
+        """Gradient of a batch's answers' loss, summed, at the tokens that projector and language model are given.
+
+        Args:
+            encoded: The batch, with rows.
+
+        Returns:
+            (I, N, D) of t_fuse with every attached expert, float32, and the number of answer tokens.
+        """
+        if self.tower is None:
+            raise ValueError("a model without a ToVE tower has no t_fuse")
+        weight_I = torch.ones(len(encoded.t_clip_IND), device=encoded.t_clip_IND.device)
+        with torch.no_grad():
+            fused_IND = self.tower.tove_fusion(encoded.t_clip_IND, encoded.grids, weight_I).t_fuse_BND
+        gradient_IND, num_labels = torch.zeros_like(fused_IND, dtype=torch.float32), 0
+        for chunk in self._chunks(encoded):
+            with torch.enable_grad():
+                images = [encoded.image_of[row] for row in chunk]
+                fused_RND = fused_IND[images].requires_grad_()
+                visual_RND = self._language.visual_tokens(fused_RND)
+                answers = self._language.answer_logits([encoded.rows[row] for row in chunk], visual_RND)
+                loss = F.cross_entropy(answers.logits_MV.float(), answers.targets_M, reduction="sum")
+                (gradient_RND,) = torch.autograd.grad(loss, fused_RND)
+            gradient_IND.index_add_(0, torch.tensor(images, device=gradient_IND.device), gradient_RND.float())
+            num_labels += len(answers.targets_M)
+        return gradient_IND, num_labels
+
+    def _chunks(self, encoded: EncodedBatch) -> list[list[int]]:
+        """The batch's rows, those of like length together: they waste no padding."""
+        order = sorted(range(len(encoded.rows)), key=lambda row: len(encoded.rows[row].input_ids))
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
     def _check(self, names: Collection[str]) -> None:
         attached = self.tower.attached_names if self.tower is not None else []

@@ -1,0 +1,147 @@
+"""Who should be detached, and what takes its place: greedy order, cheap signals, three ways to go on without an expert.
+
+    renormalised    the gate shares the expert's mass among the others (what `tove detach` does)
+    mean_term       its mean term E[g_k e_k] stays in its place, one vector for every token; the others' shares stay
+    mean_token      its mean token E[e_k] stays, weighted by the gate, token by token
+
+Shapes: I images of a batch, N tokens, D width, K experts.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from tove_lvlm.checkpoints import LoadedCheckpoint, open_checkpoint
+from tove_lvlm.surgery.choose import KEEP, Rule, choose
+from tove_lvlm.surgery.probe import EncodedBatch, Probe
+from tove_lvlm.surgery.probe_data import ProbeData, read_probe_data
+from tove_lvlm.surgery.signals import measure_signals
+
+RENORMALISED, MEAN_TERM, MEAN_TOKEN = "overall", "mean_term", "mean_token"
+WAYS = (RENORMALISED, MEAN_TERM, MEAN_TOKEN)
+
+
+class MeanProbe(Probe):
+    """A probe that puts an expert's mean in its place when it is away.
+
+    Args:
+        loaded: A model with a gated tower.
+        data: What to measure on.
+        way: `mean_term` or `mean_token`.
+        means: Expert -> (D,), from `expert_means`.
+    """
+
+    def __init__(self, loaded: LoadedCheckpoint, data: ProbeData, way: str, means: Mapping[str, torch.Tensor]):
+        super().__init__(loaded, data)
+        self.way, self.means = way, means
+
+    def _visual_tokens(self, encoded: EncodedBatch, names: Collection[str]) -> torch.Tensor:
+        fusion = self.tower.tove_fusion
+        full = fusion(encoded.t_clip_IND, encoded.grids, torch.ones(len(encoded.t_clip_IND)))
+        tokens = {name: e.expand_as(encoded.t_clip_IND) for name, e in self.means.items() if name not in names}
+        if self.way == MEAN_TOKEN:
+            tokens = fusion._weighed(encoded.t_clip_IND, tokens, full.gate_BNK)
+        terms = fusion.terms(encoded.t_clip_IND, encoded.grids, full.gate_BNK)
+        delta_IND = sum((tokens[name] if name in tokens else term for name, term in terms.items()), torch.zeros(()))
+        return self._language.visual_tokens(encoded.t_clip_IND + delta_IND)
+
+
+@torch.no_grad()
+def expert_means(probe: Probe) -> dict[str, dict[str, torch.Tensor]]:
+    """`mean_term` and `mean_token` of each attached expert, over all tokens of a probe's images; (D,) each."""
+    fusion = probe.tower.tove_fusion
+    sums: dict[str, dict[str, torch.Tensor]] = {MEAN_TERM: {}, MEAN_TOKEN: {}}
+    num_tokens = 0
+    for batch in probe.encode(range(probe.num_batches)):
+        full = fusion(batch.t_clip_IND, batch.grids, torch.ones(len(batch.t_clip_IND)))
+        found = {
+            MEAN_TERM: fusion.terms(batch.t_clip_IND, batch.grids, full.gate_BNK),
+            MEAN_TOKEN: fusion._transferred(batch.grids),
+        }
+        for way, tensors in found.items():
+            for name, tensor_IND in tensors.items():
+                sums[way][name] = sums[way].get(name, 0) + tensor_IND.double().sum((0, 1))
+        num_tokens += batch.t_clip_IND[..., 0].numel()
+    return {way: {name: (total / num_tokens).float() for name, total in of.items()} for way, of in sums.items()}
+
+
+def detachment(model: Path, world: Path) -> dict:
+    """What detaching does to a trained model, chosen on scenes that nothing else is measured on.
+
+    Args:
+        model: A trained ToVE model.
+        world: Folder with `probe/` (to choose on) and `heldout/` (to measure on).
+
+    Returns:
+        `order` of removal; for each of `WAYS` the held-out accuracy with all experts and after each removal; `single`:
+        the same with only that expert away; `loss_change`, rise of the loss on the probing scenes with only that
+        expert away; `signals`: expert -> cheap signals on the probing scenes.
+    """
+    loaded = open_checkpoint(model)
+    names = tuple(loaded.tower.attached_names)
+    held, probe_data = (read_probe_data(world / split / "questions.jsonl") for split in ("heldout", "probe"))
+    probe = Probe(loaded, probe_data)
+    order = list(choose(names, probe.quality, Rule(name=KEEP, limit=0)).removed)
+    ladder = [tuple(name for name in names if name not in order[:gone]) for gone in range(len(names) + 1)]
+    singles = [tuple(name for name in names if name != gone) for gone in names]
+    measured = [quality.score for quality in Probe(loaded, held).quality([*ladder, *singles])]
+    found = {
+        "order": order,
+        RENORMALISED: measured[: len(ladder)],
+        "single": dict(zip(names, measured[len(ladder) :], strict=True)),
+    }
+    for way, means in expert_means(probe).items():
+        found[way] = [quality.score for quality in MeanProbe(loaded, held, way, means).quality(ladder)]
+    full, *without = probe.quality([names, *singles])
+    found["loss_change"] = {name: gone.loss - full.loss for name, gone in zip(names, without, strict=True)}
+    found["signals"] = {name: asdict(of) for name, of in measure_signals(probe).items()}
+    return found
+
+
+def agreement(found: Mapping[str, Mapping]) -> dict[str, dict[str, float]]:
+    """How well each signal orders the experts as leave-one-out does: Spearman's rank correlation, mean over the runs.
+
+    Args:
+        found: Name of a run -> what `detachment` gave.
+
+    Returns:
+        Signal -> `loss`: against the rise of the loss on the same scenes; `score`: against the points lost on the
+        held-out scenes; `least`: share of runs where the signal's least expert is the one whose going raises the loss
+        least. `loss_change` is among the signals.
+    """
+    runs = [run for run in found.values() if "signals" in run]
+    if not runs:
+        return {}
+    kinds = [*next(iter(runs[0]["signals"].values())), "loss_change"]
+    rows: dict[str, dict[str, float]] = {}
+    for kind in kinds:
+        by_run = []
+        for run in runs:
+            names = list(run["signals"])
+            signal = [run["loss_change"][n] if kind == "loss_change" else run["signals"][n][kind] for n in names]
+            loss = [run["loss_change"][n] for n in names]
+            lost = [run[RENORMALISED][0] - run["single"][n] for n in names]
+            least = signal.index(min(signal)) == loss.index(min(loss))
+            by_run.append((rank_correlation(signal, loss), rank_correlation(signal, lost), float(least)))
+        rows[kind] = {
+            name: round(fmean(values), 3)
+            for name, values in zip(("loss", "score", "least"), zip(*by_run, strict=True), strict=True)
+        }
+    return rows
+
+
+def rank_correlation(ones: Sequence[float], others: Sequence[float]) -> float:
+    """Spearman's: the correlation of the ranks, equals sharing theirs; 0 where one side is all equal."""
+    first, second = (torch.tensor(_ranks(values), dtype=torch.float64) for values in (ones, others))
+    first, second = first - first.mean(), second - second.mean()
+    length = float(first.norm() * second.norm())
+    return float(first @ second) / length if length else 0.0
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    return [
+        sum(other < value for other in values) + (sum(other == value for other in values) - 1) / 2 for value in values
+    ]

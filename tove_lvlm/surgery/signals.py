@@ -1,0 +1,95 @@
+"""Cheap signals of what each expert brings: one pass forward and back over the data, whatever the number of experts.
+
+Leave-one-out asks the language model once for each expert, and again in each round of a greedy choice. These signals
+look at what the gate and the transfers do, and at the gradient of the answers' loss at the tokens that they change.
+`benchmarks/miniature_study.py` measures how far each may be trusted. The first-order estimate is that of pruning by
+Taylor expansion (Molchanov et al. 2017), applied to an expert's term; our choice.
+
+Shapes: I images of a batch, N tokens, D width, K experts.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import cast
+
+import torch
+
+from ..cost import eval_mode
+from ..tower.fusion import ToVEFusion
+from ..tower.modeling import ToVEVisionModel
+from .probe import EncodedBatch, Probe
+
+
+@dataclass(kw_only=True)
+class Signals:
+    """Of one expert."""
+
+    gate_mass: float = 0.0
+    """The gate's mean probability over all tokens."""
+    relative_norm: float = 0.0
+    """Mean of ||g_k e_k|| / ||t_clip|| over all tokens."""
+    answer_norm: float = 0.0
+    """The same, tokens weighted with the length of the answers' gradient at them."""
+    first_order: float = 0.0
+    """Rise of the answers' loss to first order when the expert goes and the gate shares its mass among the others;
+    nats per answer token."""
+    first_order_term: float = 0.0
+    """The same when its term becomes zero and nothing else changes."""
+
+
+def measure_signals(probe: Probe) -> dict[str, Signals]:
+    """Every signal of every attached expert.
+
+    Args:
+        probe: Of a model with a gated tower, with answers.
+
+    Returns:
+        Name -> signals, in the tower's order.
+
+    Raises:
+        ValueError: There is no gate, or there are no answers.
+        DataError: Too many samples or images are broken.
+    """
+    tower = probe.tower
+    if tower is None or tower.config.fusion_settings.kind != "gated" or not probe.has_quality:
+        raise ValueError("signals need a gated tower, a language model and answers")
+    sums = {name: Signals() for name in tower.attached_names}
+    num_tokens, num_answer_tokens, weight = 0, 0, 0.0
+    with eval_mode(probe.model):
+        for batch in probe.encode(range(probe.num_batches)):
+            if not batch.rows:
+                continue
+            gradient_IND, labelled = probe.loss_gradient(batch)
+            length_IN = gradient_IND.norm(dim=-1)
+            _add(sums, tower, batch, gradient_IND, length_IN)
+            num_tokens += length_IN.numel()
+            num_answer_tokens += labelled
+            weight += float(length_IN.double().sum())
+    divisor = {"gate_mass": num_tokens, "relative_norm": num_tokens, "answer_norm": weight}
+    per = {name: divisor.get(name, num_answer_tokens) or 1 for name in asdict(Signals())}
+    return {name: Signals(**{key: value / per[key] for key, value in asdict(of).items()}) for name, of in sums.items()}
+
+
+@torch.no_grad()
+def _add(
+    sums: dict[str, Signals],
+    tower: ToVEVisionModel,
+    batch: EncodedBatch,
+    gradient_IND: torch.Tensor,
+    length_IN: torch.Tensor,
+) -> None:
+    fusion = cast(ToVEFusion, tower.tove_fusion)
+    fuse: Callable = fusion
+    weight_I = torch.ones(len(batch.t_clip_IND), device=batch.t_clip_IND.device)
+    full = fuse(batch.t_clip_IND, batch.grids, weight_I)
+    terms = fusion.terms(batch.t_clip_IND, batch.grids, full.gate_BNK)
+    strength_INK = fusion.strengths(batch.t_clip_IND, batch.grids, full.gate_BNK)
+    for name, of in sums.items():
+        k = fusion.names.index(name)
+        grids = {other: grid for other, grid in batch.grids.items() if other != name}
+        change_IND = fuse(batch.t_clip_IND, grids, weight_I).t_fuse_BND - full.t_fuse_BND
+        of.gate_mass += float(full.gate_BNK[..., k].double().sum())
+        of.relative_norm += float(strength_INK[..., k].double().sum())
+        of.answer_norm += float((strength_INK[..., k] * length_IN).double().sum())
+        of.first_order += float((gradient_IND * change_IND).double().sum())
+        of.first_order_term -= float((gradient_IND * terms[name]).double().sum())
