@@ -18,7 +18,7 @@ from tove_lvlm.checkpoints import LoadedCheckpoint, open_checkpoint
 from tove_lvlm.surgery.choose import KEEP, Rule, choose
 from tove_lvlm.surgery.probe import EncodedBatch, Probe
 from tove_lvlm.surgery.probe_data import ProbeData, read_probe_data
-from tove_lvlm.surgery.signals import measure_signals
+from tove_lvlm.surgery.signals import measure_signals, total
 
 RENORMALISED, MEAN_TERM, MEAN_TOKEN = "overall", "mean_term", "mean_token"
 WAYS = (RENORMALISED, MEAN_TERM, MEAN_TOKEN)
@@ -41,12 +41,14 @@ class MeanProbe(Probe):
     def _visual_tokens(self, encoded: EncodedBatch, names: Collection[str]) -> torch.Tensor:
         fusion = self.tower.tove_fusion
         full = fusion(encoded.t_clip_IND, encoded.grids, torch.ones(len(encoded.t_clip_IND)))
-        tokens = {name: e.expand_as(encoded.t_clip_IND) for name, e in self.means.items() if name not in names}
+        t_clip_IND = encoded.t_clip_IND
+        away = {name: mean.to(t_clip_IND.dtype) for name, mean in self.means.items() if name not in names}
+        tokens = {name: mean_D.expand_as(t_clip_IND) for name, mean_D in away.items()}
         if self.way == MEAN_TOKEN:
-            tokens = fusion._weighed(encoded.t_clip_IND, tokens, full.gate_BNK)
-        terms = fusion.terms(encoded.t_clip_IND, encoded.grids, full.gate_BNK)
-        delta_IND = sum((tokens[name] if name in tokens else term for name, term in terms.items()), torch.zeros(()))
-        return self._language.visual_tokens(encoded.t_clip_IND + delta_IND)
+            tokens = fusion._weighed(t_clip_IND, tokens, full.gate_BNK)
+        terms = fusion.terms(t_clip_IND, encoded.grids, full.gate_BNK)
+        delta_IND = total({name: tokens.get(name, term_IND) for name, term_IND in terms.items()}, t_clip_IND)
+        return self._language.visual_tokens(t_clip_IND + delta_IND.to(t_clip_IND.dtype))
 
 
 @torch.no_grad()

@@ -70,7 +70,14 @@ def test_a_mean_takes_the_place_of_its_own_expert_alone(model, world, way):
         torch.testing.assert_close(found, probe._language.visual_tokens(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_everything_of_one_model(model, world):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_everything_of_one_model(model, world, dtype, monkeypatch):
+    def in_dtype(folder):
+        loaded = open_checkpoint(folder)
+        loaded.model.to(dtype)
+        return loaded
+
+    monkeypatch.setattr(detachment, "open_checkpoint", in_dtype)
     found = detachment.detachment(model, world)
     names = probe_of(model, world).tower.attached_names
     assert sorted(found["order"]) == sorted(names)

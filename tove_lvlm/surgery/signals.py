@@ -8,7 +8,7 @@ Taylor expansion (Molchanov et al. 2017), applied to an expert's term; our choic
 Shapes: I images of a batch, N tokens, D width, K experts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -81,15 +81,27 @@ def _add(
     fusion = cast(ToVEFusion, tower.tove_fusion)
     fuse: Callable = fusion
     weight_I = torch.ones(len(batch.t_clip_IND), device=batch.t_clip_IND.device)
-    full = fuse(batch.t_clip_IND, batch.grids, weight_I)
-    terms = fusion.terms(batch.t_clip_IND, batch.grids, full.gate_BNK)
-    strength_INK = fusion.strengths(batch.t_clip_IND, batch.grids, full.gate_BNK)
+
+    def terms_of(grids: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        gate_INK = fuse(batch.t_clip_IND, grids, weight_I).gate_BNK
+        terms = fusion.terms(batch.t_clip_IND, grids, gate_INK)
+        return {name: term_IND.float() for name, term_IND in terms.items()}, gate_INK
+
+    terms, gate_INK = terms_of(batch.grids)
+    delta_IND = total(terms, gradient_IND)
+    strength_INK = fusion.strengths(batch.t_clip_IND, batch.grids, gate_INK)
     for name, of in sums.items():
         k = fusion.names.index(name)
         grids = {other: grid for other, grid in batch.grids.items() if other != name}
-        change_IND = fuse(batch.t_clip_IND, grids, weight_I).t_fuse_BND - full.t_fuse_BND
-        of.gate_mass += float(full.gate_BNK[..., k].double().sum())
+        # Of the terms, not of t_fuse: in bfloat16 the difference of two sums is mostly rounding.
+        change_IND = total(terms_of(grids)[0], gradient_IND) - delta_IND
+        of.gate_mass += float(gate_INK[..., k].double().sum())
         of.relative_norm += float(strength_INK[..., k].double().sum())
         of.answer_norm += float((strength_INK[..., k] * length_IN).double().sum())
         of.first_order += float((gradient_IND * change_IND).double().sum())
         of.first_order_term -= float((gradient_IND * terms[name]).double().sum())
+
+
+def total(terms: Mapping[str, torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    """The terms' sum, zeros in the shape of `like` where there is none."""
+    return sum(terms.values(), torch.zeros_like(like))
