@@ -32,8 +32,16 @@ def earlier_runs(output: Path, file: Path, setting: Mapping[str, Any]) -> dict[s
 
 
 def earlier_results(output: Path, file: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, everything that the earlier run's file holds; empty if there was none."""
+    """Everything that the file of an earlier run with the same setting holds; empty if there is none.
+
+    Args:
+        output: As for `earlier_runs`.
+        file: The same.
+        setting: The same.
+    """
     kept = output / "setting.json"
+    if not kept.is_file() and any(output.glob("seed*")):
+        sys.exit(f"{output} holds runs that do not say of which scenes and steps; name another --output or remove it")
     if kept.is_file() and load_json(kept) != setting:
         sys.exit(f"{output} holds runs of other scenes or steps; name another --output or remove it")
     save_json(kept, dict(setting))

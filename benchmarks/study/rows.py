@@ -111,21 +111,21 @@ SINGLE = [
     )
     for name in EXPERTS
 ]
+_ABLATED: dict[str, Any] = {"group": "ablation", "rate_from": "no_dropout"}
 ABLATIONS = [
-    Row(id="no_dropout", label="without expert dropout", group="ablation", fusion={"expert_dropout": 0.0}),
-    Row(id="no_balance", label="without balance loss", group="ablation", options=("train.balance_loss_weight=0.0",)),
-    Row(id="no_zero_start", label="without zero start", group="ablation", fusion={"zero_init": False}),
+    Row(id="no_dropout", label="without expert dropout", fusion={"expert_dropout": 0.0}, **_ABLATED),
+    Row(id="no_balance", label="without balance loss", options=("train.balance_loss_weight=0.0",), **_ABLATED),
+    Row(id="no_zero_start", label="without zero start", fusion={"zero_init": False}, **_ABLATED),
 ]
 # A world where tokens need different experts: depth, but each of the two is right on one side of the picture only.
-SPLIT = ("depth_left", "depth_right")
+_SPLIT: dict[str, Any] = {"group": "world", "experts": ("depth_left", "depth_right"), "rate_from": "split_tokens"}
 WORLD = [
-    Row(id="split_tokens", label="two half-blind depth experts", group="world", experts=SPLIT),
+    Row(id="split_tokens", label="two half-blind depth experts", **_SPLIT),
     Row(
         id="split_constant",
         label="two half-blind depth experts, constant gate",
-        group="world",
-        experts=SPLIT,
         fusion={"gate": "constant"},
+        **_SPLIT,
     ),
 ]
 FULL = [*MAIN, *DATA, *GATE, *CONTROLS, *SINGLE, *ABLATIONS, *WORLD]
@@ -134,5 +134,5 @@ QUICK = [
     replace(MAIN[0], scenes=QUICK_SCENES, rates=(1.0,)),
     replace(MAIN[1], scenes=QUICK_SCENES, rates=(1.0, 2.0)),
     replace(GATE[0], scenes=QUICK_SCENES, rate_from="tove"),
-    replace(DATA[0], scenes=100, id=data_id("tove", 100)),
+    _data_row("tove", 100, (0.25, 0.5)),
 ]

@@ -143,7 +143,6 @@ def test_the_rate_and_then_the_budget_that_validate_best_are_taken(tmp_path):
         choices.chosen(tmp_path, few)
     run(choices.choice_job(FULL["tove"], tmp_path))
     assert choices.chosen(tmp_path, FULL["tove"]) == {"rate": 1.0, "budget": 1.0}
-    assert choices.chosen(tmp_path, FULL["no_dropout"]) == {"rate": 1.0, "budget": 1.0}
     for trial, overall in zip(choices.trials(few), (0.6, 0.5), strict=True):
         assert trial.rate is None
         write(trial.folder(tmp_path) / "validation.json", scored(overall))
@@ -157,9 +156,9 @@ def test_the_rate_and_then_the_budget_that_validate_best_are_taken(tmp_path):
     assert choices.chosen(tmp_path, few) == {"rate": 1.0, "budget": 0.5}
 
 
-def test_no_row_but_its_own_data_has_toves_rate_where_the_transfer_is_not_toves():
+def test_no_row_has_toves_rate_but_tove_with_other_numbers_of_scenes():
     for row in rows.FULL:
-        if row.group in ("gate", "control", "single") or row.vision_tower == "clip":
+        if row.group not in ("main", "data") or row.vision_tower == "clip":
             assert row.rate_from != "tove", row.id
         assert FULL[row.rate_from].rate_from == row.rate_from
         assert row.scenes <= max(rows.CLIP_SCENES)
@@ -195,11 +194,22 @@ def test_a_stage_is_trained_with_what_was_chosen(tmp_path, monkeypatch):
         return {}
 
     monkeypatch.setattr(training, "train", train)
-    write(choices.choice_file(tmp_path, "tove"), {"trial": "gone", "rate": 0.5, "budget": 1.0})
-    for job in choices.row_jobs(FULL["no_dropout"], 2, tmp_path / "world", tmp_path, STEPS)[:2]:
+    write(choices.choice_file(tmp_path, "no_dropout"), {"trial": "gone", "rate": 0.5, "budget": 1.0})
+    for job in choices.row_jobs(FULL["no_balance"], 2, tmp_path / "world", tmp_path, STEPS)[:2]:
         run(job)
     settings = {"rate": 0.5, "budget": 1.0}
-    assert given == {stage: ("no_dropout", 2, "no_dropout", settings) for stage in training.STAGES}
+    assert given == {stage: ("no_balance", 2, "no_balance", settings) for stage in training.STAGES}
+
+
+def test_a_folder_that_does_not_say_what_its_runs_are_of_is_not_gone_on_with(tmp_path):
+    (tmp_path / "out" / "seed0").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="do not say of which scenes"):
+        plan.earlier_results(tmp_path / "out", tmp_path / "study.json", STEPS)
+    write(tmp_path / "out" / "setting.json", STEPS)
+    write(tmp_path / "study.json", {"setting": STEPS, "rows": {}})
+    assert plan.earlier_results(tmp_path / "out", tmp_path / "study.json", STEPS)["rows"] == {}
+    with pytest.raises(SystemExit, match="other scenes or steps"):
+        plan.earlier_results(tmp_path / "out", tmp_path / "study.json", {"pretrain": 1})
 
 
 def results_of(jobs: list[pool.Job], folder: Path) -> set[str]:

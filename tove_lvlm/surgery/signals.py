@@ -8,7 +8,7 @@ Taylor expansion (Molchanov et al. 2017), applied to an expert's term; our choic
 Shapes: I images of a batch, N tokens, D width, K experts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -79,11 +79,10 @@ def _add(
     length_IN: torch.Tensor,
 ) -> None:
     fusion = cast(ToVEFusion, tower.tove_fusion)
-    fuse: Callable = fusion
     weight_I = torch.ones(len(batch.t_clip_IND), device=batch.t_clip_IND.device)
 
     def terms_of(grids: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        gate_INK = fuse(batch.t_clip_IND, grids, weight_I).gate_BNK
+        gate_INK = tower.tove_fusion(batch.t_clip_IND, grids, weight_I).gate_BNK
         terms = fusion.terms(batch.t_clip_IND, grids, gate_INK)
         return {name: term_IND.float() for name, term_IND in terms.items()}, gate_INK
 
