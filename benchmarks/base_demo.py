@@ -34,7 +34,6 @@ def main() -> int:
     warm_up()
     from study import base, base_summary, plan
 
-    import tove_lvlm.recipes.encoder_decoder.setup  # noqa: F401  the jobs are forks of this process
     from tove_lvlm.storage import save_json
 
     ids = [*(row.id for row in base.ROWS), *base.DERIVED]
@@ -49,7 +48,7 @@ def main() -> int:
     jobs = []
     for seed in arguments.seeds:
         missing = [row for row in arguments.only or ids if str(seed) not in earlier.get(row, {})]
-        jobs += base.base_jobs(missing, seed, world, output, steps)
+        jobs += base.base_jobs(missing, seed, world, output, steps, scenes["train"])
 
     def write() -> dict:
         runs = plan.collect(output, ids, arguments.seeds, earlier)

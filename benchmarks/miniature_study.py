@@ -21,9 +21,9 @@ from study import arguments as arguments_of
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}  # before torch comes in
 
 SCENES = {"train": (30_000, 0), "heldout": (400, 0), "probe": (100, 1), "validation": (600, 2)}
-STEPS = {"pretrain": 300, "finetune": 2400, "merge": 1000, "retune": 200}
+STEPS = {"pretrain": 300, "finetune": 2400, "pretrain_base": 1600, "merge": 1000, "retune": 200, "rich_clip": 2700}
 QUICK_SCENES = {"train": (1200, 0), "heldout": (80, 0), "probe": (40, 1), "validation": (40, 2)}
-QUICK_STEPS = {"pretrain": 60, "finetune": 120, "merge": 60, "retune": 30}
+QUICK_STEPS = {"pretrain": 60, "finetune": 120, "pretrain_base": 60, "merge": 60, "retune": 30, "rich_clip": 10}
 
 
 def main() -> int:
@@ -50,7 +50,7 @@ def main() -> int:
     trials = choices.wanted_trials(every, curves)
     earlier = plan.earlier_results(output, file, setting)
     summary.restore(earlier, output, every, trials, arguments.seeds)
-    world = write_world(output / "world", scenes, sorted({row.scenes for row in every}))
+    world = write_world(output / "world", scenes, sorted({row.scenes for row in every}), with_statements=True)
     jobs = study_jobs.study_jobs(every, curves, arguments.only or groups, arguments.seeds, world, output, steps)
     guesses = chance(read_questions(world / "heldout" / "questions.jsonl"))
     before = earlier.get("minutes", 0.0)
@@ -58,7 +58,8 @@ def main() -> int:
     def write() -> dict:
         found = summary.collect(output, every, curves, trials, arguments.seeds, guesses)
         minutes = round(before + (time.time() - started) / 60, 1)
-        results = found | {"setting": setting, "minutes": minutes, "workers": arguments.workers}
+        results = {"rich_clip": earlier.get("rich_clip")} | found
+        results |= {"setting": setting, "minutes": minutes, "workers": arguments.workers}
         axis = summary.data_axis(results, steps)
         save_json(file, results)
         save_json(arguments.results / "data_axis.json", axis)
@@ -81,20 +82,28 @@ def warm_up() -> None:
     import torch
 
     import tove_lvlm.inference.chat
+    import tove_lvlm.recipes.encoder_decoder.setup
     import tove_lvlm.recipes.llava.setup
     import tove_lvlm.train.run  # noqa: F401
 
     torch.set_num_threads(1)
 
 
-def write_world(folder: Path, scenes: dict[str, tuple[int, int]], numbers: Collection[int] | None = None) -> Path:
+def write_world(
+    folder: Path,
+    scenes: dict[str, tuple[int, int]],
+    numbers: Collection[int] | None = None,
+    with_statements: bool = False,
+) -> Path:
     """Training, held-out, probing and validation scenes, which have nothing in common.
 
     Args:
         folder: Where.
         scenes: Split -> number and seed.
         numbers: Of training scenes that some row has; none for all of them.
+        with_statements: As the base model needs them.
     """
+    from study.rows import BASE, VICUNA
     from study.training import write_first_scenes
 
     from tove_lvlm.world.dataset import write_dataset
@@ -102,7 +111,7 @@ def write_world(folder: Path, scenes: dict[str, tuple[int, int]], numbers: Colle
     for name, (num, seed) in scenes.items():
         if not (folder / name / "dataset.json").is_file():
             write_dataset(folder / name, "train" if name == "train" else "heldout", num, seed=seed)
-    write_first_scenes(folder, numbers or [scenes["train"][0]])
+    write_first_scenes(folder, numbers or [scenes["train"][0]], BASE if with_statements else VICUNA)
     return folder
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .plan import TRAINED, row_folder, stage_jobs
+from .plan import HELDOUT, TRAINED, row_folder, score_job, stage_jobs
 from .pool import Job, read_result
 from .rows import Row
 
@@ -68,9 +68,7 @@ def chosen(output: Path, row: Row) -> dict[str, float]:
 
 
 def trial_jobs(trial: Trial, world: Path, output: Path, steps: Mapping[str, int]) -> list[Job]:
-    """Both stages of a trial and its score on validation scenes."""
-    from . import training
-
+    """The stages of a trial and its score on validation scenes."""
     folder = trial.folder(output)
 
     def settings() -> dict[str, float]:
@@ -79,8 +77,7 @@ def trial_jobs(trial: Trial, world: Path, output: Path, steps: Mapping[str, int]
 
     needs = (choice_file(output, trial.row.rate_from),) if trial.rate is None else ()
     stages = stage_jobs(trial.row, SEED, world, folder, steps, settings, needs)
-    work = functools.partial(training.evaluate, folder / "model", world, VALIDATION)
-    return [*stages, Job(result=folder / f"{VALIDATION}.json", work=work, needs=(stages[-1].result,))]
+    return [*stages, score_job(trial.row, folder, world, VALIDATION, folder / f"{VALIDATION}.json", stages[-1])]
 
 
 def choice_job(row: Row, output: Path) -> Job:
@@ -98,19 +95,16 @@ def choice_job(row: Row, output: Path) -> Job:
 
 
 def row_jobs(row: Row, seed: int, world: Path, output: Path, steps: Mapping[str, int]) -> list[Job]:
-    """Both stages of a row with what was chosen for it, and its score on held-out scenes.
+    """The stages of a row with what was chosen for it, and its score on held-out scenes.
 
     The first seed of a row that has a choice is the chosen trial, and is not trained again where that still lies.
     """
-    from . import training
-
     folder = row_folder(output, seed, row.id)
     needs = (needed_choice(output, row),)
     stages = stage_jobs(row, seed, world, folder, steps, functools.partial(chosen, output, row), needs)
     if seed == SEED and row.has_choice:
         stages = [_take_trial(job, row, output, folder) for job in stages]
-    work = functools.partial(training.evaluate, folder / "model", world)
-    return [*stages, Job(result=folder / "score.json", work=work, needs=(stages[-1].result,))]
+    return [*stages, score_job(row, folder, world, HELDOUT, folder / "score.json", stages[-1])]
 
 
 def _take_trial(job: Job, row: Row, output: Path, folder: Path) -> Job:

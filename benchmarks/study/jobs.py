@@ -4,7 +4,7 @@ import functools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from . import surgery, training
+from . import rich_clip, surgery, training
 from .choices import budget_trials, choice_job, row_jobs, trial_jobs, trials
 from .detachment import detachment
 from .plan import TRAINED, only_needed, row_folder
@@ -33,9 +33,11 @@ def study_jobs(
         seeds: Of initialisation and data order.
         world: The data.
         output: The study's folder.
-        steps: Of `pretrain`, `finetune`, `merge` and `retune`.
+        steps: Of each stage, `merge`, `retune` and `rich_clip`.
     """
-    jobs: list[Job] = []
+    jobs = [
+        Job(result=rich_clip.record(output), work=functools.partial(rich_clip.train, output, steps[rich_clip.NAME]))
+    ]
     wanted: list[Path] = []
     for row in curves:
         for trial in budget_trials(row):

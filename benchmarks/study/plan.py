@@ -9,10 +9,11 @@ from typing import Any
 from tove_lvlm.storage import load_json, save_json
 
 from .pool import Job, read_result, run_jobs
-from .rows import Row
+from .rows import BASE, Row
 
 TRAINED = "model"
 """Folder of a row's trained model, in the row's."""
+HELDOUT = "heldout"
 
 
 def row_folder(output: Path, seed: int, row_id: str) -> Path:
@@ -89,7 +90,7 @@ def stage_jobs(
     settings: Callable[[], Mapping[str, float]] = dict,
     needs: tuple[Path, ...] = (),
 ) -> list[Job]:
-    """Stage 1 and stage 2 of a row.
+    """A row's stages, one after the other; what the first needs, the second base encoder included.
 
     Args:
         row: What is trained.
@@ -98,30 +99,47 @@ def stage_jobs(
         folder: The row's; the model goes to `TRAINED` in it.
         steps: Optimizer steps of each stage.
         settings: Asked when a stage begins for `rate` and `budget`, multiples of learning rates and steps.
-        needs: What must be there before stage 1 begins.
+        needs: What must be there before the first stage begins.
     """
-    from . import training
+    from . import rich_clip, training
 
     def work(stage: str) -> dict:
         return training.train(stage, row, seed, world, folder, steps, **settings())
 
-    first, second = (folder / f"{stage}.json" for stage in training.STAGES)
-    return [
-        Job(result=first, work=functools.partial(work, training.STAGES[0]), needs=needs),
-        Job(result=second, work=functools.partial(work, training.STAGES[1]), needs=(first,)),
-    ]
+    if row.rich_clip:
+        needs = (*needs, rich_clip.record(world.parent))
+    jobs: list[Job] = []
+    for stage in row.stages:
+        jobs.append(Job(result=folder / f"{stage}.json", work=functools.partial(work, stage), needs=needs))
+        needs = (jobs[-1].result,)
+    return jobs
+
+
+def score_job(row: Row, folder: Path, world: Path, split: str, result: Path, trained: Job) -> Job:
+    """The score of a row's model: questions, or captions of a base model.
+
+    Args:
+        row: What was trained.
+        folder: The row's, with the model.
+        world: The data.
+        split: `heldout`, or what something is chosen on.
+        result: Where the score goes.
+        trained: The row's last stage.
+    """
+    from . import captions, training
+
+    evaluate = captions.evaluate if row.stages == BASE else training.evaluate
+    work = functools.partial(evaluate, folder / TRAINED, world, split)
+    return Job(result=result, work=work, needs=(trained.result,))
 
 
 def training_jobs(rows: Sequence[Row], seed: int, world: Path, output: Path, steps: Mapping[str, int]) -> list[Job]:
-    """Stage 1, stage 2 and the held-out questions of each row."""
-    from . import training
-
+    """The stages of each row and its score on held-out scenes."""
     jobs = []
     for row in rows:
         folder = row_folder(output, seed, row.id)
         stages = stage_jobs(row, seed, world, folder, steps)
-        work = functools.partial(training.evaluate, folder / TRAINED, world)
-        jobs += [*stages, Job(result=folder / "score.json", work=work, needs=(stages[-1].result,))]
+        jobs += [*stages, score_job(row, folder, world, HELDOUT, folder / "score.json", stages[-1])]
     return jobs
 
 

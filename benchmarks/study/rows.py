@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 EXPERTS = ("depth", "normals", "edges", "shapes")
+VICUNA, BASE = ("pretrain", "finetune"), ("pretrain_base",)
+"""The stages of ToVE_Vicuna, and the one of the base model."""
 SCENES = 3000
 """Training scenes of every row that does not say another number."""
 RATES = (0.5, 1.0, 2.0)
@@ -12,13 +14,17 @@ RATES = (0.5, 1.0, 2.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One variant that both training scripts train."""
+    """One variant that the training scripts train."""
 
     id: str
     label: str
     group: str
-    """`main`, `data`, `gate`, `control`, `single`, `ablation`, `world` or `ladder`."""
+    """`main`, `data`, `gate`, `control`, `second_base`, `captioner`, `single`, `ablation`, `world` or `ladder`."""
+    stages: tuple[str, ...] = VICUNA
+    """`VICUNA` or `BASE`."""
     vision_tower: str = "tove"
+    rich_clip: bool = False
+    """Whether the base encoder is `rich_clip`'s and not the shipped one."""
     fusion: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the tower YAML's `fusion` block."""
     experts: tuple[str, ...] = EXPERTS
@@ -33,6 +39,8 @@ class Row:
     """Multiples of the YAML's learning rates that a row which names itself chooses from."""
     budgets: tuple[float, ...] = (1.0,)
     """Multiples of the study's steps; where there are several, the best on validation scenes is taken."""
+    against: str = "tove"
+    """Id of the row that it is compared with."""
 
     @property
     def has_choice(self) -> bool:
@@ -101,6 +109,32 @@ CONTROLS = [
         rate_from="separate",
     ),
 ]
+SECOND_BASE = [
+    replace(
+        row,
+        id=f"rich_{row.id}",
+        label=f"{row.label}, CLIP with richer captions",
+        group="second_base",
+        rich_clip=True,
+        rate_from=f"rich_{row.id}",
+        against="rich_tove",
+    )
+    for row in (*MAIN, CONTROLS[0])
+]
+CAPTION = "caption_"
+CAPTIONER = [
+    replace(
+        row,
+        id=f"{CAPTION}{row.id}",
+        label=f"{row.label}, captioner",
+        group="captioner",
+        stages=BASE,
+        rate_from=f"{CAPTION}{row.rate_from}",
+        against=f"{CAPTION}tove",
+    )
+    for row in (*MAIN, *DATA)
+]
+"""The data axis again with the base model, zero-shot captions."""
 SINGLE = [
     Row(
         id=f"only_{name}",
@@ -128,7 +162,7 @@ WORLD = [
         **_SPLIT,
     ),
 ]
-FULL = [*MAIN, *DATA, *GATE, *CONTROLS, *SINGLE, *ABLATIONS, *WORLD]
+FULL = [*MAIN, *DATA, *CAPTIONER, *GATE, *CONTROLS, *SECOND_BASE, *SINGLE, *ABLATIONS, *WORLD]
 QUICK_SCENES = 1200
 QUICK = [
     replace(MAIN[0], scenes=QUICK_SCENES, rates=(1.0,)),

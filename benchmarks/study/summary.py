@@ -5,12 +5,13 @@ from pathlib import Path
 
 from tove_lvlm.storage import save_json
 
+from . import rich_clip
 from .choices import VALIDATION, Trial, budget_trials, choice_file
 from .comparison import difference
 from .detachment import agreement
 from .plan import row_folder
 from .pool import read_result
-from .rows import CLIP_SCENES, TOVE_SCENES, Row, data_id
+from .rows import BASE, CAPTION, CLIP_SCENES, TOVE_SCENES, VICUNA, Row, data_id
 
 # Results that are no rows of their own training: id -> (label, row whose folder holds it, file).
 DERIVED = {
@@ -70,11 +71,13 @@ def collect(
     for (row_id, seed), path in ladder_files(output, seeds).items():
         if path.is_file():
             ladders.setdefault(row_id, {})[seed] = read_result(path)
-    tove = found.get("tove", {"seeds": {}})["seeds"]
+    against = {row.id: row.against for row in rows}
     for row_id, entry in found.items():
-        if row_id != "tove":
-            entry["against_tove"] = difference(entry["seeds"], tove)
-    return {
+        other = against.get(row_id, "tove")
+        if row_id != other:
+            entry["against_tove"] = difference(entry["seeds"], found.get(other, {"seeds": {}})["seeds"])
+    clip = rich_clip.record(output)
+    return ({"rich_clip": read_result(clip)} if clip.is_file() else {}) | {
         "rows": {row_id: found[row_id] for row_id in named if row_id in found},
         "chance": {"overall": chance["overall"]["accuracy"], "families": chance["families"]},
         "budgets": {row.id: _budget_curve(row, output) for row in curves},
@@ -108,26 +111,41 @@ def restore(results: Mapping, output: Path, rows: Sequence[Row], trials: Sequenc
 def data_axis(results: Mapping, steps: Mapping[str, int]) -> dict[str, dict]:
     """Score by number of training scenes, in percent: tower -> scenes -> overall, spread, steps, seeds.
 
-    `spread` is the distance from the lowest seed to the highest, `steps` those of both stages.
+    `spread` is the distance from the lowest seed to the highest, `steps` those of all stages. `captioner` is the base
+    model's, the same with CIDEr (times 100); its `overall` is the share of objects named with color and shape.
 
     Args:
         results: What `collect` gave.
         steps: The study's steps, of which each row has a multiple.
     """
+    axis: dict[str, dict] = _axis(results, steps, "", VICUNA)
+    captioner = _axis(results, steps, CAPTION, BASE)
+    for tower, points in captioner.items():
+        for scenes, point in points.items():
+            found = [seed["cider"] for seed in _seeds(results, CAPTION + data_id(tower, int(scenes)))]
+            point["cider"] = None if None in found else round(sum(found) / len(found), 1)
+    return axis | {"captioner": captioner}
+
+
+def _axis(results: Mapping, steps: Mapping[str, int], prefix: str, stages: Sequence[str]) -> dict[str, dict]:
     axis: dict[str, dict] = {tower: {} for tower in AXIS}
     for tower, numbers in AXIS.items():
         for scenes in numbers:
-            row_id = data_id(tower, scenes)
-            scores = [100 * seed["overall"] for seed in results["rows"].get(row_id, {"seeds": {}})["seeds"].values()]
+            row_id = prefix + data_id(tower, scenes)
+            scores = [100 * seed["overall"] for seed in _seeds(results, row_id)]
             if scores:
                 budget = results["choices"].get(row_id, {"budget": 1.0})["budget"]
                 axis[tower][str(scenes)] = {
                     "overall": round(sum(scores) / len(scores), 2),
                     "spread": round(max(scores) - min(scores), 2),
-                    "steps": sum(round(budget * steps[stage]) for stage in ("pretrain", "finetune")),
+                    "steps": sum(round(budget * steps[stage]) for stage in stages),
                     "seeds": len(scores),
                 }
     return axis
+
+
+def _seeds(results: Mapping, row_id: str) -> list[dict]:
+    return list(results["rows"].get(row_id, {"seeds": {}})["seeds"].values())
 
 
 def _budget_curve(row: Row, output: Path) -> dict[str, dict]:

@@ -1,6 +1,6 @@
 """The study's page of Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tove_lvlm.world.language import FAMILIES
 
@@ -20,7 +20,7 @@ def markdown(results: Mapping, axis: Mapping[str, Mapping]) -> str:
         results: What `summary.collect` gave.
         axis: What `summary.data_axis` gave.
     """
-    parts = [_rows(results), _axis(axis), _budgets(results), _choices(results)]
+    parts = [_rows(results), _axis(axis), _captioner(axis["captioner"]), _budgets(results), _choices(results)]
     return "\n\n".join([*parts, _ladders(results), _signals(results)]) + "\n"
 
 
@@ -28,13 +28,16 @@ def _rows(results: Mapping) -> str:
     families = [name for name in FAMILIES if name in results["chance"]["families"]]
     chance = results["chance"]
     lines = [
-        "Held-out accuracy in percent, mean over the seeds (± half the range); against ToVE: points, 95 % interval.",
+        "Held-out accuracy in percent, mean over the seeds (± half the range); against ToVE of the same base encoder: "
+        "points, 95 % interval.",
         "",
         f"| row | seeds | overall | against ToVE | {' | '.join(families)} |",
         "|---|---|---|---|" + "---|" * len(families),
         _line("chance", ["", f"{100 * chance['overall']:.1f}", "", *(_percent(chance, name) for name in families)]),
     ]
     for row in results["rows"].values():
+        if row["group"] == "captioner":
+            continue
         by_seed = list(row["seeds"].values())
         cells = [str(len(by_seed)), mean_spread([seed["overall"] for seed in by_seed]), against(row)]
         for name in families:
@@ -50,16 +53,29 @@ def against(row: Mapping) -> str:
 
 
 def _axis(axis: Mapping[str, Mapping]) -> str:
-    scenes = sorted({int(number) for points in axis.values() for number in points})
-    lines = [_line("training scenes", [f"{number:,}" for number in scenes]), "|---|" + "---|" * len(scenes)]
-    for tower, label in (("clip", "CLIP-only"), ("tove", "ToVE")):
-        cells = []
-        for number in scenes:
-            point = axis[tower].get(str(number))
-            text = f"{point['overall']:.1f} ±{point['spread'] / 2:.1f} ({point['steps']} steps)" if point else ""
-            cells.append(text)
-        lines.append(_line(label, cells))
+    return _by_scenes(axis, "training scenes", lambda point: f"{_overall(point)} ({point['steps']} steps)")
+
+
+def _captioner(axis: Mapping[str, Mapping]) -> str:
+    def text(point: Mapping) -> str:
+        cider = "" if point["cider"] is None else f", CIDEr {point['cider']:.0f}"
+        return f"{_overall(point)}{cider} ({point['steps']} steps)"
+
+    return _by_scenes(axis, "base model, objects named in its captions, %", text)
+
+
+def _by_scenes(axis: Mapping[str, Mapping], title: str, text: Callable[[Mapping], str]) -> str:
+    towers = {"clip": "CLIP-only", "tove": "ToVE"}
+    scenes = sorted({int(number) for tower in towers for number in axis[tower]})
+    lines = [_line(title, [f"{number:,}" for number in scenes]), "|---|" + "---|" * len(scenes)]
+    for tower, label in towers.items():
+        points = [axis[tower].get(str(number)) for number in scenes]
+        lines.append(_line(label, [text(point) if point else "" for point in points]))
     return "\n".join(lines)
+
+
+def _overall(point: Mapping) -> str:
+    return f"{point['overall']:.1f} ±{point['spread'] / 2:.1f}"
 
 
 def _budgets(results: Mapping) -> str:

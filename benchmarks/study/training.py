@@ -17,12 +17,14 @@ from tove_lvlm.provenance import commit, cpu_has_fast_bf16, hardware
 from tove_lvlm.storage import save_json
 from tove_lvlm.tower.recorder import find_tower
 
-from . import half_blind  # noqa: F401  registers its family
+from . import (
+    half_blind,  # noqa: F401  registers its family
+    rich_clip,
+)
 from .comparison import pack_counts
 from .gate_statistics import gate_statistics
-from .rows import Row
+from .rows import BASE, VICUNA, Row
 
-STAGES = ("pretrain", "finetune")
 SAVE_STEPS = 300
 _HALF_BLIND = {"family": "half_blind", "output": "map", "channels": 1, "pretrained": "shipped:miniature/depth"}
 EXTRA_EXPERTS = {
@@ -33,9 +35,19 @@ EXTRA_EXPERTS = {
 }
 
 
-def write_tower(row: Row, folder: Path) -> Path:
-    """The row's tower YAML: the miniature's own with the row's changes."""
+def write_tower(row: Row, folder: Path, world: Path | None = None) -> Path:
+    """The row's tower YAML: the miniature's own with the row's changes.
+
+    Args:
+        row: What is trained.
+        folder: Where it goes.
+        world: The data; a second base encoder lies beside it.
+    """
     tower = read_yaml(PROJECT / "tower.yaml")
+    if row.rich_clip:
+        if world is None:
+            raise ValueError(f"row {row.id} has a base encoder of its own, which lies beside the world")
+        tower["clip"]["pretrained"] = str(rich_clip.folder(world.parent))
     entries = {entry["name"]: entry for entry in tower["experts"]}
     entries |= {name: {"name": name, **fields} for name, fields in EXTRA_EXPERTS.items()}
     changes = dict(row.fusion)
@@ -76,25 +88,50 @@ def fusion_size(tower: Mapping[str, Any]) -> int:
         return sum(parameter.numel() for parameter in ToVEVisionModel(config).tove_fusion.parameters())
 
 
-def write_first_scenes(world: Path, scenes: Collection[int]) -> None:
+def write_first_scenes(world: Path, scenes: Collection[int], stages: Sequence[str] = VICUNA) -> None:
     """`pretrain_100.json` and so on: the training data of the first scenes alone, nested.
 
     Args:
         world: Folder with `train/`.
         scenes: Numbers of scenes.
+        stages: What is trained; the base model has statements besides.
     """
-    for stage in STAGES:
-        missing = [num for num in scenes if not data_file(world, stage, num).is_file()]
-        records = json.loads((world / "train" / f"{stage}.json").read_text(encoding="utf-8")) if missing else []
+    train = world / "train"
+    for kind in VICUNA:
+        missing = [num for num in scenes if not data_file(world, kind, num).is_file()]
+        records = json.loads((train / f"{kind}.json").read_text(encoding="utf-8")) if missing else []
         for num in missing:
             if num > len(records):
-                raise ValueError(f"{num} scenes are wanted of {world / 'train'}, which has {len(records)}")
-            save_json(data_file(world, stage, num), records[:num])  # one conversation a scene
+                raise ValueError(f"{num} scenes are wanted of {train}, which has {len(records)}")
+            save_json(data_file(world, kind, num), records[:num])  # one conversation a scene
+    if not {*BASE} & {*stages}:
+        return
+    lines = (train / "statements.jsonl").read_text(encoding="utf-8").splitlines()
+    pictures = [json.loads(line)["image"] for line in lines]
+    for num in scenes:
+        shown = {record["image"] for record in json.loads(data_file(world, "pretrain", num).read_text("utf-8"))}
+        kept = [line for line, picture in zip(lines, pictures, strict=True) if picture in shown]
+        statements_file(world, num).write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def data_file(world: Path, stage: str, scenes: int) -> Path:
-    """Training data of a stage for the first so many scenes."""
-    return world / "train" / f"{stage}_{scenes}.json"
+def data_file(world: Path, kind: str, scenes: int) -> Path:
+    """Training data, `pretrain` or `finetune`, for the first so many scenes."""
+    return world / "train" / f"{kind}_{scenes}.json"
+
+
+def statements_file(world: Path, scenes: int) -> Path:
+    """True and false statements about the first so many scenes."""
+    return world / "train" / f"statements_{scenes}.jsonl"
+
+
+def data_options(stage: str, world: Path, scenes: int) -> list[str]:
+    """Options for a script that name a stage's data: the first so many scenes."""
+    images = world / "train" / "images"
+    if stage in VICUNA:
+        return [f"data.train=[{data_file(world, stage, scenes)}]", f"data.image_folder={images}"]
+    files = [*(data_file(world, kind, scenes) for kind in VICUNA), statements_file(world, scenes)]  # as in the YAML
+    mix = [(f"files=[{file}]", f"image_folder={images}") for file in files]
+    return [f"data.mix.{number}.{option}" for number, options in enumerate(mix) for option in options]
 
 
 def train(
@@ -107,10 +144,10 @@ def train(
     rate: float = 1.0,
     budget: float = 1.0,
 ) -> dict:
-    """Run `scripts/pretrain_projector.py` or `scripts/finetune_vicuna.py` for a row, in this process.
+    """Run `scripts/pretrain_projector.py`, `finetune_vicuna.py` or `pretrain_base.py` for a row, in this process.
 
     Args:
-        stage: `pretrain` or `finetune`.
+        stage: One of the row's.
         row: What is trained.
         seed: Of initialisation and data order.
         world: Folder with `train/`.
@@ -126,9 +163,8 @@ def train(
     max_steps = max(1, round(budget * steps[stage]))
     options = [
         f"model.vision_tower={row.vision_tower}",
-        f"model.tower={write_tower(row, folder)}",
-        f"data.train=[{data_file(world, stage, row.scenes)}]",
-        f"data.image_folder={world / 'train' / 'images'}",
+        f"model.tower={write_tower(row, folder, world)}",
+        *data_options(stage, world, row.scenes),
         f"train.output_dir={output}",
         f"train.seed={seed}",
         f"train.max_steps={max_steps}",
@@ -152,7 +188,7 @@ def train(
 def rate_options(stage: str, rate: float) -> list[str]:
     """The YAML's learning rates times `rate`; none for 1."""
     train = read_yaml(PROJECT / f"{stage}.yaml")["train"]
-    keys = [key for key in ("learning_rate", "mm_projector_lr") if key in train and rate != 1]
+    keys = [key for key in ("learning_rate", "mm_projector_lr", "fusion_lr") if key in train and rate != 1]
     return [f"train.{key}={rate * train[key]!r}" for key in keys]
 
 
@@ -169,11 +205,11 @@ def cache_options(world: Path) -> list[str]:
 
 def run_script(stage: str, options: list[str]) -> None:
     """The script's main, as `deepspeed scripts/... --cfg-path ... --options ...` calls it with one rank."""
-    from tove_lvlm.recipes.llava import FINETUNE, PRETRAIN
+    from tove_lvlm.recipes import encoder_decoder, llava
     from tove_lvlm.recipes.merge import MERGE
     from tove_lvlm.train.launch import main
 
-    stages = {known.name: known for known in (PRETRAIN, FINETUNE, MERGE)}
+    stages = {known.name: known for known in (llava.PRETRAIN, llava.FINETUNE, encoder_decoder.PRETRAIN, MERGE)}
     code = main(stages[stage], ["--cfg-path", str(PROJECT / f"{stage}.yaml"), "--options", *options])
     if code != 0:
         raise RuntimeError(f"{stage} ended with exit code {code}")

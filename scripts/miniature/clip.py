@@ -5,11 +5,15 @@ batch. The second sets single patches against the 24 noun phrases ("a red cone")
 patches, and must score the phrases of its own caption above the others (late interaction, as in FILIP, with SigLIP's
 loss). No box or mask is used; the patch tokens learn what they show because the best patches are the right ones.
 
+With richer captions ("a red cone far") it is a better encoder; that one is not shipped, the study trains it.
+
 Shapes: B images, N patches, D width of the joint space, P phrases.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from pathlib import Path
 
@@ -18,19 +22,57 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPVisionModel
 
+from tove_lvlm.world.language import distance
 from tove_lvlm.world.render import relative_depth
 from tove_lvlm.world.scene import COLORS, IMAGE_SIZE, SHAPES, Scenes
+from tove_lvlm.world.things import things
 
 from .common import DEPTH, HEADS, MEAN, PATCH, SIDE, STD, WIDTH, Pool, Report, fit, normalised, sincos_positions
 
 STEPS, BATCH, RATE, SEED = 900, 96, 1.5e-3, 11
 
+DISTANCES = ("far", "halfway", "near")
+
 _BOS, _EOS, _PAD, _A, _AND = range(5)
 _WORDS = 5
-_LENGTH = 2 + 4 * 4
 
 
-def build_model() -> CLIPModel:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Captions:
+    """What captions name of an object: its color and shape, and with `distances` also how far it is."""
+
+    distances: bool = False
+
+    @property
+    def num_words(self) -> int:
+        """Size of the vocabulary."""
+        return _WORDS + len(COLORS) + len(SHAPES) + (len(DISTANCES) if self.distances else 0)
+
+    @property
+    def length(self) -> int:
+        """Tokens of a caption of four objects."""
+        return 2 + 4 * (5 if self.distances else 4)
+
+    @functools.cached_property
+    def phrases(self) -> list[tuple[int, ...]]:
+        """Words of all noun phrases, by number."""
+        pairs = [(c, s) for c in range(len(COLORS)) for s in range(len(SHAPES))]
+        if not self.distances:
+            return [_color_and_shape(*pair) for pair in pairs]
+        first = _WORDS + len(COLORS) + len(SHAPES)
+        return [(*_color_and_shape(*pair), first + d) for pair in pairs for d in range(len(DISTANCES))]
+
+    def numbers(self, scenes: Scenes) -> np.ndarray:
+        """(S, 4) int64: the phrase of each object; what lies beyond a scene's objects has no meaning."""
+        numbers = scenes.color.astype(np.int64) * len(SHAPES) + scenes.shape
+        if self.distances:
+            numbers = numbers * len(DISTANCES)
+            for i in range(len(scenes)):
+                numbers[i, : scenes.num_objects[i]] += [DISTANCES.index(distance(thing)) for thing in things(scenes, i)]
+        return numbers
+
+
+def build_model(captions: Captions) -> CLIPModel:
     """A CLIPModel with 2-D sine-cosine positions, fixed, in its ordinary position embedding."""
     config = CLIPConfig(
         vision_config={
@@ -43,12 +85,12 @@ def build_model() -> CLIPModel:
             "projection_dim": 64,
         },
         text_config={
-            "vocab_size": _WORDS + len(COLORS) + len(SHAPES),
+            "vocab_size": captions.num_words,
             "hidden_size": 64,
             "intermediate_size": 256,
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
-            "max_position_embeddings": _LENGTH,
+            "max_position_embeddings": captions.length,
             "bos_token_id": _BOS,
             "eos_token_id": _EOS,
             "pad_token_id": _PAD,
@@ -64,48 +106,70 @@ def build_model() -> CLIPModel:
     return model
 
 
-def caption_ids(scenes: Scenes, index: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-    """Token ids (B, 18) of "a red cone and a blue box and ...": every object, in an order that tells nothing."""
-    ids = np.full((len(index), _LENGTH), _PAD, np.int64)
-    for row, i in enumerate(index):
+def caption_ids(
+    captions: Captions, numbers: np.ndarray, num_objects: np.ndarray, rng: np.random.Generator
+) -> torch.Tensor:
+    """Token ids (B, L) of "a red cone and a blue box and ...": every object, in an order that tells nothing.
+
+    Args:
+        captions: What they name.
+        numbers: (B, 4), each object's phrase.
+        num_objects: (B,), how many objects there are.
+        rng: Draws the order.
+    """
+    ids = np.full((len(numbers), captions.length), _PAD, np.int64)
+    for row, num in enumerate(num_objects):
         words = [_BOS]
-        for slot in rng.permutation(scenes.num_objects[i]):
-            words += [_A, *_phrase_words(scenes.color[i, slot], scenes.shape[i, slot]), _AND]
+        for slot in rng.permutation(num):
+            words += [_A, *captions.phrases[numbers[row, slot]], _AND]
         words[-1] = _EOS
         ids[row, : len(words)] = words
     return torch.from_numpy(ids)
 
 
-def phrase_ids() -> torch.Tensor:
-    """Token ids (P, 5) of all noun phrases, number color * len(SHAPES) + shape."""
-    pairs = [(c, s) for c in range(len(COLORS)) for s in range(len(SHAPES))]
-    return torch.tensor([[_BOS, _A, *_phrase_words(c, s), _EOS] for c, s in pairs])
+def phrase_ids(captions: Captions) -> torch.Tensor:
+    """Token ids (P, 5) of all noun phrases, or (P, 6) with distances."""
+    return torch.tensor([[_BOS, _A, *words, _EOS] for words in captions.phrases])
 
 
-def _phrase_words(color: int, shape: int) -> tuple[int, int]:
-    return _WORDS + int(color), _WORDS + len(COLORS) + int(shape)
+def _color_and_shape(color: int, shape: int) -> tuple[int, int]:
+    return _WORDS + color, _WORDS + len(COLORS) + shape
 
 
-def _phrase_targets(scenes: Scenes) -> torch.Tensor:
+def _phrase_targets(captions: Captions, scenes: Scenes, numbers: np.ndarray) -> torch.Tensor:
     """(S, P) float: which phrases a scene's caption holds."""
-    targets = torch.zeros(len(scenes), len(COLORS) * len(SHAPES))
+    targets = torch.zeros(len(scenes), len(captions.phrases))
     scene, slot = np.nonzero(scenes.valid)
-    targets[scene, scenes.color[scene, slot].astype(int) * len(SHAPES) + scenes.shape[scene, slot]] = 1
+    targets[scene, numbers[scene, slot]] = 1
     return targets
 
 
-def train(pool: Pool, out_dir: Path, report: Report) -> dict:
-    """Train the model, save its vision half to `out_dir`, return the stage's record."""
+def train(
+    pool: Pool, out_dir: Path, report: Report, captions: Captions | None = None, steps: int | None = None
+) -> dict:
+    """Train the model, save its vision half to `out_dir`, return the stage's record.
+
+    Args:
+        pool: Pictures and scenes.
+        out_dir: Gets config, weights and preprocessor.
+        report: Told of the steps.
+        captions: What they name; none for those of the shipped encoder.
+        steps: Optimizer steps; none for `STEPS`.
+    """
     torch.manual_seed(SEED)
-    model, scenes = build_model(), pool.train_scenes
-    phrases, targets, rng = phrase_ids(), _phrase_targets(scenes), np.random.default_rng(SEED + 1)
+    captions = captions or Captions()
+    model, scenes = build_model(captions), pool.train_scenes
+    numbers = captions.numbers(scenes)
+    phrases, targets = phrase_ids(captions), _phrase_targets(captions, scenes, numbers)
+    rng = np.random.default_rng(SEED + 1)
     scale = torch.nn.ParameterDict({"scale": torch.tensor(math.log(10.0)), "bias": torch.tensor(-6.0)})
 
     def loss_of(index: np.ndarray) -> torch.Tensor:
         hidden_BND = model.vision_model(normalised(pool.train.rgb[index])).last_hidden_state
         joint_BND = model.visual_projection(model.vision_model.post_layernorm(hidden_BND))
         image_BD, patch_BND = F.normalize(joint_BND[:, 0], dim=-1), F.normalize(joint_BND[:, 1:], dim=-1)
-        text_BD = F.normalize(model.get_text_features(caption_ids(scenes, index, rng)).pooler_output, dim=-1)
+        ids = caption_ids(captions, numbers[index], scenes.num_objects[index], rng)
+        text_BD = F.normalize(model.get_text_features(ids).pooler_output, dim=-1)
         logits = image_BD @ text_BD.T * model.logit_scale.exp().clamp(max=100)
         same = torch.arange(len(index))
         loss = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
@@ -115,7 +179,7 @@ def train(pool: Pool, out_dir: Path, report: Report) -> dict:
         local = F.binary_cross_entropy_with_logits(match_BP, targets[index], reduction="sum") / len(index)
         return loss + local
 
-    size = {"steps": STEPS, "batch": BATCH, "lr": RATE, "seed": SEED, "num_samples": len(scenes)}
+    size = {"steps": steps or STEPS, "batch": BATCH, "lr": RATE, "seed": SEED, "num_samples": len(scenes)}
     record = fit("clip", [model, scale], loss_of, **size, report=report)
     model.eval()
     vision = CLIPVisionModel(model.config.vision_config)
@@ -130,19 +194,21 @@ def train(pool: Pool, out_dir: Path, report: Report) -> dict:
         image_std=list(STD),
     ).save_pretrained(out_dir)
     record["parameters"] = sum(p.numel() for p in vision.parameters())
-    record["heldout"] = _measure(model, pool, np.random.default_rng(SEED + 2)) | probe_tokens(vision.float(), pool)
+    found = _measure(model, captions, pool, np.random.default_rng(SEED + 2))
+    record["heldout"] = found | probe_tokens(vision.float(), pool)
     return record
 
 
 @torch.no_grad()
-def _measure(model: CLIPModel, pool: Pool, rng: np.random.Generator) -> dict:
+def _measure(model: CLIPModel, captions: Captions, pool: Pool, rng: np.random.Generator) -> dict:
     """Top-1 of an image among 128 held-out captions."""
     correct = total = 0
+    numbers, num_objects = captions.numbers(pool.heldout_scenes), pool.heldout_scenes.num_objects
     for start in range(0, len(pool.heldout), 128):
         index = np.arange(start, min(start + 128, len(pool.heldout)))
         pixels = normalised(pool.heldout.rgb[index])
         image = F.normalize(model.get_image_features(pixels).pooler_output, dim=-1)
-        ids = caption_ids(pool.heldout_scenes, index, rng)
+        ids = caption_ids(captions, numbers[index], num_objects[index], rng)
         text = F.normalize(model.get_text_features(ids).pooler_output, dim=-1)
         correct += int(((image @ text.T).argmax(dim=1) == torch.arange(len(index))).sum())
         total += len(index)

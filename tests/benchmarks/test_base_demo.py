@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from study import base, base_summary
+from study import base, base_summary, captions
 
 from helpers.benchmarks import run_benchmark
 from tove_lvlm.checkpoints import open_checkpoint
@@ -21,7 +21,7 @@ RIGHT = "a red sphere near at the left, a blue box far at the right. the blue bo
     ],
 )
 def test_recall_is_of_the_objects_before_the_comparison(said, expected):
-    found = base.recall([said], [RIGHT])
+    found = captions.recall([said], [RIGHT])
     assert tuple(found[part] for part in ("objects", "colors", "shapes", "distances")) == expected
 
 
@@ -63,12 +63,13 @@ def test_every_row_is_trained_once_and_what_is_made_of_one_waits_for_it(tmp_path
         "detached",
         "merged",
     ]
-    jobs = base.base_jobs(ids, 3, tmp_path / "world", tmp_path, {"train": 1, "merge": 1})
+    assert [base.scenes_of(row, 3000) for row in base.ROWS] == [3000, 3000, 3000, 30, 30, 300, 300]
+    jobs = base.base_jobs(ids, 3, tmp_path / "world", tmp_path, {"train": 1, "merge": 1}, 3000)
     results = [job.result.relative_to(tmp_path / "seed3").as_posix() for job in jobs]
     assert len(set(results)) == len(results) == 7 + 2 + 9
     merged = next(job for job in jobs if job.result.parent.name == "merged" and job.result.name == "made.json")
     assert merged.needs == (tmp_path / "seed3" / "tove" / "trained.json",)
-    alone = base.base_jobs(["merged"], 3, tmp_path / "world", tmp_path, {"train": 1, "merge": 1})
+    alone = base.base_jobs(["merged"], 3, tmp_path / "world", tmp_path, {"train": 1, "merge": 1}, 3000)
     assert [job.result.name for job in alone] == ["trained.json", "made.json", "score.json"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from study import choices, comparison, plan, pool, rows, summary, tables, training
+from study import captions, choices, comparison, plan, pool, rich_clip, rows, summary, tables, training
 from study import jobs as study_jobs
 from study.half_blind import mirror
 
@@ -22,10 +22,25 @@ def test_every_row_is_there_once_and_its_tower_can_be_built(tmp_path):
 
     assert len(FULL) == len(rows.FULL)
     for row in rows.FULL:
-        if row.vision_tower == "tove" and row.group != "data":
+        if row.vision_tower == "tove" and row.group not in ("data", "captioner") and not row.rich_clip:
             tower = build_tower(training.write_tower(row, tmp_path / row.id))
             assert tower.expert_names == list(row.experts)
             assert tower(torch.randn(1, 3, 64, 64)).last_hidden_state.shape[1] == 64
+
+
+def test_a_second_base_encoder_is_trained_before_its_rows_and_lies_in_their_towers(tmp_path):
+    row, world = FULL["rich_concat"], tmp_path / "world"
+    with pytest.raises(ValueError, match="base encoder of its own"):
+        training.write_tower(row, tmp_path / "row")
+    tower = yaml.safe_load(training.write_tower(row, tmp_path / "row", world).read_text())
+    assert tower["clip"]["pretrained"] == str(tmp_path / "rich_clip")
+    assert tower["fusion"]["kind"] == "concat"
+    found = study_jobs.study_jobs(rows.FULL, [], ["second_base"], [0], world, tmp_path, STEPS)
+    assert "rich_clip.json" in results_of(found, tmp_path)
+    first = next(job for job in found if job.result == tmp_path / "trials/rich_tove-rate_1-budget_1/pretrain.json")
+    assert rich_clip.record(tmp_path) in first.needs
+    others = study_jobs.study_jobs(rows.FULL, [], ["gate"], [0], world, tmp_path, STEPS)
+    assert "rich_clip.json" not in results_of(others, tmp_path)
 
 
 def test_matched_control_has_as_many_trainable_parameters(tmp_path):
@@ -38,12 +53,22 @@ def test_matched_control_has_as_many_trainable_parameters(tmp_path):
 
 def test_first_scenes_are_nested_and_no_more_than_there_are(tmp_path):
     (tmp_path / "train").mkdir()
-    for stage in training.STAGES:
-        (tmp_path / "train" / f"{stage}.json").write_text(json.dumps([{"id": i} for i in range(200)]))
+    for kind in rows.VICUNA:
+        records = [{"id": i, "image": f"{i}.png"} for i in range(200)]
+        (tmp_path / "train" / f"{kind}.json").write_text(json.dumps(records))
+    statements = [{"image": f"{i // 2}.png", "caption": str(i)} for i in range(400)]
+    (tmp_path / "train" / "statements.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in statements))
     training.write_first_scenes(tmp_path, [30, 200])
     for scenes in (30, 200):
         found = json.loads(training.data_file(tmp_path, "finetune", scenes).read_text())
         assert [record["id"] for record in found] == list(range(scenes))
+    assert not training.statements_file(tmp_path, 30).exists()
+    training.write_first_scenes(tmp_path, [30], rows.BASE)
+    lines = training.statements_file(tmp_path, 30).read_text().splitlines()
+    assert [json.loads(line)["caption"] for line in lines] == [str(i) for i in range(60)]
+    options = training.data_options("pretrain_base", tmp_path, 30)
+    assert [option.split("=")[0] for option in options[:2]] == ["data.mix.0.files", "data.mix.0.image_folder"]
+    assert options[4] == f"data.mix.2.files=[{training.statements_file(tmp_path, 30)}]"
     with pytest.raises(ValueError, match="300 scenes are wanted of .*train, which has 200"):
         training.write_first_scenes(tmp_path, [300])
 
@@ -52,6 +77,7 @@ def test_a_rate_multiplies_every_learning_rate_of_the_stage():
     assert training.rate_options("finetune", 0.5) == ["train.learning_rate=0.001", "train.mm_projector_lr=0.0005"]
     assert training.rate_options("pretrain", 2.0) == ["train.learning_rate=0.004"]
     assert training.rate_options("pretrain", 1.0) == []
+    assert training.rate_options("pretrain_base", 0.5) == ["train.learning_rate=0.001", "train.fusion_lr=0.001"]
 
 
 def test_right_answers_are_counted_by_scene():
@@ -117,7 +143,7 @@ def test_job_that_can_never_start_is_named(tmp_path):
 # ---- choices ----
 
 
-STEPS = {"pretrain": 30, "finetune": 240, "merge": 10, "retune": 10}
+STEPS = {"pretrain": 30, "finetune": 240, "merge": 10, "retune": 10, "rich_clip": 10}
 
 
 def write(path: Path, value: dict) -> None:
@@ -158,7 +184,7 @@ def test_the_rate_and_then_the_budget_that_validate_best_are_taken(tmp_path):
 
 def test_no_row_has_toves_rate_but_tove_with_other_numbers_of_scenes():
     for row in rows.FULL:
-        if row.group not in ("main", "data") or row.vision_tower == "clip":
+        if row.group not in ("main", "data") or row.vision_tower == "clip":  # the captioner has its own too
             assert row.rate_from != "tove", row.id
         assert FULL[row.rate_from].rate_from == row.rate_from
         assert row.scenes <= max(rows.CLIP_SCENES)
@@ -176,7 +202,7 @@ def test_first_seed_of_a_row_with_a_choice_is_the_trial_and_is_not_trained_again
     row = FULL["clip"]
     write(choices.choice_file(tmp_path, "clip"), {"trial": "clip-rate_2-budget_1", "rate": 2.0, "budget": 1.0})
     trial = choices.Trial(row=row, rate=2.0, budget=1.0).folder(tmp_path)
-    for stage in training.STAGES:
+    for stage in rows.VICUNA:
         write(trial / f"{stage}.json", {"loss": 0.5, "steps": 7})
     (trial / plan.TRAINED).mkdir()
     first, second, score = choices.row_jobs(row, 0, tmp_path / "world", tmp_path, STEPS)
@@ -198,7 +224,13 @@ def test_a_stage_is_trained_with_what_was_chosen(tmp_path, monkeypatch):
     for job in choices.row_jobs(FULL["no_balance"], 2, tmp_path / "world", tmp_path, STEPS)[:2]:
         run(job)
     settings = {"rate": 0.5, "budget": 1.0}
-    assert given == {stage: ("no_balance", 2, "no_balance", settings) for stage in training.STAGES}
+    assert given == {stage: ("no_balance", 2, "no_balance", settings) for stage in rows.VICUNA}
+    write(choices.choice_file(tmp_path, "caption_clip"), {"trial": "gone", "rate": 2.0, "budget": 1.0})
+    *stages, score = choices.row_jobs(FULL["caption_clip"], 1, tmp_path / "world", tmp_path, STEPS)
+    (stage,) = stages
+    run(stage)
+    assert given["pretrain_base"] == ("caption_clip", 1, "caption_clip", {"rate": 2.0, "budget": 1.0})
+    assert score.work.func is captions.evaluate
 
 
 def test_a_folder_that_does_not_say_what_its_runs_are_of_is_not_gone_on_with(tmp_path):
@@ -269,6 +301,7 @@ def test_results_are_collected_over_seeds_and_put_back_elsewhere(tmp_path):
         write(folder / "tove" / "score.json", scored(tove, "99"))
         write(folder / "tove" / "half.json", scored(tove - 0.1))
         write(folder / "tove_100" / "score.json", scored(clip))
+        write(folder / "caption_tove_100" / "score.json", scored(clip) | {"cider": 100 * clip})
     write(choices.choice_file(there, "tove_100"), {"trial": "x", "rate": 1.0, "budget": 0.25, "validation": {"x": 0.5}})
     for trial in choices.budget_trials(FULL["clip"])[:2]:
         write(trial.folder(there) / "validation.json", scored(trial.budget))
@@ -288,21 +321,26 @@ def test_results_are_collected_over_seeds_and_put_back_elsewhere(tmp_path):
         return summary.collect(output, rows.FULL, rows.MAIN, trials, [0, 1], chance)
 
     results = collect(there)
-    assert list(results["rows"]) == ["clip", "tove", "tove_100", "half"]
+    assert list(results["rows"]) == ["clip", "tove", "tove_100", "caption_tove_100", "half"]
     assert results["rows"]["half"]["seeds"]["1"]["overall"] == pytest.approx(0.84)
     assert results["rows"]["clip"]["against_tove"]["difference"] == pytest.approx(-100 * 3 / 60, abs=0.01)
     assert "against_tove" not in results["rows"]["tove"]
     assert results["detach"] == {"tove": {"0": ladder}}
     assert list(results["budgets"]["clip"]) == ["0.222", "0.444"]
-    axis = summary.data_axis(results, {"pretrain": 300, "finetune": 2400})
+    axis = summary.data_axis(results, {"pretrain": 300, "finetune": 2400, "pretrain_base": 1000})
     assert axis["tove"]["100"] == {"overall": 75.0, "spread": 10.0, "steps": 675, "seeds": 2}
     assert axis["clip"]["3000"]["steps"] == 2700
     assert list(axis["clip"]) == ["3000"]
+    captioner = {"overall": 75.0, "spread": 10.0, "steps": 1000, "seeds": 2, "cider": 75.0}
+    assert axis["captioner"] == {"clip": {}, "tove": {"100": captioner}}
     text = tables.markdown(results, axis)
     assert "| CLIP-only | 2 | 75.0 ±5.0 | -5.0" in text
     assert "| ToVE, all experts | 2 | 92.0 ±2.0 |  | 92.0 |" in text
     assert "| chance |  | 40.0 |  | 40.0 |" in text
     assert "| ToVE | 75.0 ±5.0 (675 steps) | 92.0 ±2.0 (2700 steps) |" in text
+    assert "| base model, objects named in its captions, % | 100 |" in text
+    assert "| ToVE | 75.0 ±5.0, CIDEr 75 (1000 steps) |" in text
+    assert "captioner |" not in text
     assert "| tove | 0 | b, a | 90.0 | 80.0 / 30.0 | 85.0 / 50.0 | 70.0 / 20.0 |" in text
     assert "| gate_mass | 1.00 | 1.00 | 100 % |" in text
 

@@ -3,15 +3,9 @@
 import numpy as np
 import pytest
 from PIL import Image
-from study.figures import (
-    budgets_figure,
-    data_axis_figure,
-    detach_figure,
-    families_figure,
-    overall_figure,
-    overall_scores,
-    study_figures,
-)
+from study.axis_figure import data_axis_figure
+from study.figure_parts import overall_scores
+from study.figures import budgets_figure, detach_figure, families_figure, overall_figure, study_figures
 from study.rows import SCENES, data_id
 
 from tove_lvlm.viz import palette
@@ -125,6 +119,18 @@ def test_data_axis_that_never_passes_says_nothing():
         given["rows"][data_id("tove", number)]["seeds"] = {"0": {"overall": 0.1, "families": {}}}
     texts = [text.get_text() for text in data_axis_figure(given).axes[0].texts]
     assert "CLIP-only with 30,000 scenes" in texts
+
+
+def test_data_axis_has_a_panel_for_the_base_models_captions():
+    given = results()
+    assert len(data_axis_figure(given).axes) == 1
+    given["rows"]["caption_clip_1000"] = {"label": "c", "group": "captioner", "seeds": {"0": {"overall": 0.4}}}
+    given["rows"]["caption_tove"] = {"label": "t", "group": "captioner", "seeds": {"0": {"overall": 0.7}}}
+    given["data_axis"]["captioner"] = {"clip": {"1000": {}}, "tove": {"3000": {}}}
+    figure = data_axis_figure(given)
+    assert len(figure.axes) == 2
+    assert lines(figure, 1)["clip"].tolist() == [[1000, 40]]
+    assert lines(figure, 1)["tove"].tolist() == [[3000, 70]]
 
 
 def test_budgets_are_shown_of_all_questions_and_of_left_and_right():

@@ -1,6 +1,7 @@
 """The encoders' training stages and what they left in the package."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from helpers.paths import ROOT
 from tove_lvlm.experts import EXPERTS
 from tove_lvlm.storage import ASSETS, load_json
-from tove_lvlm.world import scene
+from tove_lvlm.world import language, scene
 
 MINIATURE = ASSETS / "miniature"
 ENCODERS = ("clip", "depth", "normals", "edges", "shapes")
@@ -99,7 +100,7 @@ def test_training_changes_weights_but_not_positions(stages, pool, tmp_path, monk
     monkeypatch.setattr(clip, "STEPS", 2)
     monkeypatch.setattr(clip, "BATCH", 4)
     torch.manual_seed(clip.SEED)
-    before = clip.build_model().vision_model.state_dict()
+    before = clip.build_model(clip.Captions()).vision_model.state_dict()
     record = clip.train(pool, tmp_path, lambda *report: None)
     from transformers import CLIPImageProcessor, CLIPVisionModel
 
@@ -119,7 +120,8 @@ def test_training_changes_weights_but_not_positions(stages, pool, tmp_path, monk
 
 def test_captions_name_every_object_and_tell_no_order(stages):
     clip, scenes = stages["clip"], scene.sample(np.arange(200))
-    ids = clip.caption_ids(scenes, np.arange(200), np.random.default_rng(0))
+    captions = clip.Captions()
+    ids = clip.caption_ids(captions, captions.numbers(scenes), scenes.num_objects, np.random.default_rng(0))
     words = scene.COLORS + scene.SHAPES
     first = 0
     for i in range(200):
@@ -132,6 +134,25 @@ def test_captions_name_every_object_and_tell_no_order(stages):
         first += pairs[0] == (scene.COLORS[scenes.color[i, left]], scene.SHAPES[scenes.shape[i, left]])
     expected = float((1 / scenes.num_objects).mean())
     assert abs(first / 200 - expected) < 0.12
+
+
+def test_richer_captions_name_each_objects_distance(stages):
+    clip, scenes = stages["clip"], scene.sample(np.arange(50))
+    captions = clip.Captions(distances=True)
+    numbers = captions.numbers(scenes)
+    ids = clip.caption_ids(captions, numbers, scenes.num_objects, np.random.default_rng(0))
+    words = [*scene.COLORS, *scene.SHAPES, *clip.DISTANCES]
+    assert captions.num_words == 5 + len(words)
+    for i in range(50):
+        named = " ".join(words[w - 5] for w in ids[i].tolist() if w >= 5)
+        said = language.captions(scenes, i, np.random.default_rng(0)).split(". ")[0]
+        objects = sorted(" ".join(part.split()[1:4]) for part in said.split(", "))
+        assert sorted(re.findall(r"\w+ \w+ \w+", named)) == objects
+    phrases = clip.phrase_ids(captions)
+    assert phrases.shape == (72, 6)
+    assert len({tuple(row) for row in phrases.tolist()}) == 72
+    found = {tuple(row[2:5]) for row in phrases[torch.from_numpy(numbers[scenes.valid])].tolist()}
+    assert len(found) > 40
 
 
 def test_positions_are_all_different(stages):

@@ -58,7 +58,7 @@ def captions(scenes: Scenes, i: int, rng: np.random.Generator) -> str:
         rng: Chooses the pair that is compared and its order.
     """
     objects = sorted(things(scenes, i), key=lambda thing: thing.x)
-    parts = [f"{article(t.color)} {t.color} {t.shape} {_distance(t)} at the {_place(t)}" for t in objects]
+    parts = [f"{article(t.color)} {t.color} {t.shape} {distance(t)} at the {_place(t)}" for t in objects]
     dice = Dice(rng, 2)
     first, second = dice.pair(objects)
     word = "nearer" if first.nearness > second.nearness else "farther"
@@ -153,7 +153,8 @@ def _place(thing: Thing) -> str:
     return f"{vertical} {_third(thing.x, 'left', 'center', 'right', half, PLACE_MARGIN)}"
 
 
-def _distance(thing: Thing) -> str:
+def distance(thing: Thing) -> str:
+    """`near`, `halfway` or `far`."""
     return _third(thing.nearness, "far", "halfway", "near", 0.5, DEPTH_MARGIN)
 
 
