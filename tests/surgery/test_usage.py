@@ -15,7 +15,9 @@ from helpers.training import environment
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.config import UserError
 from tove_lvlm.data.errors import DataError
+from tove_lvlm.surgery.probe import Probe
 from tove_lvlm.surgery.probe_data import read_probe_data
+from tove_lvlm.surgery.signals import measure_signals
 from tove_lvlm.surgery.usage import measure_usage
 from tove_lvlm.surgery.usage_sums import State, Sums
 
@@ -113,6 +115,33 @@ def test_detached_experts_are_listed_with_zeros(trained, world):
     assert (kept["gate_mass"], kept["first_share"]) == (1, 1)
     # One expert alone: without it there is CLIP.
     assert kept["loss_change"] == found["quality_clip"]["loss"] - found["quality"]["loss"]
+
+
+def test_an_estimate_is_the_first_order_signal_and_takes_no_pass_without_each(report, trained, world, monkeypatch):
+    asked = []
+
+    def score_sets(probe, batch, sets, scored=Probe.score_sets):
+        asked.append(len(sets))
+        return scored(probe, batch, sets)
+
+    monkeypatch.setattr(Probe, "score_sets", score_sets)
+    data = read_probe_data(data=world / "questions.jsonl")
+    found = measure_usage(open_checkpoint(trained), data, batch_size=3, estimate=True)
+    assert set(asked) == {2}, "with all experts, and with none"
+    assert found["quality"] == report["quality"]
+    assert found["quality_clip"] == report["quality_clip"]
+    signals = measure_signals(Probe(open_checkpoint(trained), data, batch_size=3))
+    for name, row in found["experts"].items():
+        assert row["loss_estimate"] == pytest.approx(signals[name].first_order, rel=1e-5)
+        assert row["answer_norm"] == pytest.approx(signals[name].answer_norm, rel=1e-5)
+        assert (row["loss_change"], row["score_change"]) == (None, None)
+        assert row["gate_mass"] == report["experts"][name]["gate_mass"]
+        assert report["experts"][name]["loss_estimate"] is None
+
+
+def test_an_estimate_needs_answers(checkpoints, world):
+    with pytest.raises(UserError, match="an estimate is of the loss of answers"):
+        measure_usage(open_checkpoint(checkpoints["merged"]), read_probe_data(images=world / "images"), estimate=True)
 
 
 def test_images_alone_or_a_tower_alone_have_no_quality(checkpoints, world):
@@ -244,6 +273,14 @@ def test_the_table_and_the_plot(checkpoints, world, tmp_path):
     assert json.loads((tmp_path / "out" / "usage.json").read_text())["broken"].keys() == {"image broken.png"}
     assert (tmp_path / "out" / "usage.svg").stat().st_size > 1000
     assert (tmp_path / "out" / "usage.png").stat().st_size > 1000
+
+
+def test_the_table_says_what_is_an_estimate(checkpoints, world, tmp_path):
+    data = world / "questions.jsonl"
+    result = _tove(checkpoints["merged"], "--data", data, "--estimate", "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "(estimate)" in " ".join(result.stdout.split())
+    assert "loss without" not in result.stdout
 
 
 def test_what_the_user_gave_wrong(checkpoints, clip_only, world, tmp_path):

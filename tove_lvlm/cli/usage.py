@@ -24,6 +24,9 @@ def usage(
     batch_size: Annotated[int, typer.Option(help="Images, and conversations, at a time.", min=1)] = 32,
     workers: Annotated[int, typer.Option(help="Processes that read images, for each rank.", min=0)] = 0,
     device: Annotated[str | None, typer.Option(help="Else CUDA when there is one.")] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Estimate the loss without each expert by gradients: one pass for all.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Who is used: gate mass, loss and score without each expert, and what each costs.
@@ -50,6 +53,7 @@ def usage(
                 batch_size=batch_size,
                 device=choose_device(device),
                 num_workers=workers,
+                estimate=estimate,
                 state_file=state_file,
                 progress=update,
             )
@@ -76,15 +80,19 @@ def usage_tables(report: dict[str, Any]) -> tuple[Table, Table]:
     Args:
         report: Of rank 0, so that it has costs.
     """
-    use = _table("expert", "gate mass", "first", "norm", "loss without", "score without")
+    estimated = any(row["loss_estimate"] is not None for row in report["experts"].values())
+    last = ("norm at answers", "loss (estimate)") if estimated else ("loss without", "score without")
+    use = _table("expert", "gate mass", "first", "norm", *last)
     cost = _table("part", "ms", "GFLOPs", "parameters", "memory")
     for name, row in report["experts"].items():
         if row["detached"]:
             use.add_row(f"{name} (detached)", *["-"] * 5, style="dim")
             continue
-        loss, score = _signed(row["loss_change"], "+.4f"), _signed(row["score_change"], "+.2%")
+        values = (_signed(row["loss_change"], "+.4f"), _signed(row["score_change"], "+.2%"))
+        if estimated:
+            values = (f"{row['answer_norm']:.3f}", _signed(row["loss_estimate"], "+.4f"))
         gate = (f"{row['gate_mass']:.3f}", f"{row['first_share']:.1%}", f"{row['relative_norm']:.3f}")
-        use.add_row(name, *gate, loss, score)
+        use.add_row(name, *gate, *values)
         cost.add_row(name, *_cost_cells(row))
     cost.add_section()
     for name in ("clip", "tove_fusion", "tower"):

@@ -9,7 +9,7 @@ Shapes: I images of a batch, N tokens, D width, K experts.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -18,22 +18,23 @@ from ..cost import eval_mode
 from ..tower.fusion import ToVEFusion
 from ..tower.modeling import ToVEVisionModel
 from .probe import EncodedBatch, Probe
+from .usage_sums import Sums, add_gate
 
 
 @dataclass(kw_only=True)
 class Signals:
     """Of one expert."""
 
-    gate_mass: float = 0.0
+    gate_mass: float
     """The gate's mean probability over all tokens."""
-    relative_norm: float = 0.0
+    relative_norm: float
     """Mean of ||g_k e_k|| / ||t_clip|| over all tokens."""
-    answer_norm: float = 0.0
+    answer_norm: float
     """The same, tokens weighted with the length of the answers' gradient at them."""
-    first_order: float = 0.0
+    first_order: float
     """Rise of the answers' loss to first order when the expert goes and the gate shares its mass among the others;
     nats per answer token."""
-    first_order_term: float = 0.0
+    first_order_term: float
     """The same when its term becomes zero and nothing else changes."""
 
 
@@ -53,30 +54,52 @@ def measure_signals(probe: Probe) -> dict[str, Signals]:
     tower = probe.tower
     if tower is None or tower.config.fusion_settings.kind != "gated" or not probe.has_quality:
         raise ValueError("signals need a gated tower, a language model and answers")
-    sums = {name: Signals() for name in tower.attached_names}
-    num_tokens, num_answer_tokens, weight = 0, 0, 0.0
+    sums = Sums.zeros(len(tower.expert_names), 0)
     with eval_mode(probe.model):
         for batch in probe.encode(range(probe.num_batches)):
-            if not batch.rows:
-                continue
-            gradient_IND, labelled = probe.loss_gradient(batch)
-            length_IN = gradient_IND.norm(dim=-1)
-            _add(sums, tower, batch, gradient_IND, length_IN)
-            num_tokens += length_IN.numel()
-            num_answer_tokens += labelled
-            weight += float(length_IN.double().sum())
-    divisor = {"gate_mass": num_tokens, "relative_norm": num_tokens, "answer_norm": weight}
-    per = {name: divisor.get(name, num_answer_tokens) or 1 for name in asdict(Signals())}
-    return {name: Signals(**{key: value / per[key] for key, value in asdict(of).items()}) for name, of in sums.items()}
+            add_gate(sums, tower, batch)
+            add_signals(sums, probe, batch)
+    return {name: signals_of(sums, tower.expert_names.index(name)) for name in tower.attached_names}
 
 
-@torch.no_grad()
-def _add(
-    sums: dict[str, Signals],
-    tower: ToVEVisionModel,
-    batch: EncodedBatch,
-    gradient_IND: torch.Tensor,
-    length_IN: torch.Tensor,
+def signals_of(sums: Sums, expert: int) -> Signals:
+    """The signals of one expert out of the sums.
+
+    Args:
+        sums: From `add_gate` and `add_signals`.
+        expert: Its number among all of the tower's.
+    """
+    num_tokens = max(1.0, float(sums["counts"][1]))
+    weight, num_answer_tokens = (float(value) or 1.0 for value in sums["answers"])
+    return Signals(
+        gate_mass=float(sums["mass"][expert]) / num_tokens,
+        relative_norm=float(sums["norm"][expert]) / num_tokens,
+        answer_norm=float(sums["answer_norm"][expert]) / weight,
+        first_order=float(sums["first_order"][expert]) / num_answer_tokens,
+        first_order_term=float(sums["first_order_term"][expert]) / num_answer_tokens,
+    )
+
+
+def add_signals(sums: Sums, probe: Probe, batch: EncodedBatch) -> None:
+    """Add what the answers' gradient says of a batch: `answer_norm`, `first_order`, `first_order_term`, `answers`.
+
+    Args:
+        sums: Of `tove usage`.
+        probe: Of a model with a gated tower, with answers.
+        batch: Of this probe.
+    """
+    if not batch.rows:
+        return
+    tower = cast(ToVEVisionModel, probe.tower)
+    gradient_IND, num_answer_tokens = probe.loss_gradient(batch)
+    length_IN = gradient_IND.norm(dim=-1)
+    sums["answers"] += torch.tensor([float(length_IN.double().sum()), num_answer_tokens], dtype=torch.float64)
+    with torch.no_grad():
+        _add_experts(sums, tower, batch, gradient_IND, length_IN)
+
+
+def _add_experts(
+    sums: Sums, tower: ToVEVisionModel, batch: EncodedBatch, gradient_IND: torch.Tensor, length_IN: torch.Tensor
 ) -> None:
     fusion = cast(ToVEFusion, tower.tove_fusion)
     weight_I = torch.ones(len(batch.t_clip_IND), device=batch.t_clip_IND.device)
@@ -89,16 +112,14 @@ def _add(
     terms, gate_INK = terms_of(batch.grids)
     delta_IND = total(terms, gradient_IND)
     strength_INK = fusion.strengths(batch.t_clip_IND, batch.grids, gate_INK)
-    for name, of in sums.items():
+    sums["answer_norm"] += (strength_INK * length_IN[..., None]).double().sum((0, 1)).cpu()
+    for name in tower.attached_names:
         k = fusion.names.index(name)
         grids = {other: grid for other, grid in batch.grids.items() if other != name}
         # Of the terms, not of t_fuse: in bfloat16 the difference of two sums is mostly rounding.
         change_IND = total(terms_of(grids)[0], gradient_IND) - delta_IND
-        of.gate_mass += float(gate_INK[..., k].double().sum())
-        of.relative_norm += float(strength_INK[..., k].double().sum())
-        of.answer_norm += float((strength_INK[..., k] * length_IN).double().sum())
-        of.first_order += float((gradient_IND * change_IND).double().sum())
-        of.first_order_term -= float((gradient_IND * terms[name]).double().sum())
+        sums["first_order"][k] += float((gradient_IND * change_IND).double().sum())
+        sums["first_order_term"][k] -= float((gradient_IND * terms[name]).double().sum())
 
 
 def total(terms: Mapping[str, torch.Tensor], like: torch.Tensor) -> torch.Tensor:

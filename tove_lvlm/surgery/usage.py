@@ -27,11 +27,13 @@ from ..tower.cost import Cost, measure_cost
 from ..tower.modeling import ToVEVisionModel
 from .probe import Probe, Progress, Quality
 from .probe_data import ProbeData
+from .signals import add_signals, signals_of
 from .usage_sums import State, Sums, add_gate, rank_batches
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
+_NO_QUALITY = Quality(None, None, 0, 0)
 _NO_COST = Cost(ms=0.0, gflops=0.0, parameters=0, memory_bytes=0)
 
 
@@ -41,6 +43,7 @@ def measure_usage(
     batch_size: int = 32,
     device: str | torch.device | None = None,
     num_workers: int = 0,
+    estimate: bool = False,
     state_file: Path | None = None,
     save_every: int = 20,
     progress: Progress | None = None,
@@ -53,6 +56,8 @@ def measure_usage(
         batch_size: Images that run together, and conversations that do.
         device: Where to; None leaves the model where it is.
         num_workers: Processes that read images, for each rank.
+        estimate: In place of a pass without each expert one pass forward and back, however many there are
+            (`signals`): how much the loss rises without each, to first order.
         state_file: Where the sums are kept while it runs; what is there of the same checkpoint, data and settings is
             gone on with. The caller deletes it once the report is safe.
         save_every: Batches of each rank from one save to the next.
@@ -60,22 +65,26 @@ def measure_usage(
 
     Returns:
         `experts`: name -> `detached`, `gate_mass`, `first_share`, `relative_norm`, `loss_change` and `score_change`
-        (without it minus with it; None where there is no quality), `ms`, `gflops`, `parameters`, `memory_bytes`;
+        (without it minus with it; None where there is no quality or an estimate is asked for), `loss_estimate` and
+        `answer_norm` (`Signals.first_order` and `answer_norm`; None without `estimate`), `ms`, `gflops`,
+        `parameters`, `memory_bytes`;
         `clip`, `tove_fusion`, `tower`: cost; `quality` and `quality_clip` (all experts away): `loss` and `score`, or
         None; `num_images`, `num_answers`, and what was left out. The same on every rank, but cost is None on all
         ranks but 0.
 
     Raises:
         DataError: Too many samples or images are broken.
-        UserError: The model has no gate, or a number is below 1.
+        UserError: The model has no gate, a number is below 1, or there are no answers to estimate a loss of.
     """
     tower = _gated(loaded)
     for name, number in (("batch_size", batch_size), ("save_every", save_every)):
         if number < 1:
             raise UserError(f"{name} is {number}; expected at least 1")
-    identity = _identity(loaded, data, batch_size) if dist.is_main() and state_file is not None else ""
+    identity = _identity(loaded, data, batch_size, estimate) if dist.is_main() and state_file is not None else ""
     probe = Probe(loaded, data, batch_size=batch_size, device=device, num_workers=num_workers)
-    sets = _sets(tower) if probe.has_quality else []
+    if estimate and not probe.has_quality:
+        raise UserError(f"an estimate is of the loss of answers: `{loaded.folder}` or {data.source} has none")
+    sets = _sets(tower, estimate) if probe.has_quality else []
     state = State(identity=identity, sums=Sums.zeros(len(tower.expert_names), len(sets)), broken=dict(probe.broken))
     if state_file is not None:
         if dist.is_main() and state_file.is_file() and not state.load(state_file):
@@ -85,20 +94,21 @@ def measure_usage(
         progress(state.done, probe.num_batches)
     with eval_mode(loaded.model):
         while state.done < probe.num_batches:
-            _advance(probe, tower, sets, state, save_every, progress)
+            _advance(probe, tower, sets, estimate, state, save_every, progress)
             if state_file is not None and dist.is_main():
                 state.save(state_file)
     if not state.sums["counts"][0]:
         raise DataError("not one image can be read", file=data.source)
     costs = measure_cost(tower, batch_size=min(batch_size, 8)) if dist.is_main() else {}
     dist.barrier()
-    return _checkpoint_info(loaded, data, batch_size, state) | _figures(tower, sets, state.sums, costs)
+    return _checkpoint_info(loaded, data, batch_size, state) | _figures(tower, sets, estimate, state.sums, costs)
 
 
 def _advance(
     probe: Probe,
     tower: ToVEVisionModel,
     sets: list[frozenset[str]],
+    estimate: bool,
     state: State,
     checkpoint_every: int,
     progress: Progress | None,
@@ -110,6 +120,8 @@ def _advance(
     for number, batch in enumerate(probe.encode(rank_batches(state.done, stop)), start=1):
         add_gate(part, tower, batch)
         part["quality"] += probe.score_sets(batch, sets)
+        if estimate:
+            add_signals(part, probe, batch)
         if progress is not None and dist.is_main():
             progress(min(state.done + number * dist.world_size(), stop), probe.num_batches)
     state.sums.add(part.reduced())
@@ -133,13 +145,14 @@ def _gated(loaded: LoadedCheckpoint) -> ToVEVisionModel:
     return tower
 
 
-def _sets(tower: ToVEVisionModel) -> list[frozenset[str]]:
+def _sets(tower: ToVEVisionModel, estimate: bool) -> list[frozenset[str]]:
     """All attached experts first, then each left out, then none; a set that comes twice is measured once."""
     all_experts = frozenset(tower.attached_names)
-    return list(dict.fromkeys([all_experts, *(all_experts - {name} for name in tower.attached_names), frozenset()]))
+    without = [] if estimate else [all_experts - {name} for name in tower.attached_names]
+    return list(dict.fromkeys([all_experts, *without, frozenset()]))
 
 
-def _identity(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int) -> str:
+def _identity(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int, estimate: bool) -> str:
     parts = {
         "format": _FORMAT,
         "weights": fingerprint(loaded.model.state_dict()),
@@ -147,6 +160,7 @@ def _identity(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int) -> str
         "image_aspect_ratio": loaded.image_aspect_ratio,
         "data": data.fingerprint(),
         "batch_size": batch_size,
+        "estimate": estimate,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -168,20 +182,23 @@ def _checkpoint_info(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int,
 
 
 def _figures(
-    tower: ToVEVisionModel, sets: list[frozenset[str]], sums: Sums, costs: Mapping[str, Cost]
+    tower: ToVEVisionModel, sets: list[frozenset[str]], estimate: bool, sums: Sums, costs: Mapping[str, Cost]
 ) -> dict[str, Any]:
     num_tokens = max(1.0, float(sums["counts"][1]))
     quality = {names: Quality.of(sums_4) for names, sums_4 in zip(sets, sums["quality"], strict=True)}
     all_experts = frozenset(tower.attached_names)
-    full_quality = quality.get(all_experts, Quality(None, None, 0, 0))
+    full_quality = quality.get(all_experts, _NO_QUALITY)
     experts = {}
     for k, name in enumerate(tower.expert_names):
-        without = quality.get(all_experts - {name}, full_quality)
+        without = quality.get(all_experts - {name}, _NO_QUALITY if estimate else full_quality)
+        signals = signals_of(sums, k) if estimate else None
         experts[name] = {
             "detached": name not in all_experts,
             "gate_mass": float(sums["mass"][k]) / num_tokens,
             "first_share": float(sums["first"][k]) / num_tokens,
             "relative_norm": float(sums["norm"][k]) / num_tokens,
+            "answer_norm": signals and signals.answer_norm,
+            "loss_estimate": signals and signals.first_order,
             "loss_change": _change(full_quality.loss, without.loss),
             "score_change": _change(full_quality.score, without.score),
             **dataclasses.asdict(costs.get(name, _NO_COST)),

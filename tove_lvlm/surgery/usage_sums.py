@@ -22,13 +22,16 @@ class Sums(dict[str, torch.Tensor]):
     """Sums over images, tokens and answers, float64 on the CPU, so that no order or number of ranks shows in them.
 
     `mass`, `first`, `norm`: (K,) over tokens. `counts`: images and tokens. `quality`: (S, 4) of `Probe.score_sets`.
+    Of `signals.add_signals`: `answer_norm`, `first_order`, `first_order_term`: (K,); `answers`: the summed length of
+    their gradient and the number of their tokens.
     """
 
     @classmethod
     def zeros(cls, num_experts: int, num_sets: int) -> "Sums":
         """Before the first batch."""
-        shapes = {"mass": (num_experts,), "first": (num_experts,), "norm": (num_experts,), "counts": (2,)}
-        return cls({n: torch.zeros(s, dtype=torch.float64) for n, s in (shapes | {"quality": (num_sets, 4)}).items()})
+        of_experts = ("mass", "first", "norm", "answer_norm", "first_order", "first_order_term")
+        shapes = dict.fromkeys(of_experts, (num_experts,)) | {"counts": (2,), "answers": (2,), "quality": (num_sets, 4)}
+        return cls({name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()})
 
     def add(self, others: "Sums") -> None:
         """Add in place."""

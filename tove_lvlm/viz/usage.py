@@ -17,8 +17,17 @@ _ASKED_UNITS = {
     "first_share": "share of tokens",
     "relative_norm": "||g e|| / ||t_clip||, mean over tokens",
 }
-_MISSED = {"score_change": "score lost without it", "loss_change": "loss gained without it"}
-_BROUGHT = {"score_change": "score lost", "loss_change": "loss gained", "relative_norm": "strength"}
+_MISSED = {
+    "score_change": "score lost without it",
+    "loss_change": "loss gained without it",
+    "loss_estimate": "loss gained without it (estimate)",
+}
+_BROUGHT = {
+    "score_change": "score lost",
+    "loss_change": "loss gained",
+    "loss_estimate": "loss gained (estimate)",
+    "relative_norm": "strength",
+}
 _COST = "ms"
 
 
@@ -40,8 +49,8 @@ def usage_figure(report: Mapping[str, Any]) -> "Figure":
 
     Args:
         report: `experts`: name -> `gate_mass`, `first_share`, `relative_norm`, `score_change`, `loss_change` (what
-            changes when it alone is detached; None where it was not measured), `ms`, and perhaps `detached`. Detached
-            experts are left out.
+            changes when it alone is detached; None where it was not measured), `ms`, and perhaps `loss_estimate` and
+            `detached`. Detached experts are left out.
 
     Raises:
         ValueError: Every expert is detached.
