@@ -19,7 +19,7 @@ RUNS = sorted([*PROJECTS.glob("*/pretrain.yaml"), *PROJECTS.glob("*/finetune.yam
 BASE_RUNS = sorted([*PROJECTS.glob("tove_base/*.yaml"), PROJECTS / "miniature" / "pretrain_base.yaml"])
 MERGES = sorted(PROJECTS.glob("*/merge.yaml"))
 TOWERS = sorted([*PROJECTS.glob("towers/*.yaml"), *PROJECTS.glob("*/tower.yaml")])
-SMALL = [PROJECTS / "towers" / "clip_b16_base.yaml"]
+SMALL = [PROJECTS / "towers" / f"{name}_base.yaml" for name in ("clip_b16", "siglip2_b16")]
 LAVIS = sorted(PROJECTS.glob("lavis/*.yaml"))  # LAVIS's own format: tests/hosts/lavis/test_run.py runs them
 
 
@@ -90,7 +90,8 @@ def test_tower_is_built_and_run_without_weights(path):
 def test_small_towers_are_built_and_run_for_real(path):
     """With random weights: none of a hub's are here."""
     experts = len(read_tower_yaml(path).experts)
-    random = ["clip.pretrained=none", *(f"experts.{k}.pretrained=none" for k in range(experts))]
+    base = "clip" if path.name.startswith("clip") else "base"
+    random = [f"{base}.pretrained=none", *(f"experts.{k}.pretrained=none" for k in range(experts))]
     tower = build_tower(path, random)
     pixels_B3HW = torch.randn(1, 3, tower.config.image_size, tower.config.image_size)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from tove_lvlm.storage import WeightsError, fingerprint, load_tensors, save_tens
 from tove_lvlm.tower import modeling
 from tove_lvlm.tower.build import tower_config_from_yaml
 from tove_lvlm.tower.from_yaml import read_tower_yaml
-from tove_lvlm.tower.modeling import make_fusion
+from tove_lvlm.tower.make import make_fusion
 from tove_lvlm.tower.parts import read_parts
 from tove_lvlm.weights.sources import status
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from helpers import tiny_towers
+from helpers import tiny_bases, tiny_towers
 from tove_lvlm.cli import app
 from tove_lvlm.config import UserError
 from tove_lvlm.tower.remote_code import bundle
@@ -46,14 +46,20 @@ print("loaded")
 """
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+@pytest.fixture(scope="module", params=["clip", "siglip"])
+def exported(request, tmp_path_factory):
     """(folder, the tower that was exported through the command)."""
     from tove_lvlm import build_tower
 
     folder = tmp_path_factory.mktemp("remote")
     torch.manual_seed(0)
-    tower = tiny_towers.wake(build_tower(tiny_towers.make_tower_yaml(folder / "parts")))
+    if request.param == "clip":
+        path = tiny_towers.make_tower_yaml(folder / "parts")
+    else:
+        tiny_bases.make_base(folder / "parts" / "base", "siglip_vision_model")
+        base = {"family": "transformers", "pretrained": "./base", "layer": -2}
+        path = tiny_bases.make_tower_on(folder / "parts", base)
+    tower = tiny_towers.wake(build_tower(path))
     tower.save_pretrained(folder / "tower")
     arguments = ["export", str(folder / "tower"), "--format", "remote-code", "--output", str(folder / "out"), "--json"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)

@@ -77,7 +77,8 @@ def _print(report: dict[str, Any]) -> None:
     table.add_section()
     table.add_row("total", "", "", *size_cells(total), *ms, "", commercial(report), "")
     keys = ("parameters", "gflops", "disk_bytes", "bf16_bytes", *(["ms"] if timed else []))
-    table.add_row("x CLIP alone", "", "", *(number(relative[key], ".2f") for key in keys), "", "", "")
+    base = "CLIP" if report["parts"][0]["family"] == "clip" else "base"
+    table.add_row(f"x {base} alone", "", "", *(number(relative[key], ".2f") for key in keys), "", "", "")
     out.print(table)
     out.print(
         f"{report['image_size']} x {report['image_size']} pixels in, {report['visual_tokens']} tokens of width "
@@ -96,6 +97,8 @@ def _print(report: dict[str, Any]) -> None:
 
 def _cells(row: dict[str, Any], timed: bool) -> list[str]:
     name = f"{row['name']} (detached)" if row["detached"] else row["name"]
+    if row["name"] == "clip" and row["family"] != "clip":
+        name = "base"
     ms = [number(row["ms"], ".1f")] if timed else []
     if row["kind"] == "fusion":
         return [name, "", "", *size_cells(row), *ms, "", "", "trained"]

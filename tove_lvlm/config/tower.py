@@ -4,7 +4,7 @@ See docs/design.md, "Configuration".
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from ..errors import ConfigError
@@ -103,10 +103,27 @@ class TowerExpertConfig(WeightSource):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackboneConfig(TowerExpertConfig):
+    """A base encoder that is no CLIP, as an expert is given, and the images that the tower takes.
+
+    By default they are as the base itself takes them; `input_size`, `image_mean` and `image_std` as for a CLIP.
+    """
+
+    input_size: int | None = field(default=None, metadata=number(low=1, high=2**16))
+    image_mean: list[float] | None = field(default=None, metadata=number())
+    image_std: list[float] | None = field(default=None, metadata=number(above=0))
+
+
+INPUT_KEYS = ("input_size", "image_mean", "image_std")
+"""What a base says of the tower's input."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TowerConfig:
     """A tower's YAML. Paths in it are already resolved."""
 
-    clip: ClipConfig
+    base: ClipConfig | BackboneConfig
+    """The frozen encoder whose tokens are enriched."""
     experts: list[TowerExpertConfig]
     fusion: FusionConfig = field(default_factory=FusionConfig)
     detached: list[str] = field(default_factory=list)
@@ -117,16 +134,24 @@ class TowerConfig:
 
     @property
     def parts(self) -> dict[str, WeightSource]:
-        """`clip` and each expert that has weights and is not detached, by name."""
+        """`clip`, which is the base whatever it is, and each expert that has weights and is not detached, by name."""
         attached = [expert for expert in self.experts if expert.name not in self.detached and expert.has_weights]
-        return {"clip": self.clip, **{expert.name: expert for expert in attached}}
+        return {"clip": self.base, **{expert.name: expert for expert in attached}}
+
+    @property
+    def without_experts(self) -> "TowerConfig":
+        """The base alone, what ToVE is compared with."""
+        return replace(self, experts=[], detached=[])
 
 
 @dataclass(frozen=True, kw_only=True)
 class TowerYaml:
-    """The file as it is written: an expert is a name of the catalogue or a block of keys."""
+    """The file as it is written: an expert, or another base than a CLIP, is a name of the catalogue or a block."""
 
-    clip: ClipConfig
+    clip: ClipConfig | None = None
+    base: str | dict[str, Any] | None = None
+    """In place of `clip`: with the `family` of an expert whose features are a square grid, any image encoder; without
+    `family`, or with `family: clip`, the same as `clip`."""
     experts: list[str | dict[str, Any]] = field(default_factory=list)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     detached: list[str] = field(default_factory=list)

@@ -75,7 +75,7 @@ class FeatureCache:
             tower: The one that it was made for.
             pixels_B3HW: As for the tower.
         """
-        device, dtype = pixels_B3HW.device, tower.clip.dtype
+        device, dtype = pixels_B3HW.device, tower.dtype
         keys = image_keys(pixels_B3HW)
         names = [*([CLIP] if self.with_clip else []), *tower.experts.keys()]
         before = len(self._stores)
@@ -127,7 +127,7 @@ class FeatureCache:
             if CLIP in names:
                 computed[CLIP] = tower.clip_tokens(some_B3HW)
             experts, resample = [name for name in names if name != CLIP], tower.config.expert_resample
-            computed |= tower.experts(some_B3HW, tower.preprocessing, tower.clip.dtype, resample, experts)
+            computed |= tower.experts(some_B3HW, tower.preprocessing, tower.dtype, resample, experts)
         return {name: features for name, features in computed.items() if found[name].missing}
 
     def _asked_by_any(self, tower: "ToVEVisionModel", found: Mapping[str, Found]) -> Sequence[str]:

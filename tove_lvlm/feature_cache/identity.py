@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from ..tower.modeling import ToVEVisionModel
 
 CLIP = "clip"
-"""Name of the part that is the tower's CLIP; no expert can have it, since a name is a key beside `clip` in a YAML."""
+"""Name of the part that is the tower's CLIP or other base; no expert can have it, since a name is a key beside `clip`
+in a YAML."""
 _CLIP_KEYS = (
     "hidden_size",
     "intermediate_size",
@@ -98,16 +99,24 @@ def describe_part(tower: "ToVEVisionModel", name: str) -> Part:
     """
     config = tower.config
     pixels = {"size": config.image_size, "mean": list(config.image_mean), "std": list(config.image_std)}
+    if name == CLIP and config.base is not None:
+        base: Any = tower.clip  # an Expert
+        depends_on = _depends_on(base, _settings(base), base.library) | {"pixels": pixels}
+        return Part(depends_on, (config.num_tokens, config.base_width), -1)
     if name == CLIP:
-        layer = range(tower.clip.config.num_hidden_layers + 1)[config.select_layer]
-        settings = {key: config.clip_config.get(key) for key in _CLIP_KEYS} | {"layer": layer}
+        fields = config.clip_config or {}
+        layer = range(fields["num_hidden_layers"] + 1)[config.select_layer]
+        settings = {key: fields.get(key) for key in _CLIP_KEYS} | {"layer": layer}
         depends_on = _depends_on(tower.clip, settings, "transformers") | {"pixels": pixels}
-        return Part(depends_on, (config.num_tokens, config.clip_config["hidden_size"]), -1)
+        return Part(depends_on, (config.num_tokens, config.base_width), -1)
     expert = tower.experts[name]
-    settings = {key: value for key, value in expert.fields.items() if key not in ("name", "channels", "grid")}
-    depends_on = _depends_on(expert, settings, expert.library)
+    depends_on = _depends_on(expert, _settings(expert), expert.library)
     depends_on |= {"pixels": pixels, "resample": config.expert_resample}
     return Part(depends_on, (expert.spec.channels, *expert.spec.grid), 0)
+
+
+def _settings(expert: Any) -> dict[str, Any]:
+    return {key: value for key, value in expert.fields.items() if key not in ("name", "channels", "grid")}
 
 
 def arithmetic(tower: "ToVEVisionModel", device: torch.device) -> str:
@@ -117,7 +126,7 @@ def arithmetic(tower: "ToVEVisionModel", device: torch.device) -> str:
         tower: The tower.
         device: Where it runs.
     """
-    dtype = str(tower.clip.dtype).removeprefix("torch.")
+    dtype = str(tower.dtype).removeprefix("torch.")
     if not torch.is_autocast_enabled(device.type):
         return dtype
     return f"{dtype}, autocast {str(torch.get_autocast_dtype(device.type)).removeprefix('torch.')}"

@@ -15,9 +15,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 from transformers import (
+    MODEL_MAPPING,
     AddedToken,
     AutoConfig,
     AutoImageProcessor,
+    AutoModel,
     AutoTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
@@ -30,7 +32,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from ..config import ConfigError
 from ..config.model import ModelConfig
-from ..config.tower import TowerConfig
+from ..config.tower import BackboneConfig, ClipConfig, TowerConfig
 from ..config.trained import left_out_of_start
 from ..storage.pretrained import load_pretrained, read_pretrained
 from ..tower.build import build_tower
@@ -81,19 +83,16 @@ def load_vision(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Visi
     """The tower that `model.vision_tower` asks for, with its weights.
 
     Raises:
-        ConfigError: The folder holds neither a ToVE tower nor a CLIP vision model.
+        ConfigError: The folder holds neither a ToVE tower nor a vision encoder that LLaVA can read.
     """
     with without_zero3_init():
         if config.vision_tower == "clip":
-            return clip_vision(*_load_clip(config, dtype), config.mm_vision_select_layer)
+            return _load_baseline(config, dtype)
         if config.vision_tower == "tove" or _model_type(config.vision_tower) == "tove_vision":
             source = read_tower(config) if config.vision_tower == "tove" else config.vision_tower
             return tove_vision(build_tower(source, detached=config.detached, dtype=dtype))
-        if _model_type(config.vision_tower) not in _CLIP_TYPES:
-            raise ConfigError(
-                f"`model.vision_tower`: `{config.vision_tower}` is neither a ToVE tower nor a CLIP vision model"
-            )
-        return clip_vision(*_read_clip(config.vision_tower, dtype), config.mm_vision_select_layer)
+        read = _read_clip if _model_type(config.vision_tower) in _CLIP_TYPES else _read_encoder
+        return stock_vision(*read(config.vision_tower, dtype), config.mm_vision_select_layer)
 
 
 def read_tower(config: ModelConfig) -> TowerConfig:
@@ -106,13 +105,22 @@ def read_tower(config: ModelConfig) -> TowerConfig:
     return config.tower_config or read_tower_yaml(config.require_tower(), left_out=left_out_of_start(config))
 
 
-def _load_clip(config: ModelConfig, dtype: torch.dtype) -> tuple[CLIPVisionModel, Any]:
-    """The CLIP-only baseline's CLIP: `model.clip`, or the one in the tower's YAML."""
+def _load_baseline(config: ModelConfig, dtype: torch.dtype) -> Vision:
+    """The encoder alone: `model.clip`, or the base in the tower's YAML; one that is no CLIP is a tower without experts,
+    whose tokens are the same whatever class it has in transformers.
+    """
+    layer = config.mm_vision_select_layer
     if config.clip is not None:
-        return _read_clip(config.clip, dtype)
-    clip = read_tower(config).clip
-    if clip.pretrained is not None:
-        return _read_clip(clip.pretrained, dtype)
+        return clip_vision(*_read_clip(config.clip, dtype), layer)
+    tower = read_tower(config)
+    if isinstance(tower.base, BackboneConfig):
+        return tove_vision(build_tower(tower.without_experts, dtype=dtype))
+    if tower.base.pretrained is not None:
+        return clip_vision(*_read_clip(tower.base.pretrained, dtype), layer)
+    return clip_vision(*_random_clip(tower.base, dtype), layer)
+
+
+def _random_clip(clip: ClipConfig, dtype: torch.dtype) -> tuple[CLIPVisionModel, Any]:
     vision_config = CLIPVisionConfig(**(clip.architecture or {}))
     side = cast(int, vision_config.image_size)  # one number, or the image is not square
     processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
@@ -124,6 +132,15 @@ def _load_clip(config: ModelConfig, dtype: torch.dtype) -> tuple[CLIPVisionModel
 def _read_clip(source: str, dtype: torch.dtype) -> tuple[CLIPVisionModel, Any]:
     model = load_pretrained(CLIPVisionModel, source, where=f"CLIP `{source}`", dtype=dtype, attn_implementation="sdpa")
     return model, read_pretrained(AutoImageProcessor, source, where=f"CLIP `{source}`", backend="pil")
+
+
+def _read_encoder(source: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
+    where = f"`model.vision_tower`: `{source}`"
+    kind = MODEL_MAPPING.get(type(read_pretrained(AutoConfig, source)), None)
+    if getattr(kind, "main_input_name", None) != "pixel_values":
+        raise ConfigError(f"{where} is neither a ToVE tower nor a CLIP or another vision encoder of transformers")
+    model = load_pretrained(AutoModel, source, where=where, dtype=dtype, attn_implementation="sdpa")
+    return model, read_pretrained(AutoImageProcessor, source, where=where, backend="pil")
 
 
 def assemble(llm: PreTrainedModel, vision: Vision, tokenizer, dtype: torch.dtype) -> LlavaForConditionalGeneration:
@@ -232,6 +249,42 @@ def clip_vision(tower: CLIPVisionModel, image_processor: Any, layer: int) -> Vis
         extra_tokens=1,
         patch_size=patch_size,
         num_tokens=side * side,
+    )
+
+
+def stock_vision(tower: PreTrainedModel, image_processor: Any, layer: int) -> Vision:
+    """How LLaVA reads a plain CLIP, or another vision encoder of transformers: the patch tokens of a hidden state.
+
+    Raises:
+        ConfigError: The encoder gives no square grid, more than one token besides, or has no such layer.
+    """
+    if isinstance(tower, CLIPVisionModel):
+        return clip_vision(tower, image_processor, layer)
+    tower.requires_grad_(False)
+    kind, config = type(tower).__name__, tower.config
+    size, patch_size = image_processor.crop_size["height"], getattr(config, "patch_size", None)
+    if not isinstance(patch_size, int):
+        raise ConfigError(f"a {kind} has no `patch_size`, so LLaVA cannot count its tokens")
+    pixels_B3HW = torch.zeros(1, 3, size, size, dtype=tower.dtype, device=tower.device)
+    with torch.no_grad():
+        states = tower(pixel_values=pixels_B3HW, output_hidden_states=True).hidden_states
+    if not -len(states) <= layer < len(states):
+        raise ConfigError(f"`model.mm_vision_select_layer` is {layer}, but the {kind} has {len(states) - 1} layers")
+    num_patches = (size // patch_size) ** 2
+    extra = states[layer].shape[1] - num_patches if states[layer].ndim == 3 else -1
+    if extra not in (0, 1):
+        raise ConfigError(
+            f"a {kind} gives {tuple(states[layer].shape)} for {size} x {size} pixels; LLaVA reads {num_patches} patch "
+            "tokens and at most one class token before them"
+        )
+    return Vision(
+        tower=tower,
+        image_processor=image_processor,
+        feature_layer=layer,
+        select_strategy="default" if extra else "full",
+        extra_tokens=extra,
+        patch_size=patch_size,
+        num_tokens=num_patches,
     )
 
 

@@ -5,7 +5,6 @@ another width than the tower, the model itself has a linear layer in between. CL
 without experts, so that both read the same tokens of the same layer.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -132,7 +131,7 @@ def read_encoder_tower(config: EncoderDecoderConfig) -> TowerConfig:
         ConfigError: The YAML does not fit.
     """
     tower = config.tower_config or read_tower_yaml(cast(str, config.tower))
-    return dataclasses.replace(tower, experts=[], detached=[]) if config.vision_tower == "clip" else tower
+    return tower.without_experts if config.vision_tower == "clip" else tower
 
 
 def load_encoder(config: EncoderDecoderConfig, dtype: torch.dtype = torch.float32) -> ToVEVisionModel:

@@ -54,6 +54,8 @@ def unloaded_config(config: ModelConfig) -> LlavaConfig:
     with torch.device("meta"):
         if config.vision_tower == "tove":
             vision = tove_vision(ToVEVisionModel(_required(tower)))
+        elif config.vision_tower == "clip" and config.clip is None and _required(tower).base is not None:
+            vision = tove_vision(ToVEVisionModel(vision_config(read_tower(config).without_experts)))
         elif config.vision_tower == "clip":
             vision = clip_vision(CLIPVisionModel(_clip_config(config, tower)), None, config.mm_vision_select_layer)
         else:
@@ -69,7 +71,7 @@ def _required(tower: ToVEVisionConfig | None) -> ToVEVisionConfig:
 
 def _clip_config(config: ModelConfig, tower: ToVEVisionConfig | None) -> CLIPVisionConfig:
     if config.clip is None:
-        return CLIPVisionConfig(**_required(tower).clip_config)
+        return CLIPVisionConfig(**(_required(tower).clip_config or {}))
     try:
         return CLIPVisionConfig.from_pretrained(resolve_source(config.clip))
     except OSError as error:

@@ -107,7 +107,8 @@ def _same_model(checkpoint: Checkpoint, attachment: Attachment, original: Path) 
 
 def _architecture(folder: Path) -> dict[str, Any]:
     vision = vision_block(load_json(folder / CONFIG), folder)
-    return {key: vision.get(key) for key in ("experts", "clip_config", "select_layer", "image_mean", "image_std")}
+    keys = ("experts", "clip_config", "base", "select_layer", "image_mean", "image_std")
+    return {key: vision.get(key) for key in keys}
 
 
 def _trained_and_clip(tensors: Mapping[str, TensorAt]) -> dict[str, TensorAt]:

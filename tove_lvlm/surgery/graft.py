@@ -146,6 +146,8 @@ def _settings(
         )
     expected = tower_config_from_yaml(tower, options).clip_config
     actual = ToVEVisionConfig(clip_config=vision_config(config).to_dict()).clip_config
+    if expected is None or actual is None:
+        raise UserError(f"`{source}` has a CLIP, and the base of `{tower}` is none; take a tower with a `clip`")
     differing = [f"{key} {actual[key]} (the YAML's: {expected[key]})" for key in actual if actual[key] != expected[key]]
     if differing:
         raise UserError(f"the CLIP of `{source}` is not that of `{tower}`: {', '.join(differing)}")

@@ -15,11 +15,12 @@ import torch
 from .. import storage
 from ..config import ConfigError
 from ..config.sources import is_hub_id, resolve_source
-from ..config.tower import ClipConfig, TowerConfig, check_names
+from ..config.tower import BackboneConfig, ClipConfig, TowerConfig, check_names
 from ..experts import describe
 from ..storage.pretrained import read_pretrained
 from ..weights.sources import fetch, recorded, verify
-from .clip import load_clip, read_architecture, read_normalisation
+from .checkpoint import load_base
+from .clip import read_architecture, read_normalisation
 from .configuration import ToVEVisionConfig
 from .from_yaml import read_tower_yaml
 from .modeling import ToVEVisionModel
@@ -79,7 +80,7 @@ def _build(tower: TowerConfig, detached: Sequence[str], where: str, dtype: torch
     model = ToVEVisionModel(vision_config(tower), dtype)
     _load(model, tower, weights_paths)
     model.sources = {
-        "clip": recorded(tower.clip, fingerprints.get("clip"), weights_paths.get("clip")),
+        "clip": recorded(tower.base, fingerprints.get("clip"), weights_paths.get("clip")),
         "experts": {
             expert.name: recorded(expert, fingerprints.get(expert.name), weights_paths.get(expert.name))
             for expert in tower.experts
@@ -109,9 +110,9 @@ def vision_config(tower: TowerConfig) -> ToVEVisionConfig:
     Raises:
         ConfigError: As for `tower_config_from_yaml`.
     """
-    architecture, normalisation = _clip_architecture(tower.clip)
-    mean, std = normalisation or (None, None)
-    stated = {"image_mean": tower.clip.image_mean or mean, "image_std": tower.clip.image_std or std}
+    base = tower.base
+    stated = _backbone_keys(base) if isinstance(base, BackboneConfig) else _clip_keys(base)
+    stated |= {key: value for key in ("image_mean", "image_std") if (value := getattr(base, key)) is not None}
     # The shape of what an expert gives is architecture: with it in the config a reader need not build the network.
     specs = [describe(expert.fields) for expert in tower.experts]
     experts = [
@@ -119,15 +120,23 @@ def vision_config(tower: TowerConfig) -> ToVEVisionConfig:
         for expert, spec in zip(tower.experts, specs, strict=True)
     ]
     return ToVEVisionConfig(
-        clip_config=architecture,
         experts=experts,
         detached=tower.detached,
-        select_layer=tower.clip.select_layer,
-        input_size=tower.clip.input_size,
+        input_size=base.input_size,
         expert_resample=tower.expert_resample,
         fusion=dataclasses.asdict(tower.fusion),
-        **{key: value for key, value in stated.items() if value is not None},
+        **stated,
     )
+
+
+def _backbone_keys(base: BackboneConfig) -> dict[str, Any]:
+    return {"base": base.fields, "image_mean": base.fields["mean"], "image_std": base.fields["std"]}
+
+
+def _clip_keys(clip: ClipConfig) -> dict[str, Any]:
+    architecture, normalisation = _clip_architecture(clip)
+    keys = dict(zip(("image_mean", "image_std"), normalisation or (), strict=False))
+    return {"clip_config": architecture, "select_layer": clip.select_layer, **keys}
 
 
 def _clip_architecture(clip: ClipConfig) -> tuple[dict[str, Any], tuple[list[float], list[float]] | None]:
@@ -147,6 +156,6 @@ def _load(model: ToVEVisionModel, tower: TowerConfig, weights_paths: dict[str, P
         if part not in weights_paths:
             logger.warning("tower: `%s` has random weights, because its `pretrained` is none", part)
         elif part == "clip":
-            load_clip(model.clip, weights_paths[part])
+            load_base(model, weights_paths[part])
         else:
             model.experts[part].load_pretrained(weights_paths[part])

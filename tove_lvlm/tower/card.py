@@ -128,16 +128,23 @@ def _front(parts: list[Part]) -> dict[str, Any]:
 
 
 def _parts(config: ToVEVisionConfig, sources: Mapping[str, Any]) -> list[Part]:
-    expert_sources, clip_fields = sources.get("experts", {}), config.clip_config
-    origin = sources.get("clip") or {}
-    clip = Part(
-        name="clip",
-        network=f"transformers: CLIP, {clip_fields['num_hidden_layers']} layers, patch {config.patch_size}",
-        gives=f"{clip_fields['hidden_size']} x {config.side}x{config.side}",
+    expert_sources = sources.get("experts", {})
+    base = _base(config, sources.get("clip") or {})
+    return [base, *(_expert(entry, config, expert_sources.get(entry["name"]) or {}) for entry in config.experts)]
+
+
+def _base(config: ToVEVisionConfig, origin: Mapping[str, Any]) -> Part:
+    library, network = "transformers", f"CLIP, {(config.clip_config or {}).get('num_hidden_layers')} layers"
+    if config.base is not None:
+        spec = describe(config.base)
+        library, network = spec.library, spec.architecture
+    return Part(
+        name="clip" if config.base is None else "base",
+        network=f"{library}: {network}, patch {config.patch_size}",
+        gives=f"{config.base_width} x {config.side}x{config.side}",
         source=origin,
-        code_license=origin.get("code_license") or code_license("transformers"),
+        code_license=origin.get("code_license") or code_license(library),
     )
-    return [clip, *(_expert(entry, config, expert_sources.get(entry["name"]) or {}) for entry in config.experts)]
 
 
 def _expert(entry: Mapping[str, Any], config: ToVEVisionConfig, origin: Mapping[str, Any]) -> Part:

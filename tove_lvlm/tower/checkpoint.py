@@ -32,7 +32,8 @@ class Tower(Protocol):
     """What of a tower model its files are made from and filled into."""
 
     config: ToVEVisionConfig
-    clip: FrozenCLIP
+    clip: FrozenCLIP | Expert
+    """The base: a CLIP, or what else the config says."""
     experts: ExpertHub
     sources: dict[str, Any]
     """Where the frozen parts came from, as in SOURCES_FILE."""
@@ -63,6 +64,23 @@ def _checked_path(part: str, entry: Mapping[str, Any] | None, elsewhere: str | N
             f"weights of `{part}` at `{location}` are not those that the tower was trained with: {error}"
         ) from error
     return path
+
+
+def load_base(model: Tower, path: Path) -> None:
+    """Read the base's weights, all of them.
+
+    Args:
+        model: Tower; parameters keep their dtype and device.
+        path: File or folder.
+
+    Raises:
+        MissingWeightsError: Nothing there.
+        WeightsError: Truncated, or keys or shapes that do not fit; names file and first keys.
+    """
+    if isinstance(model.clip, Expert):
+        model.clip.load_pretrained(path)
+    else:
+        load_clip(model.clip, path)
 
 
 def load_expert(model: Tower, name: str, elsewhere: str | None = None) -> Expert:
@@ -186,7 +204,7 @@ def load_light(
         config._attn_implementation = attention
     model = cls(config)
     model.sources = read_sources(folder)
-    load_clip(model.clip, _checked_path("clip", model.sources.get("clip"), sources.get("clip")))
+    load_base(model, _checked_path("clip", model.sources.get("clip"), sources.get("clip")))
     for name, expert in model.experts.items():
         if not expert.has_weights:
             continue

@@ -18,6 +18,7 @@ from ..config import ConfigError, parse
 from ..config.tower import EARLIER, RESAMPLE_MODES, FusionConfig, check_names
 from ..experts import describe
 from ..experts.schema import parse_expert
+from .base import parse_base
 from .concat import part_width
 
 # What fixes a CLIP's network; the rest of its config (names, dtype, library version) is not architecture.
@@ -39,10 +40,11 @@ class ToVEVisionConfig(PreTrainedConfig):
     """Architecture of a ToVE vision tower.
 
     Args:
-        clip_config: Fields of `CLIPVisionConfig` that differ from its defaults.
+        clip_config: Fields of `CLIPVisionConfig` that differ from its defaults; None where the base is another.
+        base: In place of a CLIP, a base encoder that an expert family gives: `family` and its architecture fields.
         experts: One plain dictionary for each expert: `name`, `family` and the family's architecture fields.
         detached: Names of experts that are not run; their weights are neither loaded nor saved.
-        select_layer: CLIP's hidden state whose patch tokens are used.
+        select_layer: CLIP's hidden state whose patch tokens are used; of another base its `layer` says that.
         fusion: Settings of `tove_fusion` (`FusionConfig`).
         image_mean: Mean of the tower's input over [0, 1] RGB, three floats.
         image_std: Standard deviation of the same.
@@ -53,7 +55,7 @@ class ToVEVisionConfig(PreTrainedConfig):
 
     Raises:
         ConfigError: An expert or a setting does not fit, the CLIP's image or patch is not square, it has no such
-            layer, or `input_size` does not fit the token grid.
+            layer, the base gives no square grid of features, or `input_size` does not fit the token grid.
     """
 
     model_type = "tove_vision"
@@ -70,10 +72,11 @@ class ToVEVisionConfig(PreTrainedConfig):
         image_std: Sequence[float] = tuple(OPENAI_CLIP_STD),
         input_size: int | None = None,
         expert_resample: str | None = None,
+        base: dict[str, Any] | None = None,
         **kwargs: Any,
     ):
-        clip_fields = clip_config or {}
-        self.clip_config = {key: clip_fields.get(key, default) for key, default in _CLIP_FIELDS.items()}
+        self.base = None if base is None else parse_base(base, where="tower config")
+        self.clip_config = None if base is not None else {**_CLIP_FIELDS, **_known_clip_fields(clip_config or {})}
         self.experts = [parse_expert(entry, where="tower config") for entry in experts]
         self.detached = list(detached)
         self.select_layer = select_layer
@@ -90,20 +93,37 @@ class ToVEVisionConfig(PreTrainedConfig):
         self._check()
         # What hosts read: image_size // patch_size is the tokens of a row, whatever the input. `hidden_states` of the
         # output are (t_clip, t_fuse): one layer above its input.
-        self.hidden_size = self.clip_config["hidden_size"] + self._concatenated_width()
-        self.image_size = self.input_size or self.clip_config["image_size"]
-        self.patch_size = self.input_size // self.side if self.input_size else self.clip_config["patch_size"]
-        self.num_channels = self.clip_config["num_channels"]
+        self.hidden_size = self.base_width + self._concatenated_width()
+        self.image_size = self.input_size or self.base_size
+        self.patch_size = self._patch_size()
+        self.num_channels = 3 if self.clip_config is None else self.clip_config["num_channels"]
         self.num_hidden_layers = 1
         for derived in ("hidden_size", "image_size", "patch_size", "num_channels", "num_hidden_layers"):
             kwargs.pop(derived, None)
         super().__init__(**kwargs)
 
     @property
+    def base_width(self) -> int:
+        """Width of the base encoder's tokens."""
+        width: int = self.base["channels"] if self.base is not None else self._clip["hidden_size"]
+        return width
+
+    @property
+    def base_size(self) -> int:
+        """Side of the square images that the base encoder itself takes."""
+        size: int = (self.base or self._clip)["image_size"]
+        return size
+
+    @property
     def side(self) -> int:
         """Tokens along one side of the square grid."""
-        side: int = self.clip_config["image_size"] // self.clip_config["patch_size"]
+        side: int = self.base["grid"][0] if self.base is not None else self.base_size // self._clip["patch_size"]
         return side
+
+    @property
+    def _clip(self) -> dict[str, Any]:
+        assert self.clip_config is not None  # unless there is another base
+        return self.clip_config
 
     @property
     def num_tokens(self) -> int:
@@ -125,6 +145,13 @@ class ToVEVisionConfig(PreTrainedConfig):
         """Typed settings of `tove_fusion`."""
         return FusionConfig(**self.fusion)
 
+    def _patch_size(self) -> int:
+        """Pixels of the input to a token; hosts count tokens as `image_size // patch_size`."""
+        if self.base is None and not self.input_size:
+            patch_size: int = self._clip["patch_size"]
+            return patch_size
+        return self.image_size // self.side
+
     def _concatenated_width(self) -> int:
         """What the experts add to the output's width: nothing, unless their channels are concatenated."""
         if self.fusion_settings.kind != "concat":
@@ -136,28 +163,21 @@ class ToVEVisionConfig(PreTrainedConfig):
         for name in self.expert_names:
             if hasattr(nn.ModuleDict, name):
                 raise ConfigError(f"tower config: an expert cannot be called `{name}`; choose another `name`")
-        size, patch, layers = (self.clip_config[key] for key in ("image_size", "patch_size", "num_hidden_layers"))
-        for key, value in (("image_size", size), ("patch_size", patch)):
-            if not isinstance(value, int):
-                raise ConfigError(
-                    f"tower config: the CLIP's `{key}` is {value!r}; expected one integer, because experts are "
-                    "resampled to a square token grid"
-                )
-        if size < patch:
-            raise ConfigError(f"tower config: `image_size` {size} is smaller than `patch_size` {patch}")
-        side, side_of_input = size // patch, self.input_size
+        if self.clip_config is not None:
+            _check_clip(self.clip_config, self.select_layer)
+        size, side, side_of_input = self.base_size, self.side, self.input_size
         if side_of_input is not None and (
             not isinstance(side_of_input, int) or side_of_input < size or side_of_input % side
         ):
             above = -(-max(size, side_of_input if isinstance(side_of_input, int) else 0) // side) * side
             raise ConfigError(
                 f"tower config: `input_size` is {side_of_input!r}; expected a multiple of the {side} tokens of a "
-                f"row, at least the CLIP's {size}, such as {above}"
+                f"row, at least the {'CLIP' if self.base is None else 'base'}'s {size}, such as {above}"
             )
-        if not -layers - 1 <= self.select_layer <= layers:
+        if self.base is not None and (side_of_input or size) // ((side_of_input or size) // side) != side:
             raise ConfigError(
-                f"tower config: `select_layer` is {self.select_layer}; a CLIP of {layers} layers has hidden states "
-                f"{-layers - 1} to {layers}"
+                f"tower config: the base gives {side} x {side} tokens for {size} pixels, which hosts cannot count by "
+                f"patches; write `input_size: {-(-size // side) * side}`"
             )
         if self.expert_resample not in RESAMPLE_MODES:
             raise ConfigError(
@@ -165,6 +185,27 @@ class ToVEVisionConfig(PreTrainedConfig):
             )
         if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
             raise ConfigError("tower config: `image_mean` and `image_std` need 3 floats each, std above 0")
+
+
+def _check_clip(fields: dict[str, Any], select_layer: int) -> None:
+    size, patch, layers = (fields[key] for key in ("image_size", "patch_size", "num_hidden_layers"))
+    for key, value in (("image_size", size), ("patch_size", patch)):
+        if not isinstance(value, int):
+            raise ConfigError(
+                f"tower config: the CLIP's `{key}` is {value!r}; expected one integer, because experts are "
+                "resampled to a square token grid"
+            )
+    if size < patch:
+        raise ConfigError(f"tower config: `image_size` {size} is smaller than `patch_size` {patch}")
+    if not -layers - 1 <= select_layer <= layers:
+        raise ConfigError(
+            f"tower config: `select_layer` is {select_layer}; a CLIP of {layers} layers has hidden states "
+            f"{-layers - 1} to {layers}"
+        )
+
+
+def _known_clip_fields(given: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if key in _CLIP_FIELDS}
 
 
 AutoConfig.register(ToVEVisionConfig.model_type, ToVEVisionConfig, exist_ok=True)

@@ -1,6 +1,6 @@
 """Read a tower's YAML, without importing torch.
 
-clip:
+clip:                                             # or `base:`, which also takes what `experts` take
   pretrained: openai/clip-vit-large-patch14-336   # weights/sources.py: hub id | folder | file | package:... | none
   architecture: {hidden_size: 1024, ...}          # only where the sizes must be known without the folder
   select_layer: -2
@@ -24,7 +24,16 @@ from typing import Any
 
 from ..config import ConfigError, parse, present_names, read_yaml
 from ..config.sources import WEIGHT_KEYS, WeightSource, is_hub_id, resolve_source
-from ..config.tower import FusionConfig, TowerConfig, TowerExpertConfig, TowerYaml, check_names
+from ..config.tower import (
+    INPUT_KEYS,
+    BackboneConfig,
+    ClipConfig,
+    FusionConfig,
+    TowerConfig,
+    TowerExpertConfig,
+    TowerYaml,
+    check_names,
+)
 from ..experts.catalogue import resolve_entry
 from ..experts.schema import EXPERT_CONFIGS, complete_fields, expert_config_class
 from ..storage import MissingWeightsError
@@ -47,14 +56,42 @@ def read_tower_yaml(
     """
     path = Path(_resolved(str(path), None, "tower"))
     raw = parse(TowerYaml, _filled(read_yaml(path, options), left_out or {}, path), where=str(path))
-    clip = dataclasses.replace(raw.clip, pretrained=_source(raw.clip.pretrained, path, "clip.pretrained"))
-    if clip.pretrained is None and clip.architecture is None:
-        raise ConfigError(f"{path}: `clip.pretrained` is none, so `clip.architecture` must give the sizes")
-    experts = [_expert(entry, index, path) for index, entry in enumerate(raw.experts)]
+    experts = [_expert(entry, f"experts[{index}]", path) for index, entry in enumerate(raw.experts)]
     check_names([expert.name for expert in experts], raw.detached, str(path))
     return TowerConfig(
-        clip=clip, experts=experts, fusion=raw.fusion, detached=raw.detached, expert_resample=raw.expert_resample
+        base=_base(raw, path),
+        experts=experts,
+        fusion=raw.fusion,
+        detached=raw.detached,
+        expert_resample=raw.expert_resample,
     )
+
+
+def _base(raw: TowerYaml, path: Path) -> ClipConfig | BackboneConfig:
+    if (raw.clip is None) == (raw.base is None):
+        found = "neither" if raw.clip is None else "both"
+        raise ConfigError(f"{path}: {found} of `clip` and `base` is there; one of them says which encoder is enriched")
+    if raw.clip is not None:
+        return _clip(raw.clip, "clip", path)
+    entry = raw.base if isinstance(raw.base, Mapping) else {"expert": raw.base}
+    if "expert" not in entry and entry.get("family", "clip") == "clip":
+        fields = {key: value for key, value in entry.items() if key != "family"}
+        return _clip(parse(ClipConfig, fields, where=f"{path}: base"), "base", path)
+    if "select_layer" in entry:
+        raise ConfigError(f"{path}: `base.select_layer` is of a CLIP; the layer of another base is `base.layer`")
+    given = {key: value for key, value in entry.items() if key in INPUT_KEYS}
+    encoder = _expert({**{k: v for k, v in entry.items() if k not in INPUT_KEYS}, "name": "base"}, "base", path)
+    values = {item.name: getattr(encoder, item.name) for item in dataclasses.fields(encoder)}
+    if not encoder.has_weights:
+        raise ConfigError(f"{path}: `base.family` is `{encoder.fields['family']}`, which has no weights to enrich")
+    return parse(BackboneConfig, values | given, where=f"{path}: base")
+
+
+def _clip(clip: ClipConfig, key: str, path: Path) -> ClipConfig:
+    clip = dataclasses.replace(clip, pretrained=_source(clip.pretrained, path, f"{key}.pretrained"))
+    if clip.pretrained is None and clip.architecture is None:
+        raise ConfigError(f"{path}: `{key}.pretrained` is none, so `{key}.architecture` must give the sizes")
+    return clip
 
 
 def _filled(written: dict[str, Any], left_out: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -66,8 +103,7 @@ def _filled(written: dict[str, Any], left_out: Mapping[str, Any], path: Path) ->
     return {**left_out, **written, "fusion": {**left_out.get("fusion", {}), **fusion}}
 
 
-def _expert(entry_or_name: str | Mapping[str, Any], index: int, path: Path) -> TowerExpertConfig:
-    where = f"experts[{index}]"
+def _expert(entry_or_name: str | Mapping[str, Any], where: str, path: Path) -> TowerExpertConfig:
     entry = resolve_entry(entry_or_name, where=f"{path}: {where}")
     if "pretrained" not in entry and _needs_weights(entry.get("family")):
         raise ConfigError(

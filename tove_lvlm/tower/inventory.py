@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from ..config.sources import WEIGHT_KEYS, WeightSource
-from ..config.tower import ClipConfig, TowerConfig
+from ..config.tower import BackboneConfig, ClipConfig, TowerConfig
 from ..cost import Size
+from ..experts import describe
 from ..experts.info import NetworkInfo, count_network, make_expert_info, network_of
 from ..licenses import commercial_use, terms_of
 from ..weights.sources import WeightStatus, status
@@ -50,8 +51,9 @@ def tower_inventory(
         checksum: Whether weights are compared with the `sha256` that is given, for which all bytes are read.
 
     Returns:
-        Plain values. `parts`: `clip`, each expert, `tove_fusion`, with the keys of `ExpertInfo.as_dict` and
-        `weights` (a `WeightStatus`), `disk_bytes` (of what is here, else as float32), `detached`, `ms`.
+        Plain values. `parts`: `clip` (the base, whatever it is), each expert, `tove_fusion`, with the keys of
+        `ExpertInfo.as_dict` and `weights` (a `WeightStatus`), `disk_bytes` (of what is here, else as float32),
+        `detached`, `ms`.
         `total`: sums over what is run. `relative_to_clip`: the same as multiples of CLIP alone. `missing`: parts whose
         weights are not all here. `commercial`: of the whole.
 
@@ -65,7 +67,7 @@ def tower_inventory(
         unloaded = ToVEVisionModel(config)
         sizes = tower_sizes(unloaded)
     times = {} if measure is None else _times(config, measure)
-    rows = [_clip_row(config, tower.clip, sizes["clip"])]
+    rows = [_base_row(config, tower.base, sizes["clip"])]
     for section, entry in zip(tower.experts, config.experts, strict=True):
         name, detached = section.name, section.name in tower.detached
         network = count_network(entry) if detached else network_of(unloaded.experts[name].spec, sizes[name])
@@ -93,17 +95,25 @@ def tower_inventory(
     }
 
 
+def _base_row(config: ToVEVisionConfig, base: ClipConfig | BackboneConfig, size: Size) -> dict[str, Any]:
+    if isinstance(base, ClipConfig):
+        return _clip_row(config, base, size)
+    row = make_expert_info(base.fields, base, network_of(describe(config.base or {}), size)).as_dict()
+    return row | {"name": "clip", "detached": False}
+
+
 def _clip_row(config: ToVEVisionConfig, clip: ClipConfig, size: Size) -> dict[str, Any]:
+    fields = config.clip_config or {}
     weights = {key: getattr(clip, key) for key in WEIGHT_KEYS}
     code = clip.code_license or CLIP_CODE_LICENSE
     licenses = [code, *([clip.license] if clip.pretrained else [])]
-    layers, patch = config.clip_config["num_hidden_layers"], config.patch_size
+    layers, patch = fields["num_hidden_layers"], config.patch_size
     network = NetworkInfo(
         kind="clip",
         library="transformers",
-        architecture=f"CLIP, {layers} layers of width {config.clip_config['hidden_size']}, patch {patch}",
+        architecture=f"CLIP, {layers} layers of width {config.base_width}, patch {patch}",
         output="features",
-        channels=config.clip_config["hidden_size"],
+        channels=config.base_width,
         grid=(config.side, config.side),
         **dataclasses.asdict(size),
     )
@@ -112,7 +122,7 @@ def _clip_row(config: ToVEVisionConfig, clip: ClipConfig, size: Size) -> dict[st
         "about": "",
         "family": "clip",
         **dataclasses.asdict(network),
-        "image_size": config.clip_config["image_size"],
+        "image_size": config.base_size,
         "mean": config.image_mean,
         "std": config.image_std,
         **weights,
@@ -125,7 +135,7 @@ def _clip_row(config: ToVEVisionConfig, clip: ClipConfig, size: Size) -> dict[st
 
 
 def _status(tower: TowerConfig, name: str, checksum: bool) -> dict[str, Any] | None:
-    sections: dict[str, WeightSource] = {"clip": tower.clip, **{item.name: item for item in tower.experts}}
+    sections: dict[str, WeightSource] = {"clip": tower.base, **{item.name: item for item in tower.experts}}
     if name not in sections:
         return None
     needless = any(expert.name == name and not expert.has_weights for expert in tower.experts)

@@ -1,6 +1,6 @@
 """The ToVE vision tower as a transformers model.
 
-    pixels -> CLIP (frozen) -> t_clip -> tove_fusion -> t_fuse
+    pixels -> CLIP or another base (frozen) -> t_clip -> tove_fusion -> t_fuse
         \\--> hub of experts (frozen) -> grids --^
 
 Shapes: B images, N tokens, D width, K experts, H W pixels.
@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModel
 
-from ..experts import ExpertHub, build_expert, describe
+from ..experts import Expert, ExpertHub, build_expert
 from ..experts.preprocess import Preprocessing, prepare
 from ..registry import nearest
 from . import checkpoint
 from .checks import check_all_loaded, check_pixels, check_selected_layers
-from .clip import FrozenCLIP
-from .concat import ConcatFusion
 from .configuration import ToVEVisionConfig
-from .fusion import ToVEFusion
 from .init import drawn_in_float32, has_init, init_weights
+from .make import make_base, make_fusion
 from .output import FrozenFeatures, ToVEOutput
 from .parts import is_light
 
@@ -55,9 +52,7 @@ class ToVEVisionModel(PreTrainedModel):
 
     def __init__(self, config: ToVEVisionConfig, dtype: torch.dtype | None = None):
         super().__init__(config)
-        clip_config = CLIPVisionConfig(**config.clip_config)
-        clip_config._attn_implementation = config._attn_implementation
-        self.clip = FrozenCLIP(clip_config)
+        self.clip = make_base(config)
         cast(nn.Module, self.clip).to(dtype)  # transformers' own `to` loses `self` for type checkers
         entries = {entry["name"]: entry for entry in config.experts}
         self.experts = ExpertHub({name: build_expert(entries[name]).to(dtype) for name in config.attached_names})
@@ -142,20 +137,23 @@ class ToVEVisionModel(PreTrainedModel):
         return Preprocessing(self.config.image_size, tuple(self.config.image_mean), tuple(self.config.image_std))
 
     def clip_pixels(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
-        """The pixels as CLIP takes them: those given, or the same image at CLIP's size where `input_size` is larger.
+        """The pixels as the base takes them: those given, or the same image at its size where `input_size` is larger.
 
         Resampled as CLIP's own processor does, bicubic: half the error of bilinear (benchmarks/pixel_path.py).
 
         Args:
             pixels_B3HW: As for `forward`.
         """
-        target = self.preprocessing._replace(size=self.config.clip_config["image_size"])
+        target = self.preprocessing._replace(size=self.config.base_size)
         return prepare(pixels_B3HW, self.preprocessing, target)
 
     @torch.no_grad()
     def clip_tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
-        """CLIP's patch tokens of the layer that is read, (B, N, D); run whatever is cached."""
-        seen_B3HW = self.clip_pixels(pixels_B3HW).to(self.clip.dtype)
+        """The base's patch tokens of the layer that is read, (B, N, D); run whatever is cached."""
+        seen_B3HW = self.clip_pixels(pixels_B3HW).to(next(self.clip.parameters()).dtype)
+        if isinstance(self.clip, Expert):
+            grid_BDSS: torch.Tensor = self.clip(seen_B3HW)
+            return grid_BDSS.flatten(2).transpose(1, 2).contiguous()  # as it comes out of a cache
         tokens_BND: torch.Tensor = self.clip(seen_B3HW, stop_at=self.config.select_layer)[:, 1:]
         if tokens_BND.shape[1] != self.config.num_tokens:
             raise ValueError(
@@ -168,12 +166,12 @@ class ToVEVisionModel(PreTrainedModel):
         """Experts follow the tower's `attn_implementation`, as CLIP does; a host may change it at any time."""
         implementation = self.config._attn_implementation
         if implementation != self._attention:
-            for expert in self.experts.values():
+            for expert in self._of_families():
                 expert.use_attention(implementation)
             self._attention = implementation
 
     def compile_experts(self, **options: Any) -> None:
-        """Run CLIP's and each attached expert's forward through `torch.compile`, from the next call on.
+        """Run the base's and each attached expert's forward through `torch.compile`, from the next call on.
 
         Args:
             **options: Of `torch.compile`.
@@ -247,8 +245,9 @@ class ToVEVisionModel(PreTrainedModel):
         return self
 
     def get_input_embeddings(self) -> nn.Module:
-        """CLIP's patch embedding."""
-        return self.clip.get_input_embeddings()
+        """The base's patch embedding; of a base that is none of transformers' the base itself."""
+        base = self.clip if self.config.base is None else getattr(self.clip, "backbone", None)
+        return base.get_input_embeddings() if isinstance(base, PreTrainedModel) else self.clip
 
     def _init_weights(self, module: nn.Module) -> None:
         """First values of one module that was not loaded; transformers calls it for each."""
@@ -277,8 +276,13 @@ class ToVEVisionModel(PreTrainedModel):
         self.experts.requires_grad_(False)
         self._set_frozen_eval()
         self._pass_on_attention()
-        for expert in self.experts.values():
+        for expert in self._of_families():
             expert.repair_buffers()
+
+    def _of_families(self) -> list[Expert]:
+        """The attached experts, and a base that is one."""
+        base = [self.clip] if isinstance(self.clip, Expert) else []
+        return [*base, *self.experts.values()]
 
     def _set_frozen_eval(self) -> None:
         self.clip.train(False)
@@ -322,18 +326,6 @@ class ToVEVisionModel(PreTrainedModel):
         if is_light(folder):
             return checkpoint.load_light(cls, folder, *args, **kwargs)
         return checkpoint.load_whole(super().from_pretrained, folder, *args, **kwargs)
-
-
-def make_fusion(config: ToVEVisionConfig) -> nn.Module:
-    """Gate and transfer, or the concatenation that ToVE is compared with; at its start.
-
-    Args:
-        config: Architecture; CLIP's own width is that of the tokens that come in, `hidden_size` of those that go out.
-    """
-    specs, settings = [describe(entry) for entry in config.experts], config.fusion_settings
-    if settings.kind == "concat":
-        return ConcatFusion(specs, config.side, settings)
-    return ToVEFusion(specs, config.clip_config["hidden_size"], config.side, settings)
 
 
 AutoModel.register(ToVEVisionConfig, ToVEVisionModel, exist_ok=True)

@@ -33,7 +33,7 @@ def test_a_tower_of_more_pixels_teaches_a_student_of_clips(tiny_tower_yaml):
     pixels_B3HW = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(distiller.tokens(pixels_B3HW), distiller.target(pixels_B3HW)[0])
-    written = plain_processor(ToVEImageProcessor.for_tower(tower.config), tower.clip)
+    written = plain_processor(ToVEImageProcessor.for_tower(tower.config), tower.config.base_size)
     assert (written.size["shortest_edge"], written.crop_size["height"], written.crop_size["width"]) == (16, 16, 16)
 
 

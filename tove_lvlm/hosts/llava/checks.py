@@ -17,7 +17,7 @@ from torch import nn
 
 from ... import storage
 from ...tower.configuration import ToVEVisionConfig
-from ...tower.modeling import make_fusion
+from ...tower.make import make_fusion
 from ..names import is_tove
 from .projector import expected_projector, raise_misfits
 from .source import loading_from

@@ -21,7 +21,7 @@ from ...storage import WeightsError, load_strict, misfits
 from ...tower.checks import transfer_hint
 from ...tower.configuration import ToVEVisionConfig
 from ...tower.init import init_weights
-from ...tower.modeling import make_fusion
+from ...tower.make import make_fusion
 from ..names import NAME, read_tower_config
 from .packing import unpack
 from .source import locate, saved_fusion
@@ -73,7 +73,7 @@ class ToVEProjector(PreTrainedModel):
         """
         if isinstance(packed_BNC, list | tuple):
             return [self(packed, *args, **kwargs) for packed in packed_BNC]
-        frozen = unpack(packed_BNC, self.channels, self.config.clip_config["hidden_size"])
+        frozen = unpack(packed_BNC, self.channels, self.config.base_width)
         x = self.tove_fusion(*frozen).t_fuse_BND
         for name in self.layers:
             x = self.get_submodule(name)(x, *args, **kwargs)

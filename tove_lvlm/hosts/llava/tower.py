@@ -150,6 +150,8 @@ def _check_settings(args: Any, config: ToVEVisionConfig, name: str) -> None:
     feature = getattr(args, "mm_vision_select_feature", "patch")
     if feature != "patch":
         raise UserError(f"`mm_vision_select_feature` is `{feature}`; a ToVE tower gives `patch` tokens only")
+    if config.clip_config is None:
+        return  # the layer of another base is in the tower's YAML alone
     layer = getattr(args, "mm_vision_select_layer", config.select_layer)
     num_states = config.clip_config["num_hidden_layers"] + 1
     if layer % num_states != config.select_layer % num_states:

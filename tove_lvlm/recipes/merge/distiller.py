@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...config import UserError
 from ...config.merge import MergeConfig
+from ...tower.clip import FrozenCLIP
 from ...tower.modeling import ToVEVisionModel
 from .attention import ClassAttention
 from .losses import squared_distance, token_loss, weighted_mean
-from .student import num_layers
+from .student import num_layers, student_tokens
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Distiller(nn.Module):
 
     Args:
         teacher: The trained tower.
-        student: From `student.cut`, inside peft or not.
+        student: From `student.trained_part`, inside peft or not.
         options: The `merge` block.
         horizontal_flip: Mirror images at random, half of them, while training.
     """
@@ -62,6 +64,8 @@ class Distiller(nn.Module):
         self.register_buffer("std_D", torch.ones(width))
         self.attention = None
         if options.token_weight == "cls_attention":
+            if not isinstance(teacher.clip, FrozenCLIP):
+                raise UserError("`merge.token_weight` asks for a CLIP's class token; the tower's base is no CLIP")
             last = num_layers(teacher.clip.config, teacher.config.select_layer) - 1
             layer: Any = teacher.clip.encoder.layers[max(last, 0)]  # a CLIPEncoderLayer
             self.attention = ClassAttention(layer)
@@ -84,7 +88,7 @@ class Distiller(nn.Module):
 
     def tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         """What the student gives, (B, N, D)."""
-        return self.student(pixel_values=self.teacher.clip_pixels(pixels_B3HW)).last_hidden_state[:, 1:]
+        return student_tokens(self.student, self.teacher.clip_pixels(pixels_B3HW), self.teacher)
 
     @torch.no_grad()
     def measure_target(self, batches: list[torch.Tensor]) -> None:

@@ -6,23 +6,25 @@ from typing import cast
 
 import torch
 from torch import nn
-from transformers import CLIPVisionModel, VisionEncoderDecoderModel
+from transformers import PreTrainedModel, VisionEncoderDecoderModel
 
 from ...checkpoints import LoadedCheckpoint
 from ...config.tower import FusionConfig
+from ...tower.backbone import backbone_of
 from ...tower.configuration import ToVEVisionConfig
 from ...tower.modeling import ToVEVisionModel
 
 
-def tower_of(clip: CLIPVisionModel, like: ToVEVisionConfig) -> ToVEVisionModel:
-    """A tower without experts whose tokens are a CLIP's.
+def tower_of(student: PreTrainedModel, like: ToVEVisionConfig) -> ToVEVisionModel:
+    """A tower without experts whose tokens are a student's.
 
     Args:
-        clip: A whole CLIPVisionModel; its weights are copied.
+        student: A whole CLIPVisionModel, or of the class of the tower's base; its weights are copied.
         like: Of the tower that it stands for, whose pixels and layer it has.
     """
     config = ToVEVisionConfig(
-        clip_config=clip.config.to_dict(),
+        clip_config=student.config.to_dict() if like.base is None else None,
+        base=like.base,
         select_layer=like.select_layer,
         image_mean=like.image_mean,
         image_std=like.image_std,
@@ -31,19 +33,20 @@ def tower_of(clip: CLIPVisionModel, like: ToVEVisionConfig) -> ToVEVisionModel:
         fusion=dataclasses.asdict(FusionConfig()),
     )
     tower = ToVEVisionModel(config)
-    tower.clip.load_state_dict(clip.state_dict())
+    encoder: nn.Module = backbone_of(tower.clip) or tower.clip
+    encoder.load_state_dict(student.state_dict())
     return tower.eval()
 
 
-def replace_encoder(loaded: LoadedCheckpoint, clip: CLIPVisionModel) -> VisionEncoderDecoderModel:
+def replace_encoder(loaded: LoadedCheckpoint, student: PreTrainedModel) -> VisionEncoderDecoderModel:
     """The base model with a CLIP in its tower's place.
 
     Args:
         loaded: A base model, which gives its decoder away.
-        clip: The student.
+        student: What stands in its place.
     """
     old = cast(VisionEncoderDecoderModel, loaded.model)
-    tower = tower_of(clip, loaded.require_tower().config).to(old.dtype)
+    tower = tower_of(student, loaded.require_tower().config).to(old.dtype)
     model = VisionEncoderDecoderModel(encoder=tower, decoder=old.decoder)
     if hasattr(old, "enc_to_dec_proj"):
         model.enc_to_dec_proj = old.enc_to_dec_proj
@@ -55,15 +58,17 @@ def replace_encoder(loaded: LoadedCheckpoint, clip: CLIPVisionModel) -> VisionEn
 
 
 @torch.no_grad()
-def write_encoder_decoder(folder: Path, loaded: LoadedCheckpoint, clip: CLIPVisionModel) -> VisionEncoderDecoderModel:
+def write_encoder_decoder(
+    folder: Path, loaded: LoadedCheckpoint, student: PreTrainedModel
+) -> VisionEncoderDecoderModel:
     """Write it with its processor.
 
     Args:
         folder: Where.
         loaded: As for `replace_encoder`.
-        clip: The same.
+        student: The same.
     """
-    model = replace_encoder(loaded, clip)
+    model = replace_encoder(loaded, student)
     model.save_pretrained(folder)
     loaded.processor.save_pretrained(folder)
     return model

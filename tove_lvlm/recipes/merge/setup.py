@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPVisionModel
+from transformers import PreTrainedModel
 
 from ... import dist
 from ...checkpoints import LoadedCheckpoint, open_checkpoint
@@ -23,7 +23,7 @@ from ..expert_speed import use_expert_speed
 from . import writing
 from .distiller import Distiller
 from .images import ImageDataset, collate
-from .student import add_lora, cut, whole_student
+from .student import add_lora, trained_part, whole_student
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,8 @@ def build(config: MergeRunConfig) -> TrainingSetup:
         loaded = open_checkpoint(config.model.checkpoint)
         teacher = _teacher(loaded)
         full_student = whole_student(teacher, config.model.student)
-        student: torch.nn.Module = cut(full_student, teacher.config.select_layer)
-        if config.lora.lora_enable:
-            student.requires_grad_(False)
-            student = add_lora(student, config.lora)
+        student = trained_part(full_student, teacher)
+        learner = add_lora(student, config.lora) if config.lora.lora_enable else student
     source = writing.MergeSource.of(loaded, teacher, fingerprint(teacher.state_dict()))
     aspect_ratio = config.data.image_aspect_ratio or loaded.image_aspect_ratio
     dataset = ImageDataset(
@@ -57,7 +55,7 @@ def build(config: MergeRunConfig) -> TrainingSetup:
     )
     del loaded  # the language model; it is read again where the merged one is written
     sampler = SeededSampler(len(dataset), config.train.seed)
-    distiller = Distiller(teacher, student, config.merge, config.data.horizontal_flip)
+    distiller = Distiller(teacher, learner, config.merge, config.data.horizontal_flip)
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     distiller.to(device, torch.bfloat16 if config.train.bf16 else torch.float32)
     # Where the class token's attention weighs the tokens, it is read off a CLIP that runs.
@@ -102,7 +100,7 @@ def prepare(distiller: Distiller, config: MergeRunConfig, dataset: ImageDataset,
 def gather_results(
     config: MergeRunConfig,
     trainer: Any,
-    full_student: CLIPVisionModel,
+    full_student: PreTrainedModel,
     source: "writing.MergeSource",
     dataset: ImageDataset,
 ) -> Callable[[Path], None]:

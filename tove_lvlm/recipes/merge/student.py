@@ -9,39 +9,46 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
 
 from ...config import UserError
 from ...config.model import LoraConfig
 from ...config.sources import WeightSource
 from ...registry import require
+from ...tower.backbone import read_as
 from ...tower.clip import load_clip, read_architecture, read_normalisation
 from ...tower.modeling import ToVEVisionModel
 from ...weights.sources import fetch
+from .backbone import linear_layers, stock_backbone, trainable_backbone
 
 # Without these sizes the tokens or the pixels would be others.
 _SAME = ("hidden_size", "image_size", "patch_size", "num_channels")
 
 
-def whole_student(tower: ToVEVisionModel, source: str | None) -> CLIPVisionModel:
-    """A stock CLIPVisionModel in float32: the tower's own CLIP, or another one of its sizes.
+def whole_student(tower: ToVEVisionModel, source: str | None) -> PreTrainedModel:
+    """A stock model in float32: the tower's own base, or another CLIP of its CLIP's sizes.
 
     Args:
         tower: Teacher.
         source: Folder or hub id of another CLIP.
 
     Raises:
-        UserError: The other CLIP's tokens or pixels are not of the tower's sizes.
+        UserError: The other CLIP's tokens or pixels are not of the tower's sizes, or the base cannot be merged into.
     """
+    fields = tower.config.clip_config
+    if fields is None:
+        if source is not None:
+            raise UserError("`model.student` names another CLIP, and the tower's base is none; leave it out")
+        return stock_backbone(tower)
     if source is None:
-        clip = CLIPVisionModel(CLIPVisionConfig(**tower.config.clip_config))
+        clip = CLIPVisionModel(CLIPVisionConfig(**fields))
         clip.load_state_dict(tower.clip.state_dict())
         return clip.float()
     weight_source = WeightSource(pretrained=source)
     weights, folder = fetch(weight_source), fetch(weight_source, weights=False)
     config = CLIPVisionConfig(**read_architecture(folder))
     for key in _SAME:
-        actual, required = getattr(config, key), tower.config.clip_config[key]
+        actual, required = getattr(config, key), fields[key]
         if actual != required:
             raise UserError(
                 f"`model.student`: the CLIP in `{source}` has `{key}` {actual}, the tower's tokens need {required}; "
@@ -58,6 +65,32 @@ def whole_student(tower: ToVEVisionModel, source: str | None) -> CLIPVisionModel
     clip = CLIPVisionModel(config)
     load_clip(clip, weights)
     return clip.float()
+
+
+def trained_part(whole: PreTrainedModel, tower: ToVEVisionModel) -> PreTrainedModel:
+    """A copy of a student as it is trained.
+
+    Args:
+        whole: From `whole_student`.
+        tower: Teacher.
+    """
+    if isinstance(whole, CLIPVisionModel) and tower.config.base is None:
+        return cut(whole, tower.config.select_layer)
+    return trainable_backbone(whole, tower)
+
+
+def student_tokens(student: nn.Module, pixels_B3HW: torch.Tensor, tower: ToVEVisionModel) -> torch.Tensor:
+    """Patch tokens, (B, N, D).
+
+    Args:
+        student: From `trained_part`, inside peft or not.
+        pixels_B3HW: As the tower's base takes them.
+        tower: Teacher.
+    """
+    if tower.config.base is not None:
+        return read_as(student, tower.clip, pixels_B3HW)
+    tokens_BND: torch.Tensor = student(pixel_values=pixels_B3HW).last_hidden_state[:, 1:]
+    return tokens_BND
 
 
 def cut(clip: CLIPVisionModel, select_layer: int) -> CLIPVisionModel:
@@ -86,18 +119,21 @@ def num_layers(config: Any, select_layer: int) -> int:
     return select_layer if select_layer >= 0 else config.num_hidden_layers + 1 + select_layer
 
 
-def add_lora(student: nn.Module, options: LoraConfig) -> nn.Module:
+def add_lora(student: PreTrainedModel, options: LoraConfig) -> nn.Module:
     """peft's model around a student, LoRA on the linear layers of its encoder, everything else frozen.
 
     Args:
-        student: From `cut`.
+        student: From `trained_part`.
         options: The `lora` block.
     """
     peft = require("peft", extra="train")
+    of_clip = r"encoder\..*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+    target = of_clip if isinstance(student, CLIPVisionModel) else linear_layers(student)
+    student.requires_grad_(False)
     config = peft.LoraConfig(
         r=options.lora_r,
         lora_alpha=options.lora_alpha,
         lora_dropout=options.lora_dropout,
-        target_modules=r"encoder\..*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
+        target_modules=target,
     )
     return peft.get_peft_model(student, config, autocast_adapter_dtype=False)

@@ -1,5 +1,7 @@
 """What merging leaves behind: a stock CLIP folder, and of an LVLM the whole model with that CLIP in the tower's place.
 
+Where the tower's base is another encoder of transformers, that one's class stands for the CLIP in all of it.
+
 * clip/      CLIPVisionModel, its image processor, README.md, merge.json: loads where this package is not installed
 * lvlm/      LlavaForConditionalGeneration with that CLIP, the same projector and language model
 * pretrain/  the projector alone, as stage 1 writes it
@@ -9,6 +11,7 @@ scripts/finetune_vicuna.py goes on from it with model.vision_tower=clip/, model.
 model.llm=llm/.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +20,6 @@ import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
-    CLIPVisionModel,
     LlavaForConditionalGeneration,
     PreTrainedModel,
     VisionEncoderDecoderModel,
@@ -28,18 +30,21 @@ from ...checkpoints import LoadedCheckpoint, detect, open_checkpoint
 from ...checkpoints.model_info import make_model_info, save_model_info
 from ...checkpoints.projector import collect_projector
 from ...checkpoints.stage1 import save_stage1
-from ...config import to_dict
+from ...config import ConfigError, to_dict
 from ...config.merge import MergeRunConfig
 from ...config.model import ModelConfig
 from ...config.trained import read_model_info
 from ...licenses import commercial_use
-from ...lvlm.build import assemble, clip_vision, make_processor, without_zero3_init
+from ...lvlm.build import assemble, make_processor, stock_vision, without_zero3_init
 from ...lvlm.image_processor import as_trained
 from ...lvlm.parts import text_config
 from ...storage import save_json
+from ...tower.configuration import ToVEVisionConfig
 from ...tower.from_yaml import read_tower_yaml
 from ...tower.modeling import ToVEVisionModel
 from .encoder_decoder import write_encoder_decoder
+
+logger = logging.getLogger(__name__)
 
 CLIP, LVLM, PRETRAIN, LLM = "clip", "lvlm", "pretrain", "llm"
 REPORT = "merge.json"
@@ -53,7 +58,10 @@ class MergeSource:
     kind: str
     fingerprint: str
     """SHA-256 over the tower's tensors."""
-    select_layer: int
+    select_layer: int | None
+    """None: the encoder's own last hidden state, which LLaVA cannot read."""
+    side: int
+    """Of the encoder's square images."""
     image_processor: Any
     image_aspect_ratio: str
     transparency: str
@@ -71,7 +79,8 @@ class MergeSource:
             checkpoint=str(loaded.folder),
             kind=loaded.kind,
             fingerprint=fingerprint,
-            select_layer=tower.config.select_layer,
+            select_layer=tower.config.select_layer if tower.config.base is None else tower.config.base.get("layer"),
+            side=tower.config.base_size,
             image_processor=loaded.image_processor,
             image_aspect_ratio=loaded.image_aspect_ratio,
             transparency=loaded.transparency,
@@ -80,7 +89,7 @@ class MergeSource:
         )
 
 
-def write(folder: Path, clip: CLIPVisionModel, source: MergeSource, report: dict, config: MergeRunConfig) -> None:
+def write(folder: Path, clip: PreTrainedModel, source: MergeSource, report: dict, config: MergeRunConfig) -> None:
     """Write everything.
 
     Args:
@@ -93,43 +102,60 @@ def write(folder: Path, clip: CLIPVisionModel, source: MergeSource, report: dict
     report = {"source": {k: v for k, v in vars(source).items() if k != "image_processor"}, **report}
     with without_zero3_init():  # rank 0 writes alone: to partition what it loads would wait for the others
         write_clip(folder / CLIP, clip, source, report)
-        if detect(source.checkpoint).has_language_model:
-            write_lvlm(folder, clip, source, config)
+        if not detect(source.checkpoint).has_language_model:
+            return
+        loaded = open_checkpoint(source.checkpoint)
+        if isinstance(loaded.model, VisionEncoderDecoderModel):
+            write_base_model(folder, clip, source, loaded)
+            return
+        try:
+            write_lvlm(folder, clip, source, config, loaded)
+        except ConfigError as error:
+            logger.warning("only %s is written, no LVLM: %s", folder / CLIP, error)
 
 
-def write_clip(folder: Path, clip: CLIPVisionModel, source: MergeSource, report: dict) -> None:
+def write_clip(folder: Path, clip: PreTrainedModel, source: MergeSource, report: dict) -> None:
     """The stock CLIP with its image processor, a README and the report."""
     clip.save_pretrained(folder)
-    plain_processor(source.image_processor, clip).save_pretrained(folder)
-    (folder / "README.md").write_text(model_card(source, report), encoding="utf-8")
+    plain_processor(source.image_processor, source.side).save_pretrained(folder)
+    (folder / "README.md").write_text(model_card(source, report, type(clip).__name__), encoding="utf-8")
     save_json(folder / REPORT, report)
 
 
-def plain_processor(image_processor: Any, clip: CLIPVisionModel) -> Any:
+def plain_processor(image_processor: Any, side: int) -> Any:
     """transformers' own CLIP image processor with the tower's settings, so that no name of ours is written.
 
-    Its images are of the CLIP's size, which a tower with an `input_size` has more pixels than.
+    Args:
+        image_processor: The tower's.
+        side: Of the encoder's images, which a tower with an `input_size` has more pixels than.
     """
     fields = image_processor.to_dict()
     of_size = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
     names = (*of_size, "do_normalize", "image_mean", "image_std", "do_convert_rgb")
     settings = {name: fields[name] for name in names if fields.get(name) is not None}
-    side = clip.config.image_size
     if settings["crop_size"]["height"] > side:
         settings |= {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     return CLIPImageProcessorPil(**settings)
 
 
 @torch.no_grad()
-def write_lvlm(folder: Path, clip: CLIPVisionModel, source: MergeSource, config: MergeRunConfig) -> None:
-    """The LVLM with the student in place of the tower, and what further tuning starts from. A base model goes on from
-    `lvlm/` itself.
+def write_base_model(folder: Path, clip: PreTrainedModel, source: MergeSource, loaded: LoadedCheckpoint) -> None:
+    """The base model with the student in its tower's place; further tuning goes on from it."""
+    base = write_encoder_decoder(folder / LVLM, loaded, clip)
+    save_model_info(folder / LVLM, make_model_info({}, base, source.image_aspect_ratio, source.transparency))
+
+
+@torch.no_grad()
+def write_lvlm(
+    folder: Path, clip: PreTrainedModel, source: MergeSource, config: MergeRunConfig, loaded: LoadedCheckpoint
+) -> None:
+    """The LVLM with the student in place of the tower, and what further tuning starts from.
+
+    Raises:
+        ConfigError: A stock LLaVA cannot read the student's tokens as the tower reads them.
     """
-    loaded = open_checkpoint(source.checkpoint)
-    if isinstance(loaded.model, VisionEncoderDecoderModel):
-        base = write_encoder_decoder(folder / LVLM, loaded, clip)
-        save_model_info(folder / LVLM, make_model_info({}, base, source.image_aspect_ratio, source.transparency))
-        return
+    if source.select_layer is None:
+        raise ConfigError("LLaVA reads a hidden state by its number; state the base's `layer` (-2 is LLaVA's own)")
     model, dtype = replace_tower(loaded, clip, source.select_layer)
     block: dict[str, Any] = {
         "llm": f"../{LLM}",
@@ -165,17 +191,20 @@ class PlainClipLVLM:
 
 
 def replace_tower(
-    loaded: LoadedCheckpoint, clip: CLIPVisionModel, select_layer: int
+    loaded: LoadedCheckpoint, clip: PreTrainedModel, select_layer: int
 ) -> tuple[PlainClipLVLM, torch.dtype]:
     """Put a CLIP in the tower's place: same projector, same language model.
 
     Args:
         loaded: An LVLM, which gives its parts away.
-        clip: A whole CLIPVisionModel.
+        clip: A whole CLIPVisionModel, or another encoder of transformers.
         select_layer: Hidden state that the projector reads.
 
     Returns:
         (the model, the dtype it had)
+
+    Raises:
+        ConfigError: LLaVA cannot read the encoder's patch tokens.
     """
     old = loaded.llava
     dtype = old.dtype
@@ -184,31 +213,41 @@ def replace_tower(
     llm.model, llm.lm_head = old.model.language_model, old.lm_head
     llm.generation_config = old.generation_config
     cast(nn.Module, clip).to(dtype)  # as above
-    image_processor = plain_processor(loaded.image_processor, clip)
+    side = old.model.vision_tower.config
+    side = side.base_size if isinstance(side, ToVEVisionConfig) else side.image_size
+    image_processor = plain_processor(loaded.image_processor, side)
     image_processor = as_trained(image_processor, loaded.image_aspect_ratio, loaded.transparency)
-    vision = clip_vision(clip, image_processor, select_layer)
+    vision = stock_vision(clip, image_processor, select_layer)
     tokenizer = loaded.processor.tokenizer
     new = assemble(llm, vision, tokenizer, dtype)
     new.model.multi_modal_projector = old.model.multi_modal_projector
     return PlainClipLVLM(model=new, processor=make_processor(vision, tokenizer), llm=llm), dtype
 
 
-def model_card(source: MergeSource, report: dict) -> str:
-    """README.md of the CLIP folder."""
+def model_card(source: MergeSource, report: dict, kind: str) -> str:
+    """README.md of the CLIP folder.
+
+    Args:
+        source: Of the teacher.
+        report: Figures.
+        kind: The student's class.
+    """
+    state = "its own last hidden state" if source.select_layer is None else f"hidden state {source.select_layer}"
     rows = "\n".join(
         f"| {name} | {license or 'not recorded'} | {commercial_use([license])} |"
         for name, license in source.licenses.items()
     )
     figures = ", ".join(f"{key} {report[key]:.4f}" for key in ("loss", "gap", "cosine") if key in report)
-    return f"""# A CLIP with experts merged in
+    return f"""# {"A CLIP" if kind == "CLIPVisionModel" else f"A {kind}"} with experts merged in
 
-A stock `CLIPVisionModel`. Its hidden state {source.select_layer} has learnt what a ToVE tower gave there
-({", ".join(source.experts)} fused into CLIP's tokens), from {report["images"]} images in {report["steps"]} steps; the
-layers above are the original CLIP's. Use hidden state {source.select_layer} without the class token, as LLaVA does.
+A stock `{kind}`. In {state} it has learnt what a ToVE tower gave there ({", ".join(source.experts)} fused into the
+encoder's tokens), from {report["images"]} images in {report["steps"]} steps; the layers above are the original ones.
+Use the patch tokens of {state}, without the class token where there is one, as LLaVA does.
 
-    CLIPVisionModel.from_pretrained(folder); AutoImageProcessor.from_pretrained(folder)
+    {kind}.from_pretrained(folder); AutoImageProcessor.from_pretrained(folder)
 
-Last figures: {figures or "none"} (gap: share of the squared distance from CLIP's tokens to the tower's that is left).
+Last figures: {figures or "none"} (gap: share of the squared distance from the encoder's own tokens to the tower's that
+is left).
 Source tower: sha256 `{source.fingerprint}` over its tensors. All settings: merge.json.
 
 | part of the tower | license, as its sources state it | commercial use |
@@ -224,4 +263,4 @@ def _sources_of_yaml(folder: Path) -> dict[str, Any]:
         return {}
     tower = read_tower_yaml(yaml)
     experts = {expert.name: {"license": expert.license} for expert in tower.experts}
-    return {"clip": {"license": tower.clip.license}, "experts": experts}
+    return {"clip": {"license": tower.base.license}, "experts": experts}

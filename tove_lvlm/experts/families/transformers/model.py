@@ -34,8 +34,8 @@ class TransformersBackbone(Expert):
         # The size that a network was trained at need not be a multiple of its patch (SigLIP's 384 is none of 14).
         if fields["image_size"] != fields["architecture"].get("image_size"):
             self.patch_size = getattr(config, "patch_size", None)
-        self._options = _size_options(self.backbone, fields["image_size"])
-        _stop_at(self.backbone, fields["layer"])
+        self.options = _size_options(self.backbone, fields["image_size"])
+        stop_at(self.backbone, fields["layer"])
         self.remember_meta_device()
 
     @classmethod
@@ -43,7 +43,7 @@ class TransformersBackbone(Expert):
         return str(fields["architecture"].get("model_type"))
 
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
-        return _features(self.backbone, pixels_B3HW, self.fields["layer"], self._options)
+        return read_features(self.backbone, pixels_B3HW, self.fields["layer"], self.options)
 
     def use_attention(self, implementation: str | None) -> None:
         """As `Expert.use_attention`, by transformers' own switch."""
@@ -95,7 +95,7 @@ def _create(fields: Mapping[str, Any]) -> PreTrainedModel:
     return model
 
 
-def _stop_at(backbone: PreTrainedModel, layer: int | None) -> None:
+def stop_at(backbone: PreTrainedModel, layer: int | None) -> None:
     """Let the layers behind hidden state `layer` pass on what they get, where the encoder has one list of layers."""
     num_layers = getattr(backbone.config, "num_hidden_layers", None)
     lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module) == num_layers]
@@ -138,10 +138,17 @@ def _patches(pixels_B3HW: torch.Tensor, patch: int) -> dict[str, torch.Tensor]:
     }
 
 
-def _features(
+def read_features(
     backbone: PreTrainedModel, pixels_B3HW: torch.Tensor, layer: int | None, options: Mapping[str, Any]
 ) -> torch.Tensor:
-    """(B, C, h, w) of the last hidden state, or of hidden state `layer`."""
+    """(B, C, h, w) of the last hidden state, or of hidden state `layer`.
+
+    Args:
+        backbone: The encoder, also inside peft.
+        pixels_B3HW: As it takes them.
+        layer: Index into its hidden states; None takes its own last hidden state.
+        options: Of its forward.
+    """
     inputs = {"pixel_values": pixels_B3HW}
     if backbone.config.model_type == "siglip2_vision_model":
         inputs = _patches(pixels_B3HW, backbone.config.patch_size)
