@@ -24,7 +24,7 @@ def gate_statistics(talk: Chat, images: Sequence[Path]) -> dict:
         where it is the largest) and `by_column` (mean probability in each column of the grid, left to right).
     """
     tower = find_tower(talk.model)
-    if tower is None or not hasattr(tower.tove_fusion, "gate"):
+    if tower is None or not tower.expert_names or not hasattr(tower.tove_fusion, "gate"):
         return {}
     gate_BNK = read_gate(talk, tower, images)
     side = tower.config.side

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from . import rich_clip, surgery, training
+from . import encoders, surgery, training
 from .choices import budget_trials, choice_job, row_jobs, trial_jobs, trials
 from .detachment import detachment
 from .plan import TRAINED, only_needed, row_folder
@@ -35,9 +35,7 @@ def study_jobs(
         output: The study's folder.
         steps: Of each stage, `merge`, `retune` and `rich_clip`.
     """
-    jobs = [
-        Job(result=rich_clip.record(output), work=functools.partial(rich_clip.train, output, steps[rich_clip.NAME]))
-    ]
+    jobs = [encoder_job(output, encoders.RICH_CLIP, steps)]
     wanted: list[Path] = []
     for row in curves:
         for trial in budget_trials(row):
@@ -59,6 +57,11 @@ def study_jobs(
         wanted += [path for (row, _), path in result_files(output, rows, seeds).items() if row not in by_id]
     wanted += [path for (row, _), path in ladder_files(output, seeds).items() if row in chosen]
     return only_needed(list({job.result: job for job in jobs}.values()), wanted)
+
+
+def encoder_job(output: Path, name: str, steps: Mapping[str, int]) -> Job:
+    """Trains a further base encoder."""
+    return Job(result=encoders.record(output, name), work=functools.partial(encoders.train, output, name, steps[name]))
 
 
 def surgery_jobs(rows: Mapping[str, Row], seed: int, world: Path, output: Path, steps: Mapping[str, int]) -> list[Job]:

@@ -101,13 +101,13 @@ def stage_jobs(
         settings: Asked when a stage begins for `rate` and `budget`, multiples of learning rates and steps.
         needs: What must be there before the first stage begins.
     """
-    from . import rich_clip, training
+    from . import encoders, training
 
     def work(stage: str) -> dict:
         return training.train(stage, row, seed, world, folder, steps, **settings())
 
-    if row.rich_clip:
-        needs = (*needs, rich_clip.record(world.parent))
+    if row.encoder:
+        needs = (*needs, encoders.record(world.parent, row.encoder))
     jobs: list[Job] = []
     for stage in row.stages:
         jobs.append(Job(result=folder / f"{stage}.json", work=functools.partial(work, stage), needs=needs))

@@ -23,8 +23,8 @@ class Row:
     stages: tuple[str, ...] = VICUNA
     """`VICUNA` or `BASE`."""
     vision_tower: str = "tove"
-    rich_clip: bool = False
-    """Whether the base encoder is `rich_clip`'s and not the shipped one."""
+    encoder: str = ""
+    """The base encoder, one of `encoders`; empty for the shipped CLIP."""
     fusion: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the tower YAML's `fusion` block."""
     experts: tuple[str, ...] = EXPERTS
@@ -115,7 +115,7 @@ SECOND_BASE = [
         id=f"rich_{row.id}",
         label=f"{row.label}, CLIP with richer captions",
         group="second_base",
-        rich_clip=True,
+        encoder="rich_clip",
         rate_from=f"rich_{row.id}",
         against="rich_tove",
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tove_lvlm.storage import save_json
 
-from . import rich_clip
+from . import encoders
 from .choices import VALIDATION, Trial, budget_trials, choice_file
 from .comparison import difference
 from .detachment import agreement
@@ -76,7 +76,7 @@ def collect(
         other = against.get(row_id, "tove")
         if row_id != other:
             entry["against_tove"] = difference(entry["seeds"], found.get(other, {"seeds": {}})["seeds"])
-    clip = rich_clip.record(output)
+    clip = encoders.record(output, encoders.RICH_CLIP)
     return ({"rich_clip": read_result(clip)} if clip.is_file() else {}) | {
         "rows": {row_id: found[row_id] for row_id in named if row_id in found},
         "chance": {"overall": chance["overall"]["accuracy"], "families": chance["families"]},

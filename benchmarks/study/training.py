@@ -18,8 +18,8 @@ from tove_lvlm.storage import save_json
 from tove_lvlm.tower.recorder import find_tower
 
 from . import (
+    encoders,
     half_blind,  # noqa: F401  registers its family
-    rich_clip,
 )
 from .comparison import pack_counts
 from .gate_statistics import gate_statistics
@@ -44,10 +44,11 @@ def write_tower(row: Row, folder: Path, world: Path | None = None) -> Path:
         world: The data; a second base encoder lies beside it.
     """
     tower = read_yaml(PROJECT / "tower.yaml")
-    if row.rich_clip:
+    if row.encoder:
         if world is None:
             raise ValueError(f"row {row.id} has a base encoder of its own, which lies beside the world")
-        tower["clip"]["pretrained"] = str(rich_clip.folder(world.parent))
+        del tower["clip"]
+        tower |= encoders.entry(world.parent, row.encoder)
     entries = {entry["name"]: entry for entry in tower["experts"]}
     entries |= {name: {"name": name, **fields} for name, fields in EXTRA_EXPERTS.items()}
     changes = dict(row.fusion)

@@ -136,7 +136,7 @@ def _color_and_shape(color: int, shape: int) -> tuple[int, int]:
     return _WORDS + color, _WORDS + len(COLORS) + shape
 
 
-def _phrase_targets(captions: Captions, scenes: Scenes, numbers: np.ndarray) -> torch.Tensor:
+def phrase_targets(captions: Captions, scenes: Scenes, numbers: np.ndarray) -> torch.Tensor:
     """(S, P) float: which phrases a scene's caption holds."""
     targets = torch.zeros(len(scenes), len(captions.phrases))
     scene, slot = np.nonzero(scenes.valid)
@@ -160,7 +160,7 @@ def train(
     captions = captions or Captions()
     model, scenes = build_model(captions), pool.train_scenes
     numbers = captions.numbers(scenes)
-    phrases, targets = phrase_ids(captions), _phrase_targets(captions, scenes, numbers)
+    phrases, targets = phrase_ids(captions), phrase_targets(captions, scenes, numbers)
     rng = np.random.default_rng(SEED + 1)
     scale = torch.nn.ParameterDict({"scale": torch.tensor(math.log(10.0)), "bias": torch.tensor(-6.0)})
 

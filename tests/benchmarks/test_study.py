@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from study import captions, choices, comparison, plan, pool, rich_clip, rows, summary, tables, training
+from study import captions, choices, comparison, encoders, plan, pool, rows, summary, tables, training
 from study import jobs as study_jobs
 from study.half_blind import mirror
 
@@ -22,7 +22,7 @@ def test_every_row_is_there_once_and_its_tower_can_be_built(tmp_path):
 
     assert len(FULL) == len(rows.FULL)
     for row in rows.FULL:
-        if row.vision_tower == "tove" and row.group not in ("data", "captioner") and not row.rich_clip:
+        if row.vision_tower == "tove" and row.group not in ("data", "captioner") and not row.encoder:
             tower = build_tower(training.write_tower(row, tmp_path / row.id))
             assert tower.expert_names == list(row.experts)
             assert tower(torch.randn(1, 3, 64, 64)).last_hidden_state.shape[1] == 64
@@ -38,7 +38,7 @@ def test_a_second_base_encoder_is_trained_before_its_rows_and_lies_in_their_towe
     found = study_jobs.study_jobs(rows.FULL, [], ["second_base"], [0], world, tmp_path, STEPS)
     assert "rich_clip.json" in results_of(found, tmp_path)
     first = next(job for job in found if job.result == tmp_path / "trials/rich_tove-rate_1-budget_1/pretrain.json")
-    assert rich_clip.record(tmp_path) in first.needs
+    assert encoders.record(tmp_path, "rich_clip") in first.needs
     others = study_jobs.study_jobs(rows.FULL, [], ["gate"], [0], world, tmp_path, STEPS)
     assert "rich_clip.json" not in results_of(others, tmp_path)
 
