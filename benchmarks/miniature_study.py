@@ -21,7 +21,7 @@ from study import arguments as arguments_of
 os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}  # before torch comes in
 
 SCENES = {"train": (30_000, 0), "heldout": (400, 0), "probe": (100, 1), "validation": (600, 2)}
-STEPS = {"pretrain": 300, "finetune": 2400, "pretrain_base": 1600, "merge": 1000, "retune": 200, "rich_clip": 2700}
+STEPS = {"pretrain": 300, "finetune": 1200, "pretrain_base": 1200, "merge": 1000, "retune": 200, "rich_clip": 2700}
 QUICK_SCENES = {"train": (1200, 0), "heldout": (80, 0), "probe": (40, 1), "validation": (40, 2)}
 QUICK_STEPS = {"pretrain": 60, "finetune": 120, "pretrain_base": 60, "merge": 60, "retune": 30, "rich_clip": 10}
 
