@@ -20,14 +20,26 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPVisionModel
+from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, PreTrainedModel
 
 from tove_lvlm.world.language import distance
 from tove_lvlm.world.render import relative_depth
 from tove_lvlm.world.scene import COLORS, IMAGE_SIZE, SHAPES, Scenes
 from tove_lvlm.world.things import things
 
-from .common import DEPTH, HEADS, MEAN, PATCH, SIDE, STD, WIDTH, Pool, Report, fit, normalised, sincos_positions
+from .common import (
+    DEPTH,
+    HEADS,
+    PATCH,
+    SIDE,
+    WIDTH,
+    Pool,
+    Report,
+    fit,
+    normalised,
+    save_image_processor,
+    sincos_positions,
+)
 
 STEPS, BATCH, RATE, SEED = 900, 96, 1.5e-3, 11
 
@@ -187,12 +199,7 @@ def train(
     if missing or unexpected:
         raise RuntimeError(f"the vision half does not fit CLIPVisionModel: {missing=} {unexpected=}")
     vision.half().save_pretrained(out_dir)
-    CLIPImageProcessor(
-        size={"shortest_edge": IMAGE_SIZE},
-        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
-        image_mean=list(MEAN),
-        image_std=list(STD),
-    ).save_pretrained(out_dir)
+    save_image_processor(out_dir)
     record["parameters"] = sum(p.numel() for p in vision.parameters())
     found = _measure(model, captions, pool, np.random.default_rng(SEED + 2))
     record["heldout"] = found | probe_tokens(vision.float(), pool)
@@ -216,13 +223,19 @@ def _measure(model: CLIPModel, captions: Captions, pool: Pool, rng: np.random.Ge
 
 
 @torch.no_grad()
-def probe_tokens(vision: CLIPVisionModel, pool: Pool) -> dict:
-    """What a linear map reads from the patch tokens of layer -2: row and column, colour and shape, depth."""
+def probe_tokens(vision: PreTrainedModel, pool: Pool, class_tokens: int = 1) -> dict:
+    """What a linear map reads from the patch tokens of layer -2: row and column, colour and shape, depth.
+
+    Args:
+        vision: An encoder of transformers.
+        pool: Pictures and scenes.
+        class_tokens: How many of its tokens come before the patches.
+    """
     vision.eval()
 
     def tokens(rgb: np.ndarray) -> torch.Tensor:
         parts = [
-            vision(normalised(rgb[i : i + 128]), output_hidden_states=True).hidden_states[-2][:, 1:]
+            vision(normalised(rgb[i : i + 128]), output_hidden_states=True).hidden_states[-2][:, class_tokens:]
             for i in range(0, len(rgb), 128)
         ]
         return torch.cat(parts)

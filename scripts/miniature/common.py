@@ -57,6 +57,16 @@ def normalised(rgb: np.ndarray) -> torch.Tensor:
     return (pixels - torch.tensor(MEAN).view(3, 1, 1)).div_(torch.tensor(STD).view(3, 1, 1))
 
 
+def save_image_processor(folder: Path) -> None:
+    """Write transformers' image processor of pictures of the world's size."""
+    from transformers import CLIPImageProcessor
+
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    CLIPImageProcessor(
+        size={"shortest_edge": IMAGE_SIZE}, crop_size=size, image_mean=list(MEAN), image_std=list(STD)
+    ).save_pretrained(folder)
+
+
 def sincos_positions(width: int, side: int) -> torch.Tensor:
     """Fixed 2-D sine-cosine positions, (side * side, width): half the channels for the row, half for the column."""
     frequency = 1.0 / (100.0 ** (torch.arange(width // 4) / (width // 4)))

@@ -11,12 +11,24 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import CLIPImageProcessor, SiglipConfig, SiglipModel
+from transformers import SiglipConfig, SiglipModel
 
 from tove_lvlm.world.scene import IMAGE_SIZE
 
-from .clip import BATCH, RATE, SEED, STEPS, Captions, caption_ids, linear_probes, phrase_ids, phrase_targets
-from .common import DEPTH, HEADS, MEAN, PATCH, SIDE, STD, WIDTH, Pool, Report, fit, normalised, sincos_positions
+from .clip import BATCH, RATE, SEED, STEPS, Captions, caption_ids, phrase_ids, phrase_targets, probe_tokens
+from .common import (
+    DEPTH,
+    HEADS,
+    PATCH,
+    SIDE,
+    WIDTH,
+    Pool,
+    Report,
+    fit,
+    normalised,
+    save_image_processor,
+    sincos_positions,
+)
 
 
 def build_model(captions: Captions) -> SiglipModel:
@@ -72,23 +84,7 @@ def train(
     found = fit("siglip", [model, scale], loss_of, **size, report=report)
     vision = model.vision_model.eval()
     vision.half().save_pretrained(out_dir)
-    CLIPImageProcessor(
-        size={"shortest_edge": IMAGE_SIZE},
-        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
-        image_mean=list(MEAN),
-        image_std=list(STD),
-    ).save_pretrained(out_dir)
+    save_image_processor(out_dir)
     found["parameters"] = sum(p.numel() for p in vision.parameters())
-    vision.float()
-    with torch.no_grad():
-        tokens = [
-            torch.cat(
-                [
-                    vision(normalised(rgb[i : i + 128]), output_hidden_states=True).hidden_states[-2]
-                    for i in range(0, len(rgb), 128)
-                ]
-            )
-            for rgb in (pool.train.rgb[:1024], pool.heldout.rgb)
-        ]
-        found["heldout"] = linear_probes(*tokens, pool)
+    found["heldout"] = probe_tokens(vision.float(), pool, class_tokens=0)
     return found
