@@ -24,8 +24,10 @@ EXCEPTIONS = {
     "experts/test_low_level.py": "catalogue/low_level.yaml, every family in it",
     "experts/test_own_expert.py": "an expert outside the package",
     "experts/test_real_networks.py": "real weights of several families",
+    "hosts/test_another_base.py": "a tower on another base in all hosts",
     "hosts/test_input_size.py": "one key in all hosts",
     "hosts/test_transformers.py": "a host that needs no plugin",
+    "recipes/test_another_base.py": "a tower on another base in every stage",
     "tower/test_miniature.py": "the tower in assets/",
     "world/test_vicuna.py": "the language model in assets/",
 }

@@ -43,7 +43,7 @@ def test_model_types_are_read(name):
 def test_parts(tiny_tower_yaml):
     config = model_config(block(tiny_tower_yaml, detached=["cnn"]))
     assert (config.tower, config.detached) == (str(tiny_tower_yaml), ["cnn"])
-    assert config.tower_config.clip.pretrained == str(tiny_tower_yaml.parent / "clip")
+    assert config.tower_config.base.pretrained == str(tiny_tower_yaml.parent / "clip")
     assert config.decoder.endswith("miniature/decoder")
     assert tower_config(block(tiny_tower_yaml)).image_size == tiny_towers.SIZE
 
