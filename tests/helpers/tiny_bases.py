@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import yaml
 
-from helpers.tiny_towers import EXPERTS, HALF, PATCH, SIZE, WIDTH, make_expert
+from helpers.tiny_towers import EXPERTS, PATCH, SIZE, WIDTH, make_expert, save_image_processor
 
 TRANSFORMERS: dict[str, dict[str, Any]] = {
     "siglip_vision_model": {},
@@ -18,7 +18,7 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
 
 def make_base(folder: Path, model_type: str, seed: int = 0) -> Path:
     """A folder with a vision encoder of transformers and its preprocessor."""
-    from transformers import AutoConfig, AutoModel, CLIPImageProcessor
+    from transformers import AutoConfig, AutoModel
 
     torch.manual_seed(seed)
     sizes = {"hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -27,9 +27,7 @@ def make_base(folder: Path, model_type: str, seed: int = 0) -> Path:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
-    CLIPImageProcessor(
-        size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}, image_mean=HALF, image_std=HALF
-    ).save_pretrained(folder)
+    save_image_processor(folder)
     return folder
 
 

@@ -44,17 +44,24 @@ EXPERTS = {
 
 def make_clip(folder: Path, seed: int = 0) -> Path:
     """A vision-only CLIP folder with its preprocessor."""
-    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+    from transformers import CLIPVisionConfig, CLIPVisionModel
 
     torch.manual_seed(seed)
     clip = CLIPVisionModel(CLIPVisionConfig(**CLIP_ARCHITECTURE))
     for parameter in clip.parameters():  # CLIP's own start is so small that its tokens hardly differ
         torch.nn.init.normal_(parameter, std=0.3)
     clip.save_pretrained(folder)
+    save_image_processor(folder)
+    return folder
+
+
+def save_image_processor(folder: Path) -> None:
+    """Write the preprocessor of an encoder of this size."""
+    from transformers import CLIPImageProcessor
+
     CLIPImageProcessor(
         size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}, image_mean=HALF, image_std=HALF
     ).save_pretrained(folder)
-    return folder
 
 
 def make_expert(folder: Path, name: str, seed: int = 0) -> Path:

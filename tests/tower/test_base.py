@@ -132,6 +132,7 @@ def test_base_without_a_family_is_a_clip(tmp_path, tiny_tower_yaml):
         ({}, "neither of `clip` and `base`"),
         ({"base": {**TIMM, "family": "nothing"}}, "base.family"),
         ({"base": {**TIMM, "select_layer": -2}}, r"the layer of another base is `base\.layer`"),
+        ({"base": {**TIMM, "image_mean": [0.1, 0.1, 0.1]}}, "image_mean"),
         ({"base": {**TIMM, "input_size": 18}}, "expected a multiple of the 4 tokens of a row, at least the base's 16"),
         ({"base": {"family": "dense_vit", "output": "map", "channels": 1, **tiny_towers.DENSE, "pretrained": "none"}},
          "the base gives a `map`; expected `output: features`"),
@@ -145,6 +146,22 @@ def test_what_is_no_base_is_said_before_anything_is_built(tmp_path, change, mess
     path.write_text(yaml.safe_dump({"experts": [], **change}))
     with pytest.raises(ConfigError, match=message):
         build_tower(path)
+
+
+def test_images_are_normalised_as_the_bases(made):
+    _, path = made
+    fields = tower_config_from_yaml(path).base
+    assert ToVEVisionConfig(base=fields).image_mean == tiny_towers.HALF
+    with pytest.raises(ConfigError, match=r"the base's by \[0\.5, 0\.5, 0\.5\]"):
+        ToVEVisionConfig(base=fields, image_mean=[0.4, 0.4, 0.4])
+
+
+def test_a_base_of_the_catalogue_by_its_name(tmp_path):
+    path = tmp_path / "tower.yaml"
+    path.write_text(yaml.safe_dump({"base": "siglip2_b16_384", "experts": []}))
+    config = tower_config_from_yaml(path)
+    assert (config.base["family"], config.base_width, config.side, config.image_size) == ("timm", 768, 24, 384)
+    assert config.image_mean == tiny_towers.HALF
 
 
 def test_a_grid_that_is_not_square_is_refused():

@@ -104,18 +104,10 @@ class TowerExpertConfig(WeightSource):
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig(TowerExpertConfig):
-    """A base encoder that is no CLIP, as an expert is given, and the images that the tower takes.
-
-    By default they are as the base itself takes them; `input_size`, `image_mean` and `image_std` as for a CLIP.
-    """
+    """A base encoder that is no CLIP, as an expert is given; the tower's images are normalised as its own."""
 
     input_size: int | None = field(default=None, metadata=number(low=1, high=2**16))
-    image_mean: list[float] | None = field(default=None, metadata=number())
-    image_std: list[float] | None = field(default=None, metadata=number(above=0))
-
-
-INPUT_KEYS = ("input_size", "image_mean", "image_std")
-"""What a base says of the tower's input."""
+    """As of a CLIP."""
 
 
 @dataclass(frozen=True, kw_only=True)

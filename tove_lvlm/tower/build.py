@@ -112,7 +112,6 @@ def vision_config(tower: TowerConfig) -> ToVEVisionConfig:
     """
     base = tower.base
     stated = _backbone_keys(base) if isinstance(base, BackboneConfig) else _clip_keys(base)
-    stated |= {key: value for key in ("image_mean", "image_std") if (value := getattr(base, key)) is not None}
     # The shape of what an expert gives is architecture: with it in the config a reader need not build the network.
     specs = [describe(expert.fields) for expert in tower.experts]
     experts = [
@@ -130,13 +129,14 @@ def vision_config(tower: TowerConfig) -> ToVEVisionConfig:
 
 
 def _backbone_keys(base: BackboneConfig) -> dict[str, Any]:
-    return {"base": base.fields, "image_mean": base.fields["mean"], "image_std": base.fields["std"]}
+    return {"base": base.fields}
 
 
 def _clip_keys(clip: ClipConfig) -> dict[str, Any]:
     architecture, normalisation = _clip_architecture(clip)
-    keys = dict(zip(("image_mean", "image_std"), normalisation or (), strict=False))
-    return {"clip_config": architecture, "select_layer": clip.select_layer, **keys}
+    mean, std = normalisation or (None, None)
+    normalised = {"image_mean": clip.image_mean or mean, "image_std": clip.image_std or std}
+    return {"clip_config": architecture, "select_layer": clip.select_layer, **normalised}
 
 
 def _clip_architecture(clip: ClipConfig) -> tuple[dict[str, Any], tuple[list[float], list[float]] | None]:

@@ -46,7 +46,8 @@ class ToVEVisionConfig(PreTrainedConfig):
         detached: Names of experts that are not run; their weights are neither loaded nor saved.
         select_layer: CLIP's hidden state whose patch tokens are used; of another base its `layer` says that.
         fusion: Settings of `tove_fusion` (`FusionConfig`).
-        image_mean: Mean of the tower's input over [0, 1] RGB, three floats.
+        image_mean: Mean of the tower's input over [0, 1] RGB, three floats; OpenAI's CLIP's when left out, and another
+            base's own, which it must be.
         image_std: Standard deviation of the same.
         input_size: Side of the square images that a host gives, a multiple of the token grid's; None is the CLIP's
             own. With more pixels the experts see more, and CLIP gets the same image at its own size.
@@ -55,7 +56,8 @@ class ToVEVisionConfig(PreTrainedConfig):
 
     Raises:
         ConfigError: An expert or a setting does not fit, the CLIP's image or patch is not square, it has no such
-            layer, the base gives no square grid of features, or `input_size` does not fit the token grid.
+            layer, the base gives no square grid of features or is normalised otherwise, or `input_size` does not fit
+            the token grid.
     """
 
     model_type = "tove_vision"
@@ -68,8 +70,8 @@ class ToVEVisionConfig(PreTrainedConfig):
         detached: Sequence[str] = (),
         select_layer: int = -2,
         fusion: dict[str, Any] | None = None,
-        image_mean: Sequence[float] = tuple(OPENAI_CLIP_MEAN),
-        image_std: Sequence[float] = tuple(OPENAI_CLIP_STD),
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
         input_size: int | None = None,
         expert_resample: str | None = None,
         base: dict[str, Any] | None = None,
@@ -86,8 +88,9 @@ class ToVEVisionConfig(PreTrainedConfig):
             fusion = {key: EARLIER[key] for key in ("transfer_scale", "transfer")} | fusion
         settings = parse(FusionConfig, fusion, where="tower config, fusion", warn=not saved)
         self.fusion = dataclasses.asdict(settings)
-        self.image_mean = [float(value) for value in image_mean]
-        self.image_std = [float(value) for value in image_std]
+        own = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD) if self.base is None else (self.base["mean"], self.base["std"])
+        self.image_mean = [float(value) for value in (own[0] if image_mean is None else image_mean)]
+        self.image_std = [float(value) for value in (own[1] if image_std is None else image_std)]
         self.input_size = input_size
         self.expert_resample = expert_resample or (EARLIER["expert_resample"] if saved else "bicubic")
         self._check()
@@ -178,6 +181,11 @@ class ToVEVisionConfig(PreTrainedConfig):
             raise ConfigError(
                 f"tower config: the base gives {side} x {side} tokens for {size} pixels, which hosts cannot count by "
                 f"patches; write `input_size: {-(-size // side) * side}`"
+            )
+        if self.base is not None and [self.image_mean, self.image_std] != [self.base["mean"], self.base["std"]]:
+            raise ConfigError(
+                f"tower config: images are normalised by {self.image_mean}, {self.image_std}, the base's by "
+                f"{self.base['mean']}, {self.base['std']}; state the base's `mean` and `std` alone"
             )
         if self.expert_resample not in RESAMPLE_MODES:
             raise ConfigError(

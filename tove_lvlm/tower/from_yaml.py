@@ -25,7 +25,6 @@ from typing import Any
 from ..config import ConfigError, parse, present_names, read_yaml
 from ..config.sources import WEIGHT_KEYS, WeightSource, is_hub_id, resolve_source
 from ..config.tower import (
-    INPUT_KEYS,
     BackboneConfig,
     ClipConfig,
     FusionConfig,
@@ -73,18 +72,18 @@ def _base(raw: TowerYaml, path: Path) -> ClipConfig | BackboneConfig:
         raise ConfigError(f"{path}: {found} of `clip` and `base` is there; one of them says which encoder is enriched")
     if raw.clip is not None:
         return _clip(raw.clip, "clip", path)
-    entry = raw.base if isinstance(raw.base, Mapping) else {"expert": raw.base}
+    entry = dict(raw.base) if isinstance(raw.base, Mapping) else {"expert": raw.base}
     if "expert" not in entry and entry.get("family", "clip") == "clip":
         fields = {key: value for key, value in entry.items() if key != "family"}
         return _clip(parse(ClipConfig, fields, where=f"{path}: base"), "base", path)
     if "select_layer" in entry:
         raise ConfigError(f"{path}: `base.select_layer` is of a CLIP; the layer of another base is `base.layer`")
-    given = {key: value for key, value in entry.items() if key in INPUT_KEYS}
-    encoder = _expert({**{k: v for k, v in entry.items() if k not in INPUT_KEYS}, "name": "base"}, "base", path)
+    input_size = entry.pop("input_size", None)
+    encoder = _expert({**entry, "name": "base"}, "base", path)
     values = {item.name: getattr(encoder, item.name) for item in dataclasses.fields(encoder)}
     if not encoder.has_weights:
         raise ConfigError(f"{path}: `base.family` is `{encoder.fields['family']}`, which has no weights to enrich")
-    return parse(BackboneConfig, values | given, where=f"{path}: base")
+    return parse(BackboneConfig, {**values, "input_size": input_size}, where=f"{path}: base")
 
 
 def _clip(clip: ClipConfig, key: str, path: Path) -> ClipConfig:

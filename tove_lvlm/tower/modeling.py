@@ -58,7 +58,7 @@ class ToVEVisionModel(PreTrainedModel):
         self.experts = ExpertHub({name: build_expert(entries[name]).to(dtype) for name in config.attached_names})
         self.tove_fusion = make_fusion(config).to(dtype)
         # An expert stays whole on one device, those of other packages too: it may use its parameters out of turn.
-        kinds = {type(expert).__name__ for expert in self.experts.values()}
+        kinds = {type(expert).__name__ for expert in self._of_families()}
         self._no_split_modules = [*type(self)._no_split_modules, *sorted(kinds)]
         self._put_aside: dict[str, nn.Module] = {}
         self._attention: str | None = None

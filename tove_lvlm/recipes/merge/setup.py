@@ -43,7 +43,7 @@ def build(config: MergeRunConfig) -> TrainingSetup:
         full_student = whole_student(teacher, config.model.student)
         student = trained_part(full_student, teacher)
         learner = add_lora(student, config.lora) if config.lora.lora_enable else student
-    source = writing.MergeSource.of(loaded, teacher, fingerprint(teacher.state_dict()))
+    source = writing.MergeSource.of(loaded, teacher, full_student, fingerprint(teacher.state_dict()))
     aspect_ratio = config.data.image_aspect_ratio or loaded.image_aspect_ratio
     dataset = ImageDataset(
         config.data.images,

@@ -68,25 +68,53 @@ class MergeSource:
     experts: list[str]
     licenses: dict[str, str | None]
     """Of `clip` and each merged expert, as the tower's sources state it."""
+    unreadable: str | None
+    """Why a stock LLaVA could not read the student, so that no LVLM is written; None where it can."""
 
     @classmethod
-    def of(cls, loaded: LoadedCheckpoint, tower: ToVEVisionModel, fingerprint: str) -> "MergeSource":
-        """Take down what is needed once the model itself is gone."""
+    def of(
+        cls, loaded: LoadedCheckpoint, tower: ToVEVisionModel, student: PreTrainedModel, fingerprint: str
+    ) -> "MergeSource":
+        """Take down what is needed once the model itself is gone; what will not be written is said now.
+
+        Args:
+            loaded: The LVLM or tower that is merged.
+            tower: Its tower.
+            student: The whole student, before it learns.
+            fingerprint: Of the tower.
+        """
         weight_sources = tower.sources or _sources_of_yaml(loaded.folder)
         parts = {"clip": weight_sources.get("clip") or {}}
         parts |= {name: (weight_sources.get("experts") or {}).get(name) or {} for name in tower.attached_names}
+        layer = tower.config.select_layer if tower.config.base is None else tower.config.base.get("layer")
+        unreadable = None
+        if isinstance(loaded.model, LlavaForConditionalGeneration):
+            unreadable = _unreadable(student, plain_processor(loaded.image_processor, tower.config.base_size), layer)
+        if unreadable is not None:
+            logger.warning("only %s will be written, no LVLM: %s", CLIP, unreadable)
         return cls(
             checkpoint=str(loaded.folder),
             kind=loaded.kind,
             fingerprint=fingerprint,
-            select_layer=tower.config.select_layer if tower.config.base is None else tower.config.base.get("layer"),
+            select_layer=layer,
             side=tower.config.base_size,
             image_processor=loaded.image_processor,
             image_aspect_ratio=loaded.image_aspect_ratio,
             transparency=loaded.transparency,
             experts=tower.attached_names,
             licenses={name: entry.get("license") for name, entry in parts.items()},
+            unreadable=unreadable,
         )
+
+
+def _unreadable(student: PreTrainedModel, image_processor: Any, layer: int | None) -> str | None:
+    if layer is None:
+        return "LLaVA reads a hidden state by its number; state the base's `layer` (-2 is LLaVA's own)"
+    try:
+        stock_vision(student, image_processor, layer)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def write(folder: Path, clip: PreTrainedModel, source: MergeSource, report: dict, config: MergeRunConfig) -> None:
@@ -102,16 +130,13 @@ def write(folder: Path, clip: PreTrainedModel, source: MergeSource, report: dict
     report = {"source": {k: v for k, v in vars(source).items() if k != "image_processor"}, **report}
     with without_zero3_init():  # rank 0 writes alone: to partition what it loads would wait for the others
         write_clip(folder / CLIP, clip, source, report)
-        if not detect(source.checkpoint).has_language_model:
+        if source.unreadable is not None or not detect(source.checkpoint).has_language_model:
             return
         loaded = open_checkpoint(source.checkpoint)
         if isinstance(loaded.model, VisionEncoderDecoderModel):
             write_base_model(folder, clip, source, loaded)
-            return
-        try:
+        else:
             write_lvlm(folder, clip, source, config, loaded)
-        except ConfigError as error:
-            logger.warning("only %s is written, no LVLM: %s", folder / CLIP, error)
 
 
 def write_clip(folder: Path, clip: PreTrainedModel, source: MergeSource, report: dict) -> None:
@@ -149,14 +174,8 @@ def write_base_model(folder: Path, clip: PreTrainedModel, source: MergeSource, l
 def write_lvlm(
     folder: Path, clip: PreTrainedModel, source: MergeSource, config: MergeRunConfig, loaded: LoadedCheckpoint
 ) -> None:
-    """The LVLM with the student in place of the tower, and what further tuning starts from.
-
-    Raises:
-        ConfigError: A stock LLaVA cannot read the student's tokens as the tower reads them.
-    """
-    if source.select_layer is None:
-        raise ConfigError("LLaVA reads a hidden state by its number; state the base's `layer` (-2 is LLaVA's own)")
-    model, dtype = replace_tower(loaded, clip, source.select_layer)
+    """The LVLM with the student in place of the tower, and what further tuning starts from."""
+    model, dtype = replace_tower(loaded, clip, cast(int, source.select_layer))  # a number where it can be read
     block: dict[str, Any] = {
         "llm": f"../{LLM}",
         "vision_tower": f"../{CLIP}",
@@ -213,8 +232,8 @@ def replace_tower(
     llm.model, llm.lm_head = old.model.language_model, old.lm_head
     llm.generation_config = old.generation_config
     cast(nn.Module, clip).to(dtype)  # as above
-    side = old.model.vision_tower.config
-    side = side.base_size if isinstance(side, ToVEVisionConfig) else side.image_size
+    vision_config = old.model.vision_tower.config
+    side = vision_config.base_size if isinstance(vision_config, ToVEVisionConfig) else vision_config.image_size
     image_processor = plain_processor(loaded.image_processor, side)
     image_processor = as_trained(image_processor, loaded.image_aspect_ratio, loaded.transparency)
     vision = stock_vision(clip, image_processor, select_layer)
