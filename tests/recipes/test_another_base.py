@@ -162,6 +162,16 @@ def test_llava_reads_encoders_with_one_token_besides_the_patches_at_most(tmp_pat
         stock_vision(encoder, processor, 7)
 
 
+def test_an_encoder_that_takes_no_images_is_no_tower_of_llava(tmp_path):
+    from transformers import AutoImageProcessor, Siglip2VisionConfig, Siglip2VisionModel
+
+    folder = tiny_bases.make_base(tmp_path, "siglip_vision_model")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder = Siglip2VisionModel(Siglip2VisionConfig(**sizes, patch_size=4, num_patches=16))
+    with pytest.raises(ConfigError, match="a Siglip2VisionModel does not take images as LLaVA gives them"):
+        stock_vision(encoder, AutoImageProcessor.from_pretrained(folder, backend="pil"), -1)
+
+
 def test_an_lvlm_is_left_out_where_llava_cannot_read_the_tokens(way, tmp_path, capfd):
     tower = yaml.safe_load((way / "tower" / "tower.yaml").read_text())
     tower["base"] |= {"layer": None, "pretrained": str(way / "tower" / "base")}

@@ -266,8 +266,11 @@ def stock_vision(tower: PreTrainedModel, image_processor: Any, layer: int) -> Vi
     if not isinstance(patch_size, int):
         raise ConfigError(f"a {kind} has no `patch_size`, so LLaVA cannot count its tokens")
     pixels_B3HW = torch.zeros(1, 3, size, size, dtype=tower.dtype, device=tower.device)
-    with torch.no_grad():
-        states = tower(pixel_values=pixels_B3HW, output_hidden_states=True).hidden_states
+    try:
+        with torch.no_grad():
+            states = tower(pixel_values=pixels_B3HW, output_hidden_states=True).hidden_states
+    except (TypeError, ValueError, RuntimeError) as error:  # SigLIP 2's NaFlex encoder takes flat patches
+        raise ConfigError(f"a {kind} does not take images as LLaVA gives them: {error}") from error
     if not -len(states) <= layer < len(states):
         raise ConfigError(f"`model.mm_vision_select_layer` is {layer}, but the {kind} has {len(states) - 1} layers")
     num_patches = (size // patch_size) ** 2
