@@ -14,6 +14,8 @@ from .rows import Row
 
 BUDGETS = (2 / 9, 4 / 9, 2 / 3, 1.0, 1.5)
 """Multiples of the study's steps at which CLIP-only and ToVE are looked at: when do they stop improving?"""
+RATE_BUDGET = 1.0
+"""Learning rates are chosen at this budget, where rows are trained longer."""
 SEED = 0
 VALIDATION = "validation"
 _CHOSEN = "chosen"
@@ -42,7 +44,7 @@ class Trial:
 def trials(row: Row) -> list[Trial]:
     """What a row's choice is between; one trial alone is no choice."""
     if row.rate_from == row.id:
-        return [Trial(row=row, rate=rate, budget=row.budgets[0]) for rate in row.rates]
+        return [Trial(row=row, rate=rate, budget=min(RATE_BUDGET, row.budgets[0])) for rate in row.rates]
     return [Trial(row=row, rate=None, budget=budget) for budget in row.budgets]
 
 
@@ -87,7 +89,10 @@ def choice_job(row: Row, output: Path) -> Job:
     def choose() -> dict:
         found = {trial.id: read_result(trial.folder(output) / f"{VALIDATION}.json")["overall"] for trial in of_row}
         best = max(of_row, key=lambda trial: found[trial.id])  # the first of equals
-        rate = read_result(choice_file(output, row.rate_from))["rate"] if best.rate is None else best.rate
+        if best.rate is not None:
+            taken = Trial(row=row, rate=best.rate, budget=row.budgets[0])
+            return {"trial": taken.id, "rate": best.rate, "budget": taken.budget, VALIDATION: found}
+        rate = read_result(choice_file(output, row.rate_from))["rate"]
         return {"trial": best.id, "rate": rate, "budget": best.budget, VALIDATION: found}
 
     needs = tuple(trial.folder(output) / f"{VALIDATION}.json" for trial in of_row)
@@ -97,7 +102,8 @@ def choice_job(row: Row, output: Path) -> Job:
 def row_jobs(row: Row, seed: int, world: Path, output: Path, steps: Mapping[str, int]) -> list[Job]:
     """The stages of a row with what was chosen for it, and its score on held-out scenes.
 
-    The first seed of a row that has a choice is the chosen trial, and is not trained again where that still lies.
+    The first seed of a row that has a choice is the chosen trial, and is not trained again where that still lies; a
+    rate that was chosen at fewer steps has such a trial where the row is looked at with every budget.
     """
     folder = row_folder(output, seed, row.id)
     needs = (needed_choice(output, row),)

@@ -10,6 +10,8 @@ VICUNA, BASE = ("pretrain", "finetune"), ("pretrain_base",)
 SCENES = 3000
 """Training scenes of every row that does not say another number."""
 RATES = (0.5, 1.0, 2.0)
+TRAINED_OUT = 1.5
+"""Multiple of the study's steps that rows are trained for: CLIP-only and ToVE have all but stopped improving there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Row:
     """Id of the row whose learning rate it has; a row that names itself has its own chosen on validation scenes."""
     rates: tuple[float, ...] = RATES
     """Multiples of the YAML's learning rates that a row which names itself chooses from."""
-    budgets: tuple[float, ...] = (1.0,)
+    budgets: tuple[float, ...] = (TRAINED_OUT,)
     """Multiples of the study's steps; where there are several, the best on validation scenes is taken."""
     against: str = "tove"
     """Id of the row that it is compared with."""
@@ -67,8 +69,8 @@ def data_id(tower: str, scenes: int) -> str:
 
 MAIN = [clip_only(), Row(id="tove", label="ToVE, all experts", group="main")]
 # Few scenes are learned by heart in few steps, many need more of them.
-CLIP_SCENES = {1000: (0.5, 1.0), SCENES: (1.0,), 10_000: (1.0, 2.0), 30_000: (2.0, 3.0)}
-TOVE_SCENES = {30: (0.25, 0.5), 100: (0.25, 0.5), 300: (0.5, 1.0), 1000: (0.5, 1.0), SCENES: (1.0,)}
+CLIP_SCENES = {1000: (0.5, 1.0), SCENES: (TRAINED_OUT,), 10_000: (1.5, 2.5), 30_000: (2.0, 3.0)}
+TOVE_SCENES = {30: (0.25, 0.5), 100: (0.25, 0.5), 300: (0.5, 1.0), 1000: (0.5, 1.0), SCENES: (TRAINED_OUT,)}
 DATA = [
     _data_row(tower, scenes, budgets)
     for tower, axis in (("tove", TOVE_SCENES), ("clip", CLIP_SCENES))
@@ -165,8 +167,8 @@ WORLD = [
 FULL = [*MAIN, *DATA, *CAPTIONER, *GATE, *CONTROLS, *SECOND_BASE, *SINGLE, *ABLATIONS, *WORLD]
 QUICK_SCENES = 1200
 QUICK = [
-    replace(MAIN[0], scenes=QUICK_SCENES, rates=(1.0,)),
-    replace(MAIN[1], scenes=QUICK_SCENES, rates=(1.0, 2.0)),
-    replace(GATE[0], scenes=QUICK_SCENES, rate_from="tove"),
+    replace(MAIN[0], scenes=QUICK_SCENES, rates=(1.0,), budgets=(1.0,)),
+    replace(MAIN[1], scenes=QUICK_SCENES, rates=(1.0, 2.0), budgets=(1.0,)),
+    replace(GATE[0], scenes=QUICK_SCENES, rate_from="tove", budgets=(1.0,)),
     _data_row("tove", 100, (0.25, 0.5)),
 ]

@@ -168,7 +168,8 @@ def test_the_rate_and_then_the_budget_that_validate_best_are_taken(tmp_path):
     with pytest.raises(FileNotFoundError):
         choices.chosen(tmp_path, few)
     run(choices.choice_job(FULL["tove"], tmp_path))
-    assert choices.chosen(tmp_path, FULL["tove"]) == {"rate": 1.0, "budget": 1.0}
+    assert choices.chosen(tmp_path, FULL["tove"]) == {"rate": 1.0, "budget": 1.5}
+    assert choices.Trial(row=FULL["tove"], rate=1.0, budget=1.5) in choices.budget_trials(FULL["tove"])
     for trial, overall in zip(choices.trials(few), (0.6, 0.5), strict=True):
         assert trial.rate is None
         write(trial.folder(tmp_path) / "validation.json", scored(overall))
@@ -220,16 +221,16 @@ def test_a_stage_is_trained_with_what_was_chosen(tmp_path, monkeypatch):
         return {}
 
     monkeypatch.setattr(training, "train", train)
-    write(choices.choice_file(tmp_path, "no_dropout"), {"trial": "gone", "rate": 0.5, "budget": 1.0})
+    write(choices.choice_file(tmp_path, "no_dropout"), {"trial": "gone", "rate": 0.5, "budget": 1.5})
     for job in choices.row_jobs(FULL["no_balance"], 2, tmp_path / "world", tmp_path, STEPS)[:2]:
         run(job)
-    settings = {"rate": 0.5, "budget": 1.0}
+    settings = {"rate": 0.5, "budget": 1.5}
     assert given == {stage: ("no_balance", 2, "no_balance", settings) for stage in rows.VICUNA}
-    write(choices.choice_file(tmp_path, "caption_clip"), {"trial": "gone", "rate": 2.0, "budget": 1.0})
+    write(choices.choice_file(tmp_path, "caption_clip"), {"trial": "gone", "rate": 2.0, "budget": 1.5})
     *stages, score = choices.row_jobs(FULL["caption_clip"], 1, tmp_path / "world", tmp_path, STEPS)
     (stage,) = stages
     run(stage)
-    assert given["pretrain_base"] == ("caption_clip", 1, "caption_clip", {"rate": 2.0, "budget": 1.0})
+    assert given["pretrain_base"] == ("caption_clip", 1, "caption_clip", {"rate": 2.0, "budget": 1.5})
     assert score.work.func is captions.evaluate
 
 
