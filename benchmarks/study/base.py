@@ -141,7 +141,7 @@ def evaluate(model: Path, world: Path, made_by: dict[str, str]) -> dict[str, Any
 
 def statements(talk: Chat, held_out: Path) -> dict[str, Any]:
     """Percent right by the likelihoods of true and false, overall and by relation."""
-    from tove_lvlm.data.conversations import FALSE, STATEMENT, TRUE
+    from tove_lvlm.data.turns import FALSE, STATEMENT, TRUE
     from tove_lvlm.inference import responder_of
     from tove_lvlm.inference.batching import PixelReader
 

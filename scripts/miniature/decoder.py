@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from tove_lvlm.data.conversations import FALSE, IGNORE_INDEX, STATEMENT, TRUE
+from tove_lvlm.data.conversations import IGNORE_INDEX
+from tove_lvlm.data.turns import FALSE, STATEMENT, TRUE
 from tove_lvlm.world import language, maplang, scene
 
 from .vicuna import VicunaConfig, choose, percent_by_family, roughen, schedule

@@ -20,7 +20,7 @@ from ..storage.pretrained import read_pretrained, unreadable
 from .base import Checkpoint, LoadedCheckpoint
 from .experts import Attachment, experts_of_block
 from .from_config import build_lvlm
-from .model_info import check_tower, read_trained_block, save_model_info
+from .model_info import check_tower, own_template, read_trained_block, save_model_info
 from .tensor_files import TensorAt
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class AdapterCheckpoint(Checkpoint):
     def load(self) -> LoadedCheckpoint:
         """See `Checkpoint.load`; the LoRA is merged in memory."""
         # The adapter brings the projector and tove_fusion itself: stage 1's folder may be gone.
-        model, processor = build_lvlm(read_trained_block(self.folder, pretrain_mm_mlp_adapter=None))
+        block = read_trained_block(self.folder, pretrain_mm_mlp_adapter=None, chat_template=own_template(self.folder))
+        model, processor = build_lvlm(block)
         model_info = read_model_info(self.folder)
         check_tower(model, model_info, self.folder / MODEL_FILE)
         wrapped = load_adapter(model, self.folder)

@@ -15,6 +15,7 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from ..config import UserError
 from ..config.model import MODEL_FILE
 from ..config.trained import pixel_settings
+from ..data.conversations import template_of
 from ..lvlm.image_processor import as_trained
 from ..lvlm.parts import as_llava, vision_part
 from ..storage import load_json, new_folder
@@ -41,9 +42,6 @@ _ABOUT = (
     "NOTICE*",
 )
 """Files of a model that are no weights. What belongs to a run (checkpoints, logs, stage 1 below stage 2) is none."""
-
-BARE = "question"
-"""The prompt is the question itself, without a conversation around it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +106,11 @@ class LoadedCheckpoint:
         return tower
 
     @property
+    def conversation(self) -> str:
+        """How it is asked: `question` (nothing around it) or the name of a conversation template."""
+        return "question" if self.checkpoint.is_bare else template_of(self.processor.tokenizer)
+
+    @property
     def image_processor(self) -> Any:
         """Of the tower or of the plain CLIP."""
         return getattr(self.processor, "image_processor", self.processor)
@@ -123,8 +126,8 @@ class Checkpoint(ABC):
     kind: ClassVar[str]
     """Name of the form, in reports."""
     has_language_model: ClassVar[bool] = True
-    prompt_format: ClassVar[str] = "v1"
-    """How its model is asked: in LLaVA's conversation, or BARE."""
+    is_bare: ClassVar[bool] = False
+    """Whether its model is asked the question itself, without a conversation around it."""
     holds_tower: ClassVar[bool] = False
     """Whether its config.json says all of its tower, so that no YAML or other folder is read for it."""
 

@@ -14,7 +14,7 @@ from ..lvlm.prompt_processor import PromptProcessor
 from ..storage import load_json
 from ..storage.pretrained import load_pretrained, read_pretrained
 from ..tower.configuration import ToVEVisionConfig
-from .base import BARE, LoadedCheckpoint
+from .base import LoadedCheckpoint
 from .experts import CONFIG
 from .whole import WholeCheckpoint, detached_parts
 
@@ -24,7 +24,7 @@ class EncoderDecoderCheckpoint(WholeCheckpoint):
     """What scripts/pretrain_base.py writes."""
 
     kind: ClassVar[str] = "encoder_decoder"
-    prompt_format: ClassVar[str] = BARE
+    is_bare: ClassVar[bool] = True
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:

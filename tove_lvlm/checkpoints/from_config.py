@@ -1,15 +1,14 @@
 """The model that a `model` block describes, out of the folders that it names."""
 
 import torch
-from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from ..config import ConfigError
 from ..config.model import ModelConfig
 from ..config.tower import check_names
 from ..lvlm.build import append_image_token, assemble, load_tokenizer, load_vision, make_processor
-from ..lvlm.language_model import check_language_model
-from ..lvlm.processor import v1_chat_template
-from ..storage.pretrained import load_pretrained
+from ..lvlm.language_model import load_language_model
+from ..lvlm.processor import set_chat_template
 from .projector import load_projector
 from .whole import load_whole
 
@@ -32,8 +31,8 @@ def build_lvlm(
     else:
         tokenizer = load_tokenizer(config.llm)
         where = f"`model.llm`: `{config.llm}`"
-        llm = load_pretrained(AutoModelForCausalLM, config.llm, where=where, dtype=dtype, attn_implementation="sdpa")
-        check_language_model(llm, tokenizer, where)
+        set_chat_template(tokenizer, config.chat_template, where)
+        llm = load_language_model(config.llm, where, dtype)
         append_image_token(llm, tokenizer)
         vision = load_vision(config, dtype)
         model, processor = assemble(llm, vision, tokenizer, dtype), make_processor(vision, tokenizer)
@@ -56,7 +55,8 @@ def _start_from_whole(config: ModelConfig, dtype: torch.dtype) -> tuple[LlavaFor
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    processor.chat_template = tokenizer.chat_template = v1_chat_template(tokenizer)  # it is trained with this one
+    set_chat_template(tokenizer, config.chat_template, f"`model.llm`: `{config.llm}`")
+    processor.chat_template = tokenizer.chat_template  # it is trained with this one
     if config.detached:
         tower = model.model.vision_tower
         check_names(getattr(tower, "expert_names", []), config.detached, "`model.detached`")

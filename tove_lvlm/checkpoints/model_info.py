@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import nn
 
 from ..config import ConfigError, UserError, parse
-from ..config.model import MODEL_FILE, ModelConfig
+from ..config.model import MODEL_FILE, V1_TEMPLATE, ModelConfig
 from ..config.sources import SHIPPED, local_path, portable
 from ..config.tower import FusionConfig
 from ..config.trained import left_out, read_model_info, trained_settings
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ..tower.configuration import ToVEVisionConfig
 
 
-_PLACES = ("llm", "vision_tower", "tower", "clip", "decoder", "pretrained", "pretrain_mm_mlp_adapter")
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+"""Where transformers' processors write theirs."""
+_PLACES = ("llm", "chat_template", "vision_tower", "tower", "clip", "decoder", "pretrained", "pretrain_mm_mlp_adapter")
 """Keys of a `model` block that name files, folders or hub ids."""
 
 
@@ -106,6 +108,16 @@ def read_model_block(folder: str | Path, **changes: Any) -> ModelConfig:
     block = {**block, **changes}
     block |= {key: _here(block[key], folder) for key in _PLACES if isinstance(block.get(key), str)}
     return parse(ModelConfig, block, where=str(Path(folder) / MODEL_FILE), warn=False)
+
+
+def own_template(folder: str | Path) -> str:
+    """`model.chat_template` of a trained folder: the template that was saved with it.
+
+    Args:
+        folder: With a processor.
+    """
+    file = Path(folder) / CHAT_TEMPLATE_FILE
+    return str(file) if file.is_file() else V1_TEMPLATE
 
 
 def check_places(block: ModelConfig, folder: str | Path) -> None:

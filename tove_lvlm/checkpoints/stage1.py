@@ -14,7 +14,7 @@ from ..storage import save_tensors
 from .base import Checkpoint, LoadedCheckpoint
 from .experts import Attachment, experts_of_block
 from .from_config import build_lvlm
-from .model_info import check_places, read_model_block
+from .model_info import check_places, own_template, read_model_block
 from .tensor_files import TensorAt
 
 
@@ -32,7 +32,8 @@ class Stage1Checkpoint(Checkpoint):
 
     def load(self) -> LoadedCheckpoint:
         """See `Checkpoint.load`."""
-        block = read_model_block(self.folder, pretrain_mm_mlp_adapter=str(self.folder))
+        start = {"pretrain_mm_mlp_adapter": str(self.folder), "chat_template": own_template(self.folder)}
+        block = read_model_block(self.folder, **start)
         check_places(block, self.folder)
         model, processor = build_lvlm(block)
         return self._loaded(model.eval(), processor)

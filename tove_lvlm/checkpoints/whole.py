@@ -9,6 +9,8 @@ import torch
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 from ..config import UserError
+from ..data.conversations import CHAT, template_of
+from ..lvlm.processor import take_images
 from ..storage import load_json, weight_files
 from ..storage.pretrained import load_pretrained, read_pretrained
 from ..tower.configuration import ToVEVisionConfig
@@ -69,6 +71,7 @@ def load_whole(
 
     Raises:
         UserError: The folder holds something else, or the model would read its ToVE tower without the experts.
+        ConfigError: Its chat template cannot be asked with.
         WeightsError: Tensors are missing, have another shape or are left over.
     """
     config = read_llava_config(folder)
@@ -82,7 +85,12 @@ def load_whole(
     model: LlavaForConditionalGeneration = load_pretrained(
         LlavaForConditionalGeneration, folder, dtype=dtype, optional=detached_parts(tower), leftovers=False
     )
-    return model.eval(), read_pretrained(LlavaProcessor, folder)
+    processor = read_pretrained(LlavaProcessor, folder)
+    if processor.chat_template:
+        processor.tokenizer.chat_template = processor.chat_template
+    if template_of(processor.tokenizer) == CHAT:
+        take_images(processor.tokenizer)
+    return model.eval(), processor
 
 
 def detached_parts(tower: ToVEVisionConfig | None) -> list[str]:

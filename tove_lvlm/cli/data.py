@@ -39,15 +39,19 @@ def data(
     from ..config import UserError
     from ..config.sources import resolve_source
     from ..data.check import DEFAULT_WORKERS, Context, check_data
+    from ..data.conversations import PLAIN, V1, template_of
 
-    templates = {"pretrain": "plain", "finetune": "v1"}
+    templates = {"pretrain": PLAIN, "finetune": V1}
     if stage not in templates:
         raise UserError(f"--stage {stage} is unknown; expected {' or '.join(templates)}")
     context = None
     if tokenizer is not None:
         from ..lvlm.build import load_tokenizer
+        from ..lvlm.processor import set_chat_template
 
         loaded = load_tokenizer(resolve_source(tokenizer))
+        set_chat_template(loaded, None, f"--tokenizer {tokenizer}")
+        templates["finetune"] = template_of(loaded)
         context = Context(tokenizer=loaded, num_image_tokens=image_tokens, max_length=max_length)
     with counted("samples") as update:
         report = check_data(

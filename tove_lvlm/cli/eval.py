@@ -190,7 +190,6 @@ def _ask(
 ) -> dict | None:
     with heavy_imports():
         from ..checkpoints import detect
-        from ..checkpoints.base import BARE
         from ..eval.benchmark import read_benchmark, task_class
         from ..eval.io.find import asked_prompt, find
 
@@ -199,7 +198,7 @@ def _ask(
         location = find(chosen, data)
         labels, images = labels or list(location.labels), images or location.images
         of_data = asked_prompt(task, data)
-    is_bare = detect(options["model"]).prompt_format == BARE
+    is_bare = detect(options["model"]).is_bare
     given = (task_options["prompt"], chosen.bare_prompt if is_bare else None, of_data)
     task_options["prompt"] = next((prompt for prompt in given if prompt is not None), None)
     benchmark = read_benchmark(task, labels, **task_options)

@@ -10,6 +10,8 @@ from .tower import TowerConfig
 
 MODEL_FILE = "tove_model.json"
 """Beside a model's weights: the `model` block that it was built from, and what else loading must know."""
+V1_TEMPLATE = "v1"
+"""LLaVA's conversation, as `model.chat_template` names it."""
 PROJECTOR_FILE = "projector.safetensors"
 """Stage 1's result, in the folder that `pretrain_mm_mlp_adapter` names."""
 
@@ -22,6 +24,9 @@ class ModelConfig:
     """Hub id or folder of a causal language model with its tokenizer."""
     llm_architecture: dict[str, Any] | None = None
     """Fields of its configuration with `model_type`, for sizes where the hub cannot be asked (`tove info`)."""
+    chat_template: str | None = None
+    """Conversation of stage 2 and of asking: `v1` (LLaVA's, for a tokenizer that ends texts with `</s>`), a file of
+    Jinja, or none: the language model's own chat template where it has one, else `v1`."""
     vision_tower: str = "tove"
     """`tove` (built from `tower`), `clip` (the CLIP-only baseline), or a folder with a saved tower or CLIP. The folder
     that `llm` names too is a whole LLaVA model (of `tove graft`, of stage 2), whose tower and projector go on."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import UserError
-from .conversations import encode, get_template
+from .conversations import V1, encode
 from .dataset import check_context, check_conversation
 from .errors import DataError
 from .images import read_image, resolve_image
@@ -81,7 +81,7 @@ def check_data(
     *,
     image_folder: str | Path | None = None,
     source_format: str = "llava",
-    template: str = "v1",
+    template: str = V1,
     context: Context | None = None,
     decode: bool = True,
     allow_symlinks: bool = False,
@@ -94,7 +94,7 @@ def check_data(
         files: As `data.train` names them, or of a source of the base model.
         image_folder: Folder of all image paths; none for text alone and for shards.
         source_format: A name of `text_sources.SOURCES`; all but `llava` are of the base model.
-        template: Conversation of the stage, `plain` or `v1`.
+        template: Conversation of the stage, see `ToVEDataset`.
         context: For lengths in tokens, and samples that the context cuts.
         decode: Also decode each image; else it need only be there.
         allow_symlinks: As in training.
@@ -109,7 +109,7 @@ def check_data(
     if image_folder is not None and not Path(image_folder).is_dir():
         raise UserError(f"--image-folder {image_folder} is not a folder")
     source, report = SOURCES[source_format], DataReport()
-    conversation = functools.partial(check_conversation, template=get_template(template))
+    conversation = functools.partial(check_conversation, template=template)
     check: Callable[[Record], Any] = conversation if source_format == "llava" else check_texts
     try:
         records = Records.load([*files], check, report.broken.append, source.convert, source.reader)

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from .conversations import IGNORE_INDEX, IMAGE_TOKEN, expand_image_tokens
+from .conversations import IGNORE_INDEX, expand_image_tokens
 from .dataset import Sample
 from .errors import DataError
 from .row_layout import Row, at_labels, concatenated, padded
+from .turns import IMAGE_TOKEN
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,15 +5,21 @@ and counting. Where a piece tokenises differently alone than in place, the count
 sample ("tokenization mismatch"). Here the string is tokenised once, exactly as LLaVA does it, and an answer's
 tokens are those whose characters lie in the answer: there is nothing to mismatch.
 
-An answer's label starts at the space after `ASSISTANT:` and ends with `</s>`, as in LLaVA.
+An answer's label starts at the space after `ASSISTANT:` and ends with `</s>`, as in LLaVA. The template `chat` is the
+tokenizer's own, see `chat_template`.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
+
+from .chat_template import ChatTemplate
 from .errors import DataError
+from .turns import IMAGE_TOKEN, Conversation, Turns, mentions_image, read_turns
 
 IGNORE_INDEX = -100
 """Label of a position that takes no part in the loss."""
@@ -21,18 +27,7 @@ IGNORE_INDEX = -100
 IMAGE_TOKEN_INDEX = -200
 """Stands for one whole image in encoded ids; no vocabulary has it. The collator expands it."""
 
-IMAGE_TOKEN = "<image>"
-"""Marks the place of the image in a conversation's text."""
-
-VIDEO_TOKEN = "<video>"
-"""The same of a video in other models' data."""
-
-TRUE, FALSE = "true", "false"
-STATEMENT = "{statement} true or false?"
-"""How a statement is put to a base model, which then says TRUE or FALSE; our choice."""
-
-ROLES = ("human", "gpt")
-Conversation = Sequence[Mapping[str, str]]
+PLAIN, V1, CHAT = "plain", "v1", "chat"
 Span = tuple[int, int]
 
 
@@ -66,10 +61,10 @@ class Template:
 
 
 TEMPLATES = {
-    "plain": Template(name="plain", seps=("", "\n"), image_only=True),
+    PLAIN: Template(name=PLAIN, seps=("", "\n"), image_only=True),
     # LLaVA trains with these words; its demo's template `llava_v1` says "human" for "user".
-    "v1": Template(
-        name="v1",
+    V1: Template(
+        name=V1,
         system="A chat between a curious user and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the user's questions. ",
         roles=("USER", "ASSISTANT"),
@@ -79,56 +74,42 @@ TEMPLATES = {
 
 
 def get_template(name: str) -> Template:
-    """Look a template up.
+    """Look a template of LLaVA's up.
 
     Raises:
         ValueError: there is none of that name.
     """
     if name not in TEMPLATES:
-        raise ValueError(f"unknown conversation template {name!r}; choose from {', '.join(TEMPLATES)}")
+        raise ValueError(f"unknown conversation template {name!r}; choose from {', '.join([*TEMPLATES, CHAT])}")
     return TEMPLATES[name]
 
 
-def read_turns(conversation: Conversation, has_image: bool) -> list[tuple[str, str]]:
-    """Check a LLaVA conversation and put its image token where LLaVA puts it: on a line before its turn's text.
+def template_of(tokenizer: Any) -> str:
+    """The template of stage 2, and of asking: V1 without a chat template or with one of its roles, else CHAT.
 
-    A leading gpt turn is dropped, as LLaVA does.
-
-    Returns:
-        (role, text) pairs that alternate human, gpt.
-
-    Raises:
-        DataError: empty, wrong types, wrong roles, or image tokens that do not fit the image.
+    Args:
+        tokenizer: Of a language model, or of a trained model, whose chat template is what it was trained with.
     """
-    if not isinstance(conversation, list | tuple) or not conversation:
-        raise DataError("'conversations' must be a list with at least one turn")
-    turns = []
-    for number, turn in enumerate(conversation):
-        if not isinstance(turn, Mapping) or not isinstance(turn.get("value"), str):
-            raise DataError(f"turn {number} must be an object with the texts 'from' and 'value'")
-        if turn.get("from") not in ROLES:
-            raise DataError(f"turn {number} is from {turn.get('from')!r}; expected 'human' or 'gpt'")
-        turns.append((turn["from"], _place_image(turn["value"])))
-    skipped = turns[0][0] == "gpt"
-    turns = turns[skipped:]
-    if not turns:
-        raise DataError("the conversation has no human turn")
-    for number, (role, text) in enumerate(turns):
-        if role != ROLES[number % 2]:
-            raise DataError(f"turn {number + skipped} is from {role!r} after another {role!r}; they must alternate")
-        if not text.isascii() and not _is_text(text):
-            raise DataError(f"turn {number + skipped} holds half of a surrogate pair, which is not text")
-    if any(VIDEO_TOKEN in text for _, text in turns):
-        raise DataError(f"the text has {VIDEO_TOKEN}, and only images are read")
-    num_places = sum(IMAGE_TOKEN in text for _, text in turns)
-    if num_places and not has_image:
-        raise DataError(f"the text has {IMAGE_TOKEN} but the sample has no image")
-    if has_image and num_places != 1:
-        raise DataError(f"the sample has one image but {num_places} of its turns have {IMAGE_TOKEN}")
-    return turns
+    if not getattr(tokenizer, "chat_template", None):
+        return V1
+    try:
+        probe = [{"role": "user", "content": "?"}]
+        said = tokenizer.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
+    except (TemplateError, TypeError, ValueError):
+        return CHAT  # which says what is wrong with it
+    return V1 if all(f"{role}:" in said for role in TEMPLATES[V1].roles) else CHAT
 
 
-def render(template: Template, conversation: Conversation, has_image: bool) -> Rendered:
+def end_ids(tokenizer: Any) -> list[int]:
+    """Ids of the tokens that end an answer.
+
+    Args:
+        tokenizer: As for `template_of`.
+    """
+    return ChatTemplate.of(tokenizer).end_ids if template_of(tokenizer) == CHAT else [tokenizer.eos_token_id]
+
+
+def render(template: Template, conversation: Conversation, num_images: int) -> Rendered:
     """Write a conversation as LLaVA's `Conversation.get_prompt` does.
 
     An empty turn leaves only the role's name, without a separator, and is no answer to learn.
@@ -136,11 +117,11 @@ def render(template: Template, conversation: Conversation, has_image: bool) -> R
     Raises:
         DataError: as `read_turns`, and a conversation that does not fit the template `plain`.
     """
-    turns = read_turns(conversation, has_image)
+    turns = read_turns(conversation, num_images)
     if template.image_only:
         return _render_plain(template, turns)
-    text, answers = template.system, []
-    for number, (_, value) in enumerate(turns):
+    text, answers = template.system if turns.system is None else f"{turns.system.strip()} ", []
+    for number, value in enumerate(turns.texts):
         side = number % 2
         text += template.roles[side] + ":"
         start = len(text)
@@ -151,66 +132,71 @@ def render(template: Template, conversation: Conversation, has_image: bool) -> R
     return Rendered(text, answers)
 
 
-def encode(tokenizer: Any, conversation: Conversation, template: str, has_image: bool | None = None) -> Encoded:
+def has_answer(conversation: Conversation, num_images: int, template: str = V1) -> bool:
+    """Whether a conversation has an answer to learn.
+
+    Args:
+        conversation: Whatever stands in the data.
+        num_images: Of the sample.
+        template: Name of a template.
+
+    Raises:
+        DataError: It is no conversation, or does not fit the template `plain`.
+    """
+    if template == PLAIN:
+        return bool(render(get_template(template), conversation, num_images).answers)
+    return any(read_turns(conversation, num_images).texts[1::2])
+
+
+def encode(tokenizer: Any, conversation: Conversation, template: str, num_images: int | None = None) -> Encoded:
     """Encode a training conversation.
 
     Args:
         tokenizer: a transformers tokenizer; one with character offsets ("fast") takes one pass.
         conversation: turns `{"from": "human" | "gpt", "value": text}`.
         template: name of a template.
-        has_image: whether the sample has an image; None: whether its text says so.
+        num_images: how many images the sample has; None: one if its text says so.
 
     Raises:
         DataError: the conversation is not valid.
         ValueError: unknown template, or a tokenizer without offsets that merges across the start of an answer.
     """
-    if has_image is None:
-        has_image = _mentions_image(conversation)
-    rendered = render(get_template(template), conversation, has_image)
-    return _tokenize(tokenizer, rendered)
+    if num_images is None:
+        num_images = int(mentions_image(conversation))
+    if template == CHAT:
+        said, answers = ChatTemplate.of(tokenizer).render(read_turns(conversation, num_images))
+        return _tokenize_whole(tokenizer, Rendered(said, answers))
+    return _tokenize(tokenizer, render(get_template(template), conversation, num_images))
 
 
-def encode_v1(tokenizer: Any, conversation: Conversation, has_image: bool | None = None) -> Encoded:
-    """`encode` with Vicuna's template, that of stage 2."""
-    return encode(tokenizer, conversation, "v1", has_image)
+def encode_v1(tokenizer: Any, conversation: Conversation, num_images: int | None = None) -> Encoded:
+    """`encode` with Vicuna's template."""
+    return encode(tokenizer, conversation, V1, num_images)
 
 
-def rounds(conversation: Conversation) -> list[tuple[str, str]]:
-    """Questions and answers about one image, without the image's token; the first question may be empty.
-
-    Raises:
-        DataError: The conversation is not valid, or an answer is missing.
-    """
-    texts = [text.replace(IMAGE_TOKEN, "").strip() for _, text in read_turns(conversation, has_image=True)]
-    pairs = list(zip(texts[::2], texts[1::2], strict=False))
-    if len(texts) % 2 or not all(answer for _, answer in pairs):
-        raise DataError("the conversation has no answer to learn from" if not pairs else "a question has no answer")
-    return pairs
-
-
-def build_prompt(messages: Conversation, template: str = "v1") -> str:
+def build_prompt(messages: Conversation, template: str = V1) -> str:
     """The string after which a model writes its answer.
 
     Args:
         messages: turns that end with a human one; at most one of them has the image token.
-        template: name of a template.
+        template: name of a template of LLaVA's.
 
     Raises:
         DataError: wrong roles, or the last turn is not the human's.
         ValueError: unknown template.
     """
     chosen = get_template(template)
-    has_image = _mentions_image(messages)
-    turns = read_turns(messages, has_image)
-    if turns[-1][0] != "human":
-        raise DataError("a prompt must end with a human turn")
+    _read_prompt(messages)
     if chosen.image_only:
         return IMAGE_TOKEN
-    return render(chosen, messages, has_image).text + chosen.roles[1] + ":"
+    return render(chosen, messages, int(mentions_image(messages))).text + chosen.roles[1] + ":"
 
 
-def encode_prompt(tokenizer: Any, messages: Conversation, template: str = "v1") -> list[int]:
-    """Ids of `build_prompt`, with IMAGE_TOKEN_INDEX for the image."""
+def encode_prompt(tokenizer: Any, messages: Conversation, template: str = V1) -> list[int]:
+    """Ids of what `build_prompt` gives, or of the same in the template CHAT, with IMAGE_TOKEN_INDEX for the image."""
+    if template == CHAT:
+        said, _ = ChatTemplate.of(tokenizer).render(_read_prompt(messages))
+        return _tokenize_whole(tokenizer, Rendered(said, [])).input_ids
     return _tokenize(tokenizer, Rendered(build_prompt(messages, template), [])).input_ids
 
 
@@ -225,33 +211,22 @@ def expand_image_tokens(values: Sequence[int], input_ids: Sequence[int], fill: i
     return expanded
 
 
-def _mentions_image(conversation: Conversation) -> bool:
-    return any(isinstance(turn, Mapping) and IMAGE_TOKEN in str(turn.get("value")) for turn in conversation)
+def _read_prompt(messages: Conversation) -> Turns:
+    turns = read_turns(messages, int(mentions_image(messages)))
+    if not len(turns.texts) % 2:
+        raise DataError("a prompt must end with a human turn")
+    return turns
 
 
-def _place_image(text: str) -> str:
-    if IMAGE_TOKEN not in text:
-        return text
-    text = text.replace(IMAGE_TOKEN, "").strip()
-    return f"{IMAGE_TOKEN}\n{text}".strip()
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _render_plain(template: Template, turns: list[tuple[str, str]]) -> Rendered:
-    if len(turns) != 2 or IMAGE_TOKEN not in turns[0][1]:
+def _render_plain(template: Template, turns: Turns) -> Rendered:
+    texts = turns.texts
+    if len(texts) != 2 or IMAGE_TOKEN not in texts[0]:
         raise DataError(
             f"the template {template.name!r} wants one human turn with {IMAGE_TOKEN} and one gpt turn, "
-            f"got {len(turns)} turns"
+            f"got {len(texts)} turns"
         )
-    text = IMAGE_TOKEN + turns[1][1] + template.seps[1]
-    return Rendered(text, [(len(IMAGE_TOKEN), len(text))])
+    text = IMAGE_TOKEN * texts[0].count(IMAGE_TOKEN) + texts[1] + template.seps[1]
+    return Rendered(text, [(len(text) - len(texts[1]) - len(template.seps[1]), len(text))])
 
 
 def _tokenize(tokenizer: Any, rendered: Rendered) -> Encoded:
@@ -276,12 +251,35 @@ def _tokenize(tokenizer: Any, rendered: Rendered) -> Encoded:
     return Encoded(input_ids, labels)
 
 
-def _tokenize_piece(tokenizer: Any, piece: str, answers: list[Span]) -> tuple[list[int], list[bool]]:
+def _tokenize_whole(tokenizer: Any, rendered: Rendered) -> Encoded:
+    """As transformers does it: one text, in which the template has put the BOS, and `<image>` is a token.
+
+    Where blanks meet at the beginning of an answer, a token could reach over it: the text is parted there, because the
+    model is asked with just what stands before.
+    """
+    image, text = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), rendered.text
+    parts = [start for start, end in rendered.answers if _blanks_meet(text[start - 1 : start], text[start:end])]
+    ids: list[int] = []
+    learn: list[bool] = []
+    for start, end in pairwise((0, *parts, len(text))):
+        answers = [(begin - start, stop - start) for begin, stop in rendered.answers if start <= begin < end]
+        more = _tokenize_piece(tokenizer, text[start:end], answers, add_special_tokens=False)
+        ids, learn = ids + more[0], learn + more[1]
+    labels = [token if learned else IGNORE_INDEX for token, learned in zip(ids, learn, strict=True)]
+    return Encoded([IMAGE_TOKEN_INDEX if token == image else token for token in ids], labels)
+
+
+def _blanks_meet(before: str, after: str) -> bool:
+    """Whether a tokenizer could join a character to what follows it: a blank to a word, a line's end to another."""
+    return before.isspace() and (before != "\n" or after[:1].isspace())
+
+
+def _tokenize_piece(tokenizer: Any, piece: str, answers: list[Span], **options: bool) -> tuple[list[int], list[bool]]:
     """Ids of a piece of text, and for each whether it lies wholly in an answer."""
     if not getattr(tokenizer, "is_fast", False):
-        ids = list(tokenizer(piece).input_ids)
-        return ids, _answers_by_prefix(tokenizer, piece, ids, answers)
-    tokens = tokenizer(piece, return_offsets_mapping=True, verbose=False)
+        ids = list(tokenizer(piece, **options).input_ids)
+        return ids, _answers_by_prefix(tokenizer, piece, ids, answers, **options)
+    tokens = tokenizer(piece, return_offsets_mapping=True, verbose=False, **options)
     starts = [start for start, _ in answers]
     learn = []
     for start, end in tokens["offset_mapping"]:
@@ -291,13 +289,13 @@ def _tokenize_piece(tokenizer: Any, piece: str, answers: list[Span]) -> tuple[li
     return list(tokens["input_ids"]), learn
 
 
-def _answers_by_prefix(tokenizer: Any, piece: str, ids: list[int], answers: list[Span]) -> list[bool]:
+def _answers_by_prefix(tokenizer: Any, piece: str, ids: list[int], answers: list[Span], **options: bool) -> list[bool]:
     """Without offsets: an answer starts after as many tokens as the text before it has, which is checked."""
     learn = [False] * len(ids)
     for start, end in answers:
         bounds = []
         for position in (start, min(end, len(piece))):
-            before = list(tokenizer(piece[:position]).input_ids)
+            before = list(tokenizer(piece[:position], **options).input_ids)
             if ids[: len(before)] != before:
                 raise ValueError(
                     f"{type(tokenizer).__name__} merges text across the edge of an answer and gives no character "

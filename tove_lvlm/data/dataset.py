@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from .conversations import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Encoded, Template, encode, get_template, render
+from .conversations import CHAT, IGNORE_INDEX, IMAGE_TOKEN_INDEX, V1, Encoded, encode, get_template, has_answer
 from .errors import DataError
 from .record_dataset import RecordDataset
 from .records import Record
@@ -30,7 +30,7 @@ class ToVEDataset(RecordDataset[Sample]):
         tokenizer: the language model's tokenizer.
         num_image_tokens: tokens that an image takes in the context.
         model_max_length: the context; longer samples lose their end, as in LLaVA.
-        template: `plain` (stage 1) or `v1` (stage 2).
+        template: `plain` (stage 1), or `conversations.template_of` the tokenizer (stage 2).
         **options: as `RecordDataset`.
 
     Raises:
@@ -44,13 +44,13 @@ class ToVEDataset(RecordDataset[Sample]):
         tokenizer: Any,
         num_image_tokens: int,
         model_max_length: int,
-        template: str = "v1",
+        template: str = V1,
         **options: Any,
     ):
         self.tokenizer = tokenizer
         self.num_image_tokens = num_image_tokens
         self.model_max_length = model_max_length
-        self.template = get_template(template)
+        self.template = CHAT if template == CHAT else get_template(template).name
         super().__init__(files, **options)
 
     @property
@@ -69,7 +69,7 @@ class ToVEDataset(RecordDataset[Sample]):
             self._check_image(record)
 
     def _load_sample(self, record: Record) -> Sample:
-        encoded = encode(self.tokenizer, record.conversation, self.template.name, record.image is not None)
+        encoded = encode(self.tokenizer, record.conversation, self.template, record.image is not None)
         check_context(encoded, self.num_image_tokens, self.model_max_length)
         return Sample(
             input_ids=encoded.input_ids,
@@ -79,13 +79,13 @@ class ToVEDataset(RecordDataset[Sample]):
         )
 
 
-def check_conversation(record: Record, template: Template) -> None:
+def check_conversation(record: Record, template: str) -> None:
     """Check that a sample's text is a conversation with something to learn.
 
     Raises:
         DataError: It is none, or has no answer.
     """
-    if not render(template, record.conversation, record.image is not None).answers:
+    if not has_answer(record.conversation, record.image is not None, template):
         raise DataError("the conversation has no answer to learn from")
 
 

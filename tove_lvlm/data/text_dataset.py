@@ -12,12 +12,13 @@ import torch
 from torch.utils.data import Dataset
 
 from .augment import augment
-from .conversations import Encoded, rounds
+from .conversations import Encoded
 from .errors import DataError
 from .record_dataset import RecordDataset
 from .records import Record
 from .row_layout import Row, at_labels, padded
 from .text_sources import SOURCES
+from .turns import rounds
 
 
 class TextEncoder(Protocol):

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .conversations import FALSE, STATEMENT, TRUE
 from .entries import Reader, caption_sample, each, fields_of, id_of, read_entries, read_lists, read_text
 from .errors import DataError
 from .records import READ_SAMPLES
 from .shards import read_shard
+from .turns import FALSE, STATEMENT, TRUE
 from .vqav2 import read_vqav2
 
 _TRAIN_SPLITS = ("train", "restval")

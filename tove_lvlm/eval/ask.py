@@ -242,7 +242,7 @@ def _made_by(settings: EvalConfig, loaded: LoadedCheckpoint, plan: dict[str, Any
     on_gpu = loaded.device.type == "cuda"
     return {
         "model": plan["model"],
-        "conversation": loaded.checkpoint.prompt_format,
+        "conversation": loaded.conversation,
         "decoding": plan["decoding"],
         "dtype": plan["dtype"],
         "device": str(loaded.model.device),

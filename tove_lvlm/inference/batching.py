@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from ..config import UserError
-from ..data.conversations import IMAGE_TOKEN
 from ..data.images import read_image, to_8_bit, to_pixels
+from ..data.turns import IMAGE_TOKEN
 
 Picture = Image.Image | str | Path
 
@@ -25,7 +25,7 @@ class DecodingConfig:
     """How an answer is chosen; the default is greedy."""
 
     max_new_tokens: int = 64
-    """Longest answer; it ends before that at `</s>`."""
+    """Longest answer; it ends before that with the token that ends one."""
     temperature: float = 0.0
     """0 takes the likeliest token; above that tokens are drawn."""
     top_p: float = 1.0

@@ -17,7 +17,8 @@ from transformers import VisionEncoderDecoderModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..config import UserError
-from ..data.conversations import IGNORE_INDEX, Conversation, Encoded, rounds
+from ..data.conversations import IGNORE_INDEX, Encoded
+from ..data.turns import Conversation, rounds
 from .batching import DecodingConfig, pad_right
 from .ranking import RankedAnswer, RankingConfig
 from .responder import AnswerLogits, Responder, ScoredChoice, choices_of, likeliest
@@ -60,7 +61,7 @@ class EncoderDecoderResponder(Responder):
                 **options,
                 use_cache=True,
             )
-            for index, text in zip(chosen, self._texts(out_BT[:, length:], self.processor.end_token_id), strict=True):
+            for index, text in zip(chosen, self._texts(out_BT[:, length:], [self.processor.end_token_id]), strict=True):
                 texts[index] = text
         return texts
 

@@ -1,7 +1,7 @@
-"""A LLaVA model, asked in LLaVA's v1 prompt, by the code that tokenises training conversations.
+"""A LLaVA model, asked in the conversation that it was trained with, by the code that tokenises those of training.
 
-An answer's log-likelihood is the sum over its tokens and the `</s>` that ends it: the log of the probability that the
-model answers exactly this. As each ends with `</s>`, these are probabilities of different outcomes of one draw, and
+An answer's log-likelihood is the sum over its tokens and the one that ends it (`</s>`): the log of the probability that
+the model answers exactly this. As each ends alike, these are probabilities of different outcomes of one draw, and
 nothing is divided by the length.
 
 Prompts of a batch are padded on the left, so that every answer starts at the same column and is what it would be alone:
@@ -24,13 +24,15 @@ from torch import nn
 from ..data.collator import ToVECollator
 from ..data.conversations import (
     IGNORE_INDEX,
-    Conversation,
     Encoded,
-    encode_v1,
+    encode,
+    end_ids,
     expand_image_tokens,
+    template_of,
 )
 from ..data.dataset import Sample, check_context
 from ..data.errors import DataError
+from ..data.turns import Conversation
 from ..lvlm.parts import as_llava, base_model, text_config
 from .batching import DecodingConfig, human_turn, pad_left, pad_right
 from .cache import CACHE, read_by
@@ -45,6 +47,7 @@ class LlavaResponder(Responder):
 
     def __init__(self, model: nn.Module, processor: Any):
         super().__init__(model, processor)
+        self._template, self._ends = template_of(self.tokenizer), end_ids(self.tokenizer)
         self._reader = PromptReader(model, self.tokenizer)
 
     @property
@@ -63,9 +66,13 @@ class LlavaResponder(Responder):
         return ids
 
     def encode_answer(self, question: str, answer: str, has_image: bool) -> Encoded:
-        """Ids and labels of a question with its answer, the placeholders expanded; labels mark the answer."""
+        """Ids and labels of a question with its answer, the placeholders expanded; labels mark the answer, which comes
+        last: what a chat template writes after it is cut off.
+        """
         talk = [human_turn(question, has_image), {"from": "gpt", "value": answer}]
-        encoded = encode_v1(self.tokenizer, talk, has_image)
+        encoded = encode(self.tokenizer, talk, self._template, has_image)
+        end = max(place for place, label in enumerate(encoded.labels) if label != IGNORE_INDEX) + 1
+        encoded = Encoded(encoded.input_ids[:end], encoded.labels[:end])
         config = as_llava(self.model).config
         token, count = config.image_token_id, config.image_seq_length
         ids = expand_image_tokens(encoded.input_ids, encoded.input_ids, token, count)
@@ -73,7 +80,7 @@ class LlavaResponder(Responder):
 
     @torch.inference_mode()
     def generate(self, rows: Sequence[Sequence[int]], pixels: Sequence[Pixels], decoding: DecodingConfig) -> list[str]:
-        """See `Responder`; an answer ends at `</s>`."""
+        """See `Responder`."""
         texts = [""] * len(rows)
         for part in self._reader.parts(rows, pixels):
             inputs = self._reader.inputs(part)
@@ -87,9 +94,9 @@ class LlavaResponder(Responder):
                 **decoding.arguments(),
                 use_cache=True,
                 pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=self.tokenizer.eos_token_id,
+                eos_token_id=self._ends,
             )
-            said = self._texts(out_BT[:, inputs["input_ids"].shape[1] :], self.tokenizer.eos_token_id)
+            said = self._texts(out_BT[:, inputs["input_ids"].shape[1] :], self._ends)
             for place, text in zip(part.places, said, strict=True):
                 texts[place] = text
         return texts
@@ -193,7 +200,7 @@ class LlavaResponder(Responder):
     def encode_conversation(self, conversation: Conversation) -> list[Encoded]:
         """See `Responder`; one row, as in stage 2's training."""
         core = base_model(self.model)
-        encoded = encode_v1(self.tokenizer, conversation, has_image=True)
+        encoded = encode(self.tokenizer, conversation, self._template, num_images=1)
         check_context(encoded, core.config.image_seq_length, self._max_length)
         return [encoded]
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ..data.conversations import encode_prompt, expand_image_tokens
+from ..data.conversations import encode_prompt, expand_image_tokens, template_of
 from ..lvlm.parts import as_llava, text_config, vision_config
 from .batching import human_turn, pad_left
 from .cache import CACHE, can_be_shared, joined, split
@@ -44,6 +44,7 @@ class PromptReader:
 
     def __init__(self, model: nn.Module, tokenizer: Any):
         self._model, self._tokenizer = model, tokenizer
+        self._template = template_of(tokenizer)
 
     def prompt_ids(self, question: str, has_image: bool) -> list[int]:
         """Ids of a question's prompt, the image's placeholders expanded.
@@ -52,7 +53,7 @@ class PromptReader:
             question: Plain text.
             has_image: Whether it is about an image.
         """
-        ids = encode_prompt(self._tokenizer, [human_turn(question, has_image)], "v1")
+        ids = encode_prompt(self._tokenizer, [human_turn(question, has_image)], self._template)
         config = as_llava(self._model).config
         return expand_image_tokens(ids, ids, config.image_token_id, config.image_seq_length)
 

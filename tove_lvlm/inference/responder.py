@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ..data.conversations import Conversation, Encoded
+from ..data.conversations import Encoded
+from ..data.turns import Conversation
 from .batching import DecodingConfig
 from .ranking import RankedAnswer, RankingConfig
 from .shared import Pixels
@@ -162,11 +163,11 @@ class Responder(ABC):
         """Ids of each question's prompt."""
         return [self.encode_question(text, one is not None) for text, one in zip(questions, pixels, strict=True)]
 
-    def _texts(self, out_BT: torch.Tensor, end: int) -> list[str]:
-        """What was generated, until the end."""
+    def _texts(self, out_BT: torch.Tensor, ends: Sequence[int]) -> list[str]:
+        """What was generated, until one of the tokens that end an answer."""
         texts = []
         for row in out_BT.tolist():
-            stop = row.index(end) if end in row else len(row)
+            stop = next((place for place, token in enumerate(row) if token in ends), len(row))
             texts.append(self.tokenizer.decode(row[:stop], skip_special_tokens=True).strip())
         return texts
 

@@ -34,17 +34,17 @@ from ..config import ConfigError
 from ..config.model import ModelConfig
 from ..config.tower import BackboneConfig, ClipConfig, TowerConfig
 from ..config.trained import left_out_of_start
+from ..data.conversations import end_ids
+from ..data.turns import IMAGE_TOKEN
 from ..storage.pretrained import load_pretrained, read_pretrained
 from ..tower.build import build_tower
 from ..tower.from_yaml import read_tower_yaml
 from ..tower.image_processing import ToVEImageProcessor
 from ..tower.modeling import ToVEVisionModel
 from ..zero import gathered
-from .processor import v1_chat_template
 
 logger = logging.getLogger(__name__)
 
-IMAGE_TOKEN = "<image>"
 _CLIP_TYPES = ("clip", "clip_vision_model")
 
 
@@ -149,7 +149,7 @@ def assemble(llm: PreTrainedModel, vision: Vision, tokenizer, dtype: torch.dtype
     Args:
         llm: A causal language model that has a row for `<image>`.
         vision: The tower.
-        tokenizer: Gives the ids of `<image>`, padding and end.
+        tokenizer: Gives the ids of `<image>`, padding and end; with the chat template of training.
         dtype: Of the projector.
     """
     config = llava_config(llm.config, vision, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
@@ -158,13 +158,14 @@ def assemble(llm: PreTrainedModel, vision: Vision, tokenizer, dtype: torch.dtype
             model = LlavaForConditionalGeneration(config)
         # Built alone, torch's own initialisation of nn.Linear stays, as in LLaVA.
         projector = type(model.model.multi_modal_projector)(config).to(dtype)
-    model.model.language_model = llm.get_decoder() if hasattr(llm, "get_decoder") else llm.model
+    model.model.language_model = llm.base_model
     model.lm_head = llm.get_output_embeddings()
     model.model.vision_tower = vision.tower
     model.model.multi_modal_projector = projector
     model.generation_config = llm.generation_config
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    ends = end_ids(tokenizer)
+    model.generation_config.eos_token_id = ends[0] if len(ends) == 1 else ends
     model.config.dtype = dtype
     on_meta = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
     if on_meta:
@@ -188,14 +189,14 @@ def llava_config(text_config, vision: Vision, image_token_id: int) -> LlavaConfi
 
 
 def make_processor(vision: Vision, tokenizer) -> LlavaProcessor:
-    """The processor of stock transformers: image processor, tokenizer and the v1 conversation as chat template."""
+    """The processor of stock transformers: image processor, tokenizer and its chat template."""
     return LlavaProcessor(
         image_processor=vision.image_processor,
         tokenizer=tokenizer,
         patch_size=vision.patch_size,
         vision_feature_select_strategy=vision.select_strategy,
         num_additional_image_tokens=vision.extra_tokens,
-        chat_template=v1_chat_template(tokenizer),
+        chat_template=tokenizer.chat_template,
     )
 
 

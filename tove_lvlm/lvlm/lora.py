@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from ..config.model import LoraConfig
 from ..registry import require
-from ..zero import collect
+from ..zero import collect, numel
 from .parts import base_model
 
 logger = logging.getLogger(__name__)
@@ -47,14 +48,28 @@ def add_lora(model: nn.Module, options: LoraConfig) -> nn.Module:
     reached = Counter(name.rsplit(".", 1)[-1] for name in wrapped.base_model.targeted_module_names)
     kinds = ", ".join(f"{name} ({count})" for name, count in sorted(reached.items()))
     logger.info("LoRA on linear layers of the language model: %s", kinds)
+    if left_out := _out_of_reach(model):
+        logger.warning("LoRA does not reach %s: a mixture's experts are no linear layers and stay frozen", left_out)
     return wrapped
 
 
 def lora_target(model: nn.Module) -> str:
     """Regular expression that matches the full names of the language model's linear layers and nothing else."""
     language_model = base_model(model).model.language_model
-    leaves = {name.rsplit(".", 1)[-1] for name, m in language_model.named_modules() if isinstance(m, nn.Linear)}
+    linear = (nn.Linear, Conv1D)  # Conv1D is GPT-2's linear layer
+    leaves = {name.rsplit(".", 1)[-1] for name, m in language_model.named_modules() if isinstance(m, linear)}
     return rf"model\.language_model\.(.*\.)?({'|'.join(sorted(leaves))})"
+
+
+def _out_of_reach(model: nn.Module) -> str:
+    """What of the language model belongs to no linear layer, as a mixture's experts, and its share of the weights."""
+    sizes: Counter[str] = Counter()
+    whole = 0
+    for name, parameter in base_model(model).model.language_model.named_parameters():
+        whole += numel(parameter)
+        if len(getattr(parameter, "ds_shape", parameter.shape)) > 2:
+            sizes[name.rsplit(".", 1)[-1]] += numel(parameter)
+    return f"{', '.join(sizes)} ({sizes.total() / whole:.0%} of its weights)" if sizes else ""
 
 
 def collect_merged(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -79,6 +94,7 @@ def collect_merged(model: nn.Module) -> dict[str, torch.Tensor]:
                 delta = (
                     tensors[f"{stem}.lora_B.default.weight"].float() @ tensors[f"{stem}.lora_A.default.weight"].float()
                 )
+                delta = delta.T if layer.fan_in_fan_out else delta
                 tensor = (tensor.float() + scaling * delta).to(tensor.dtype)
         merged[plain] = tensor
     return merged

@@ -1,4 +1,7 @@
-"""LLaVA's v1 conversation as a chat template of transformers, for anyone who uses the processor.
+"""The chat template that a model is trained with and saved with, for anyone who uses the processor.
+
+It is LLaVA's v1 conversation, or the language model's own template with images before it: whoever gives an image as a
+part of a message gets `<image>` in its text, which is all that a template of texts knows.
 
 LLaVA tokenises the texts before and after an image apart, each as the beginning of a text; transformers tokenises one
 string. Some Llama tokenizers start only the whole string with their word mark and leave it out after `<image>`. For
@@ -8,12 +11,19 @@ See docs/hosts.md, "transformers".
 """
 
 import logging
+from pathlib import Path
 from typing import Any
 
-from ..data.conversations import IMAGE_TOKEN, build_prompt, encode_prompt, expand_image_tokens, get_template
+from ..config import ConfigError
+from ..config.model import V1_TEMPLATE
+from ..data.chat_template import ChatTemplate
+from ..data.conversations import V1, build_prompt, encode_prompt, expand_image_tokens, get_template, template_of
+from ..data.turns import IMAGE_TOKEN
 
 logger = logging.getLogger(__name__)
 
+END = "</s>"
+"""Ends an answer in LLaVA's v1 conversation."""
 # System, then "USER: q ASSISTANT: a</s>" rounds; images stand before their question, each on a line of its own.
 _TEMPLATE = (
     "{% if messages[0]['role'] == 'system' %}"
@@ -40,6 +50,106 @@ _TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
+# A message of parts becomes a text; the place of a single image is before it, several stay where they are.
+_AS_TEXTS = (
+    "{% set flat = namespace(messages=[]) %}"
+    "{% for message in messages %}"
+    "{% if message['content'] is string %}"
+    "{% set flat.messages = flat.messages + [message] %}"
+    "{% else %}"
+    "{% set said = namespace(images=0, text='', alone='') %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}"
+    "{% set said.images = said.images + 1 %}{% set said.text = said.text + '<image>\n' %}"
+    "{% elif part['type'] == 'text' %}"
+    "{% set said.text = said.text + part['text'] %}{% set said.alone = said.alone + part['text'] %}"
+    "{% endif %}"
+    "{% endfor %}"
+    "{% if said.images == 1 %}{% set said.text = '<image>\n' + said.alone.strip() %}{% endif %}"
+    "{% set flat.messages = flat.messages + [dict(message, content=said.text)] %}"
+    "{% endif %}"
+    "{% endfor %}"
+    "{% set messages = flat.messages %}"
+)
+# The other way round: a text becomes parts.
+_AS_PARTS = (
+    "{% set flat = namespace(messages=[]) %}"
+    "{% for message in messages %}"
+    "{% set said = namespace(parts=[]) %}"
+    "{% if message['content'] is not string %}"
+    "{% set said.parts = message['content'] %}"
+    "{% else %}"
+    "{% for text in message['content'].split('<image>') %}"
+    "{% if not loop.first %}{% set said.parts = said.parts + [{'type': 'image'}] %}{% endif %}"
+    "{% if text.strip() %}{% set said.parts = said.parts + [{'type': 'text', 'text': text.strip()}] %}{% endif %}"
+    "{% endfor %}"
+    "{% endif %}"
+    "{% set flat.messages = flat.messages + [dict(message, content=said.parts)] %}"
+    "{% endfor %}"
+    "{% set messages = flat.messages %}"
+)
+# Templates of models that think (Qwen3) ask whether they shall.
+_NO_THINKING = "{% if enable_thinking is not defined %}{% set enable_thinking = false %}{% endif %}"
+
+
+def set_chat_template(tokenizer: Any, choice: str | None, where: str) -> None:
+    """Give a tokenizer the chat template that its model is trained with, and is asked with from then on.
+
+    Args:
+        tokenizer: The language model's, with the token `<image>`.
+        choice: `v1`, a file of Jinja, or None: the tokenizer's own template where it has one, else v1.
+        where: For messages.
+
+    Raises:
+        ConfigError: v1 for a tokenizer whose texts do not end with `</s>`, or a template that cannot be trained with.
+    """
+    if choice is not None and choice != V1_TEMPLATE:
+        try:
+            tokenizer.chat_template = Path(choice).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"`model.chat_template` is `{choice}`; expected `v1` or a Jinja file: {error}") from error
+    if choice == V1_TEMPLATE or template_of(tokenizer) == V1:
+        _check_v1_end(tokenizer, where)
+        tokenizer.chat_template = v1_chat_template(tokenizer)
+    else:
+        take_images(tokenizer)
+
+
+def take_images(tokenizer: Any) -> None:
+    """Make a tokenizer's chat template one that takes `<image>` in texts and images as parts of messages alike.
+
+    It does not think unless asked. A template that has been made so already stays.
+
+    Args:
+        tokenizer: With a chat template of texts, or of another LLaVA model's, which takes parts alone.
+
+    Raises:
+        ConfigError: See `ChatTemplate`.
+    """
+    own = tokenizer.get_chat_template()
+    ready = own.startswith((_NO_THINKING, _AS_TEXTS, _AS_PARTS))
+    first = _NO_THINKING if "enable_thinking" in own else ""
+    failures = []
+    for template in [own] if ready else [first + _AS_TEXTS + own, first + _AS_PARTS + own]:
+        tokenizer.chat_template = template
+        try:
+            ChatTemplate.of(tokenizer)
+        except ConfigError as error:
+            failures.append(error)
+        else:
+            return
+    tokenizer.chat_template = own
+    raise failures[0]
+
+
+def _check_v1_end(tokenizer: Any, where: str) -> None:
+    ends = tokenizer.encode(END, add_special_tokens=False)
+    if ends != [tokenizer.eos_token_id]:
+        raise ConfigError(
+            f"{where} ends its answers with `{tokenizer.eos_token}`, and LLaVA's v1 conversation with `{END}`, which "
+            f"its tokenizer reads as {len(ends)} tokens of text: it would never learn to stop; take the instruct "
+            "model, whose tokenizer has a chat template, or name a Jinja file in `model.chat_template`"
+        )
 
 
 def v1_chat_template(tokenizer: Any) -> str:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..config import UserError
-from ..data.conversations import IMAGE_TOKEN, get_template, render
+from ..data.conversations import has_answer
 from ..data.errors import DataError
 from ..data.records import Record, Records
 from ..data.skips import allowed_errors
+from ..data.turns import IMAGE_TOKEN
 
-TEMPLATE = "v1"
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
 
@@ -142,7 +142,7 @@ def _read_conversations(file: Path, image_folder: Path | None, limit: int | None
 
 
 def _check(record: Record) -> None:
-    if not render(get_template(TEMPLATE), record.conversation, record.image is not None).answers:
+    if not has_answer(record.conversation, record.image is not None):
         raise DataError("the conversation has no answer to judge by")
 
 

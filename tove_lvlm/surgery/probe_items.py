@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Dataset
 
-from ..data.conversations import Conversation, Encoded
+from ..data.conversations import Encoded
 from ..data.errors import DataError
 from ..data.images import read_image, resolve_image, to_pixels
+from ..data.turns import Conversation
 from .probe_data import ProbeData
 
 

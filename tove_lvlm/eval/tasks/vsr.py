@@ -10,7 +10,7 @@ See docs/evaluation.md, "VSR".
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ...data.conversations import FALSE, STATEMENT, TRUE
+from ...data.turns import FALSE, STATEMENT, TRUE
 from ..io.answers import texts_of
 from ..io.find import Layout
 from ..io.items import Item, checked

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from ...config import UserError
-from ...data.conversations import rounds
 from ...data.errors import DataError
+from ...data.turns import rounds
 from ...inference.ranking import RankingConfig
 from .data import make_builder, read_rows
 

@@ -23,10 +23,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ...checkpoints import LoadedCheckpoint, open_checkpoint
 from ...checkpoints.model_info import save_model_info
 from ...config import UserError
-from ...config.model import ModelConfig
+from ...config.model import V1_TEMPLATE, ModelConfig
 from ...lvlm.build import append_image_token, assemble, load_tokenizer, load_vision, make_processor
 from ...lvlm.image_processor import as_trained
 from ...lvlm.parts import text_config
+from ...lvlm.processor import set_chat_template
 from ...storage import WeightsError, load_json, load_strict, load_tensors, new_folder, save_json
 from ...storage.pretrained import load_pretrained
 from ...tower.modeling import ToVEVisionModel
@@ -110,6 +111,7 @@ def to_transformers(checkpoint: str | Path, output: str | Path) -> Path:
         if parts["tove_fusion"] or hasattr(vision.tower, "tove_fusion"):
             load_strict(cast(ToVEVisionModel, vision.tower).tove_fusion, parts["tove_fusion"], where=folder)
         tokenizer = load_tokenizer(str(folder))
+        set_chat_template(tokenizer, V1_TEMPLATE, f"`{folder}`")
         llm = _language_model(fields, parts["language_model"], dtype, folder)
         append_image_token(llm, tokenizer)
         model = assemble(llm, vision, tokenizer, dtype)

@@ -3,6 +3,7 @@
 See docs/design.md, "Training".
 """
 
+import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from ...config import to_dict
 from ...config.llava import RunConfig
 from ...config.tower import EARLIER
 from ...data.collator import ToVECollator
+from ...data.conversations import CHAT, PLAIN, V1, template_of
 from ...data.dataset import ToVEDataset
 from ...data.images import pixel_shape
 from ...data.pixel_table import PixelTable
@@ -46,7 +48,11 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_CHANGED = ("transfer", "expert_resample")
 """Keys of a tower's YAML whose default is another one since there are checkpoints that do not name them."""
-TEMPLATES = {"pretrain": "plain", "finetune": "v1"}
+
+
+def template_for(stage: str, tokenizer: Any) -> str:
+    """The conversation that a stage learns: captions alone in stage 1, in stage 2 what the model is asked with."""
+    return PLAIN if stage == "pretrain" else template_of(tokenizer)
 
 
 def build(stage: str, config: RunConfig) -> TrainingSetup:
@@ -71,6 +77,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         recorder = GateRecorder(model)
     identity = block_values(config, "model", "data", "lora")
     identity["train.group_by_modality_length"] = config.train.group_by_modality_length
+    identity["model.chat_template"] = _template_identity(stage, processor.tokenizer)
     if recorder is not None:
         tower = cast("ToVEVisionConfig", base_model(model).config.vision_config)
         identity |= {f"tower.{key}": value for key, value in tower_settings(tower).items() if key in _DEFAULT_CHANGED}
@@ -81,6 +88,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         sampler=sampler,
         identity=identity,
         identity_before={
+            "model.chat_template": PLAIN if stage == "pretrain" else V1,
             "data.transparency": "ignore",
             "data.reduce_large_images": False,
             "data.direct_resize": False,
@@ -91,6 +99,13 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         trainer_class=ToVETrainer,
         trainer_arguments={"recorder": recorder, "padding_free": collator.padding_free, "pixel_table": table},
     )
+
+
+def _template_identity(stage: str, tokenizer: Any) -> str:
+    template = template_for(stage, tokenizer)
+    if template != CHAT:
+        return template
+    return f"{template} {hashlib.sha256(tokenizer.chat_template.encode()).hexdigest()[:16]}"
 
 
 def set_trainable(model: torch.nn.Module, stage: str, config: RunConfig) -> torch.nn.Module:
@@ -127,7 +142,7 @@ def build_data(
         image_processor=processor.image_processor,
         num_image_tokens=num_image_tokens,
         model_max_length=train.model_max_length,
-        template=TEMPLATES[stage],
+        template=template_for(stage, processor.tokenizer),
         image_folder=data.image_folder,
         image_aspect_ratio=data.image_aspect_ratio,
         on_error=data.on_error,

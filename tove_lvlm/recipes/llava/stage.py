@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...config import ConfigError
 from ...config.llava import RunConfig
-from ...config.model import PROJECTOR_FILE
+from ...config.model import PROJECTOR_FILE, V1_TEMPLATE
 from ...config.trained import left_out_of_start
 from ...tower.from_yaml import read_tower_yaml
 from ...train.stage import Resolve, TrainingSetup
@@ -44,6 +44,7 @@ class LlavaStage:
             model=dataclasses.replace(
                 model,
                 llm=resolve("model.llm", model.llm, "folder", hub=True),
+                chat_template=_template(model.chat_template, resolve),
                 vision_tower=vision_tower(model.vision_tower, resolve),
                 tower=resolve("model.tower", model.tower, "file"),
                 clip=resolve("model.clip", model.clip, "folder", hub=True),
@@ -73,8 +74,12 @@ PRETRAIN = LlavaStage(
 )
 FINETUNE = LlavaStage(
     name="finetune",
-    description="Stage 2: LoRA on the language model, projector and tove_fusion go on; conversations (v1).",
+    description="Stage 2: LoRA on the language model, projector and tove_fusion go on; conversations.",
 )
+
+
+def _template(source: str | None, resolve: Resolve) -> str | None:
+    return source if source == V1_TEMPLATE else resolve("model.chat_template", source, "file")
 
 
 def _adapter(source: str | None, resolve: Resolve) -> str | None:

@@ -229,7 +229,8 @@ def replace_tower(
     dtype = old.dtype
     with torch.device("meta"):
         llm = AutoModelForCausalLM.from_config(text_config(old.config))
-    llm.model, llm.lm_head = old.model.language_model, old.lm_head
+    setattr(llm, llm.base_model_prefix, old.model.language_model)
+    llm.set_output_embeddings(old.lm_head)
     llm.generation_config = old.generation_config
     cast(nn.Module, clip).to(dtype)  # as above
     vision_config = old.model.vision_tower.config
