@@ -1,5 +1,7 @@
 """Batches by hand, and what stock LLaVA of transformers makes of them."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ def collator(image_tokenizer):
 
 
 def make(ids, labels=None, pixels=None, name="x"):
+    pixels = None if pixels is None else pixels.reshape(-1, *SHAPE)
     return {"input_ids": ids, "labels": labels or [-100] * len(ids), "pixel_values": pixels, "sample_id": name}
 
 
@@ -132,6 +135,22 @@ def test_image_rows_do_see_their_own_image(model, collator):
     logits = run(model, collator(rows)).logits
     alone = run(model, collator(rows[2:])).logits
     torch.testing.assert_close(logits[2, :7], alone[0], rtol=0, atol=1e-5)
-    swapped = run(model, collator([rows[0], rows[1], rows[2] | {"pixel_values": images[0]}])).logits
+    swapped = run(model, collator([rows[0], rows[1], rows[2] | {"pixel_values": images[0][None]}])).logits
     assert not torch.allclose(swapped[2, 6], logits[2, 6], atol=1e-3)
     torch.testing.assert_close(swapped[0], logits[0])
+
+
+def test_several_images_of_a_row_stand_in_their_places(model, collator):
+    """Features go in the order of the placeholders: of the row, then of the batch."""
+    wide = dataclasses.replace(collator, model_max_length=30)
+    images = torch.stack([torch.zeros(SHAPE), torch.ones(SHAPE), -torch.ones(SHAPE)])
+    batch = wide([make([1, -200, 5, -200, 7], pixels=images[:2]), make([1, -200, 8], pixels=images[2])])
+    assert torch.equal(batch["pixel_values"], images)
+    assert batch["num_images"] == 3
+    logits = run(model, batch).logits
+    swapped = run(model, wide([make([1, -200, 5, -200, 7], pixels=images[[1, 0]])])).logits
+    assert not torch.allclose(swapped[0, 5], logits[0, 5], atol=1e-3), "the first image is another one"
+    first = run(model, wide([make([1, -200, 5], pixels=images[0])])).logits
+    torch.testing.assert_close(logits[0, :6], first[0], rtol=0, atol=1e-5)
+    with pytest.raises(DataError, match="8 image tokens within the context of 30, expected 4"):
+        wide([make([1, -200, -200], pixels=images[0])])

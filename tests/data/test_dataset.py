@@ -48,7 +48,7 @@ def test_samples(make_dataset):
     dataset = make_dataset([sample("a", "a.png"), sample("b")], [("a.png", (20, 16))])
     assert len(dataset) == 2
     assert dataset[0]["sample_id"] == "a"
-    assert dataset[0]["pixel_values"].shape == (3, 16, 16)
+    assert dataset[0]["pixel_values"].shape == (1, 3, 16, 16)
     assert dataset[0]["input_ids"].count(-200) == 1
     assert dataset[1]["pixel_values"] is None
     assert dataset[-1] == dataset[1]
@@ -108,8 +108,11 @@ def test_missing_ids_become_positions_and_null_images_are_none(make_dataset):
         ("[3]", "train.json, sample '#0': a sample must be an object"),
         ('[{"id": "a"}]', "train.json, sample 'a': 'conversations' must be a list"),
         ('[{"id": "a", "conversations": []}]', "train.json, sample 'a': 'conversations' must be a list"),
-        ('[{"id": "a", "image": ["b"], "conversations": []}]', "sample 'a': 'image' must be one path, got list"),
-        ('[{"id": "a", "images": ["b.png"]}]', "sample 'a': its picture stands under 'images', where it is not read"),
+        (
+            '[{"id": "a", "image": ["b", {}], "conversations": []}]',
+            "sample 'a': 'image' must be a path or a list of paths, got {}",
+        ),
+        ('[{"id": "a", "video": ["b.png"]}]', "sample 'a': its picture stands under 'video', where it is not read"),
         ('[{"id": "a", "image_path": "b.png"}]', "its picture stands under 'image_path'"),
         ('[{"id": "a", "image": null, "video": "b.mp4"}]', "its picture stands under 'video'"),
         (json.dumps([sample("a", question="<video>\nWho?")]), "sample 'a': the text has <video>, and only images are"),

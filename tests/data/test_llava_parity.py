@@ -217,7 +217,7 @@ def test_dataset_equals_llavas(llava, image_tokenizer, processor, make_data, asp
         assert sample["input_ids"] == reference["input_ids"].tolist()
         assert sample["labels"] == reference["labels"].tolist()
         if "image" in samples[index]:
-            assert torch.equal(sample["pixel_values"], reference["image"])
+            assert torch.equal(sample["pixel_values"], reference["image"][None])
         else:
             assert sample["pixel_values"] is None
             assert not reference["image"].any()

@@ -48,7 +48,7 @@ def test_samples_are_those_of_webdataset(shard):
     ours = list(read_shard(shard))
     assert [sample.sample["id"] for sample in ours] == [sample["__key__"] for sample in theirs]
     for our, their in zip(ours, theirs, strict=True):
-        assert read_member(shard, our.place) == their["png"]
+        assert read_member(shard, our.places[0]) == their["png"]
         assert our.sample["conversations"][1]["value"] == their["txt"].decode()
         assert our.sample["image"] == f"{their['__key__']}.png"
 
@@ -69,7 +69,7 @@ def test_conversations_go_before_captions_and_metadata_gives_one(tmp_path):
     talk, meta, text_only = map(records.__getitem__, range(3))
     assert talk.conversation == TALK
     assert meta.conversation[1]["value"] == "of the metadata"
-    assert (text_only.image, text_only.place) == (None, None)
+    assert text_only.images == []
     assert list(records.has_image) == [True, True, False]
 
 
@@ -79,7 +79,10 @@ def test_conversations_go_before_captions_and_metadata_gives_one(tmp_path):
         ({"txt": "a cat"}, "the key has no image"),
         ({"jpg": b"x"}, "the entry has an image and no text"),
         ({"jpg": b"x", "txt": "  "}, "the entry has an image and no text"),
-        ({"jpg": b"x", "png": b"y", "txt": "a cat"}, r"the key has 2 images \(bad.jpg, bad.png\); expected one"),
+        (
+            {"jpg": b"x", "png": b"y", "txt": "a cat"},
+            r"the key has a caption and 2 images \(bad.jpg, bad.png\); expected one",
+        ),
         ({"jpg": b"x", "json": b"{"}, "the JSON is not valid"),
         ({"jpg": b"x", "json": b"[1]"}, "the JSON must be an object, got list"),
         ({"jpg": b"x", "txt": b"\xff\xfe\xfd"}, "the text is not UTF-8"),
@@ -138,12 +141,12 @@ def test_a_file_that_is_no_shard_is_named(tmp_path, shard):
 
 def test_a_shard_that_shrinks_during_a_run_is_named(shard):
     sample = next(iter(read_shard(shard)))
-    shard.write_bytes(shard.read_bytes()[: sample.place.offset + 5])
+    shard.write_bytes(shard.read_bytes()[: sample.places[0][0] + 5])
     with pytest.raises(DataError, match="has become shorter"):
-        read_member(shard, sample.place)
+        read_member(shard, sample.places[0])
     shard.unlink()
     with pytest.raises(DataError, match="the shard cannot be read"):
-        read_member(shard, sample.place)
+        read_member(shard, sample.places[0])
 
 
 def test_long_names_are_read(tmp_path):
@@ -151,7 +154,7 @@ def test_long_names_are_read(tmp_path):
     path = write(tmp_path / "a.tar", [{"__key__": key, "png": png("blue"), "txt": "a blue wall"}])
     (sample,) = read_shard(path)
     assert sample.sample["id"] == key
-    assert Image.open(io.BytesIO(read_member(path, sample.place))).getpixel((0, 0)) == (0, 0, 255)
+    assert Image.open(io.BytesIO(read_member(path, sample.places[0]))).getpixel((0, 0)) == (0, 0, 255)
 
 
 @pytest.fixture
@@ -159,7 +162,7 @@ def folders(tmp_path, shard):
     """The same samples as a shard and as loose files."""
     samples = []
     for found in read_shard(shard):
-        (tmp_path / found.sample["image"]).write_bytes(read_member(shard, found.place))
+        (tmp_path / found.sample["image"]).write_bytes(read_member(shard, found.places[0]))
         samples.append(found.sample)
     (tmp_path / "loose.json").write_text(json.dumps(samples))
     return tmp_path

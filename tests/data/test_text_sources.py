@@ -34,7 +34,7 @@ def load(path: Path, name: str, on_bad=None) -> list[tuple]:
     source = SOURCES[name]
     records = Records.load([path], lambda record: None, on_bad, source.convert, source.reader)
     return [
-        (r.image, r.conversation[0]["value"].removeprefix("<image>\n"), r.conversation[1]["value"])
+        (r.images[0].name, r.conversation[0]["value"].removeprefix("<image>\n"), r.conversation[1]["value"])
         for r in map(records.__getitem__, range(len(records)))
     ]
 

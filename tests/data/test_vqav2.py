@@ -42,9 +42,9 @@ def load(tmp_path):
 def test_an_image_comes_once_with_all_its_questions(load, swapped):
     files = (ANNOTATIONS, QUESTIONS) if swapped else (QUESTIONS, ANNOTATIONS)
     first, second = load(*files)
-    assert first.image == "COCO_train2014_000000000009.jpg"
+    assert first.images[0].name == "COCO_train2014_000000000009.jpg"
     assert [turn["value"] for turn in first.conversation] == ["<image>\nWhat color is it?", "red", "How many?", "2"]
-    assert second.image == "COCO_train2014_000000000025.jpg"
+    assert second.images[0].name == "COCO_train2014_000000000025.jpg"
     assert [turn["value"] for turn in second.conversation] == ["<image>\nWhere?", "table"]
     assert first.file.endswith("1.json" if swapped else "0.json")
 
@@ -53,7 +53,7 @@ def test_two_splits_keep_their_images(load):
     other = {"data_subtype": "val2014", "questions": [{"question_id": 1, "image_id": 9, "question": "Who?"}]}
     answers = {"annotations": [{"question_id": 1, "multiple_choice_answer": "nobody"}]}
     records = load(QUESTIONS, other, ANNOTATIONS, answers)
-    assert [record.image for record in records][2] == "COCO_val2014_000000000009.jpg"
+    assert [record.images[0].name for record in records][2] == "COCO_val2014_000000000009.jpg"
 
 
 @pytest.mark.parametrize(

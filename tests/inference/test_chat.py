@@ -10,6 +10,7 @@ from tove_lvlm.checkpoints import load_model
 from tove_lvlm.config import UserError
 from tove_lvlm.data.conversations import encode_prompt, encode_v1
 from tove_lvlm.inference import LlavaResponder
+from tove_lvlm.inference.batching import PixelReader
 from tove_lvlm.inference.chat import Chat, answer
 
 
@@ -31,6 +32,32 @@ def test_batches_give_the_answers_of_single_questions(built):
     batched = answer(model, processor, images, asked, batch_size=4, max_new_tokens=6)
     assert batched == single
     assert len(set(single)) > 1
+
+
+def test_questions_about_several_images_are_answered_among_others(built):
+    """As alone; the image's place in the text, and which image stands there, matter."""
+    model, processor = built
+    one, two, three = pictures(3)
+    images = [[one, two], one, None, [two, one, three], one, [two, one]]
+    asked = ["is <image> left of <image> ?", "what ?", "what ?", "what shape ?", "where ?", "what shape ?"]
+    single = answer(model, processor, images, asked, batch_size=1, max_new_tokens=6)
+    assert answer(model, processor, images, asked, batch_size=4, max_new_tokens=6) == single
+    responder = LlavaResponder(model, processor)
+    rows = [responder.encode_question(text, 2) for text in (asked[0], "is left of ?")]
+    token, count = model.config.image_token_id, model.config.image_seq_length
+    assert [row.count(token) for row in rows] == [2 * count, 2 * count]
+    assert rows[0].index(token) > rows[1].index(token), "in its place, and not before the question"
+    trained = encode_v1(
+        processor.tokenizer, [{"from": "human", "value": asked[0]}, {"from": "gpt", "value": "yes"}], 2
+    ).input_ids
+    unexpanded = [token for place, token in enumerate(rows[0]) if token != model.config.image_token_id]
+    assert unexpanded == [token for token in trained if token != -200][: len(unexpanded)]
+    pixels = [PixelReader(processor.image_processor)(image) for image in (one, two)]
+    logits = [
+        model(input_ids=torch.tensor(rows[:1]), pixel_values=torch.stack(order)).logits[0, -1]
+        for order in (pixels, pixels[::-1])
+    ]
+    assert not torch.allclose(*logits, atol=1e-4)
 
 
 def test_an_answer_ends_at_the_end_token(built):

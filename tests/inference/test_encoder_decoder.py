@@ -72,7 +72,7 @@ def test_what_is_greedy_is_what_is_generated(responder):
 
 
 def test_a_question_without_an_image_is_refused(responder):
-    with pytest.raises(UserError, match="answers about an image only; there is none for `what \\?`"):
+    with pytest.raises(UserError, match="answers about one image only; there is none for `what \\?`"):
         responder.encode_question("what ?", False)
 
 

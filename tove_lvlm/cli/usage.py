@@ -122,6 +122,8 @@ def _print_quality(report: dict[str, Any]) -> None:
 def _print_left_out(report: dict[str, Any]) -> None:
     if report["num_text_only"]:
         console.print(f"Left out, because they have no image: {report['num_text_only']}.")
+    if report["num_several_images"]:
+        console.print(f"Left out, because they have several images: {report['num_several_images']}.")
     if report["num_broken"]:
         console.print(f"Left out, because they are broken: {report['num_broken']}.")
         for name, reason in report["broken"].items():

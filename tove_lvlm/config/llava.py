@@ -16,8 +16,9 @@ class DataConfig:
     """The `data` block."""
 
     train: list[str]
-    """LLaVA JSON or JSONL files, or webdataset's tar shards (see `data.shards`), concatenated in this order.
-    `{00000..00331}` in a name stands for that many files."""
+    """LLaVA JSON or JSONL files, webdataset's tar shards (see `data.shards`), or tables with images inside (parquet, or
+    folders that `datasets` saved, see `data.tables`), concatenated in this order. `{00000..00331}` in a name stands for
+    that many files."""
     image_folder: str | None = None
     """Folder that the samples' `image` paths are relative to; none for text-only data and for shards."""
     image_aspect_ratio: str = field(default="square", metadata={"choices": ("square", "pad")})

@@ -89,7 +89,7 @@ def resolve_path(
         key: Dotted key for the message.
         source: `shipped:NAME`, a path, or a hub id where `hub` says so; None of None.
         base: As for `resolve_source`, the folder of the YAML.
-        kind: `file` or `folder`.
+        kind: `file`, `folder`, or `data`, which is either.
         hub: Whether `name/name` that is no path may be a hub id; a hub id's place may also be taken by a file.
 
     Raises:
@@ -101,10 +101,12 @@ def resolve_path(
         path = local_path(source, base)
     except ConfigError as error:
         raise ConfigError(f"`{key}`: {error}") from error
-    if (path.is_dir() if kind == "folder" else path.is_file()) or (hub and path.is_file()):
+    fits = {"folder": path.is_dir(), "file": path.is_file(), "data": path.exists()}
+    if fits[kind] or (hub and path.is_file()):
         return str(path.resolve())
     if path.exists():
         raise ConfigError(f"`{key}`: `{source}` is not a {kind}")
+    kind = "file" if kind == "data" else kind
     if hub and is_hub_id(source):
         return source
     hint = ""

@@ -22,8 +22,7 @@ from .conversations import V1, encode
 from .dataset import check_context, check_conversation
 from .errors import DataError
 from .images import read_image, resolve_image
-from .records import Record, Records
-from .shards import read_member
+from .records import Record, RecordImage, Records
 from .text_dataset import check_texts
 from .text_sources import SOURCES
 
@@ -154,47 +153,46 @@ class _Images:
 
     def __init__(self, folder: str | Path | None, allow_symlinks: bool, decode: bool):
         self.folder, self.allow_symlinks, self.decode = folder, allow_symlinks, decode
-        self.done: dict[tuple[str, str], _Image | None] = {}
-        """(shard or "", name) -> the image, or None where it was not opened."""
-        self._broken: dict[tuple[str, str], DataError] = {}
+        self.done: dict[tuple[str, RecordImage], _Image | None] = {}
+        """(file that holds it or "", which) -> the image, or None where it was not opened."""
+        self._broken: dict[tuple[str, RecordImage], DataError] = {}
 
-    def look(self, record: Record) -> None:
+    def look(self, record: Record, image: RecordImage) -> None:
         """Raise DataError for one that training cannot use."""
-        key = (record.file if record.place is not None else "", record.image or "")
+        key = (record.file if image.place is not None else "", image)
         if key in self._broken:
             raise self._broken[key]
         if key in self.done:
             return
         try:
-            self.done[key] = self._open(record)
+            self.done[key] = self._open(record, image)
         except DataError as error:
             self._broken[key] = error
             raise
 
-    def _open(self, record: Record) -> _Image | None:
-        name = record.image or ""
-        if record.place is not None:
-            found: Any = BytesIO(read_member(record.file, record.place)) if self.decode else None
+    def _open(self, record: Record, image: RecordImage) -> _Image | None:
+        if image.place is not None:
+            found: Any = BytesIO(record.stored(image)) if self.decode else None
         elif self.folder is None:
             raise DataError("the sample has an image but image_folder is not set")
         else:
-            found = resolve_image(self.folder, name, allow_symlinks=self.allow_symlinks)
+            found = resolve_image(self.folder, image.name, allow_symlinks=self.allow_symlinks)
         if not self.decode:
             return None
-        picture = read_image(found, name=None if record.place is None else name)
+        picture = read_image(found, name=None if image.place is None else image.name)
         return _Image(picture.size, picture.mode == "RGBA")
 
 
 def _look(record: Record, images: _Images, template: str, context: Context | None) -> DataError | int | None:
     """What is wrong with a sample; else its tokens, where they are counted."""
     try:
-        if record.image is not None:
-            images.look(record)
+        for image in record.images:
+            images.look(record, image)
         if context is None:
             return None
-        encoded = encode(context.tokenizer, record.conversation, template, record.image is not None)
+        encoded = encode(context.tokenizer, record.conversation, template, len(record.images))
         check_context(encoded, context.num_image_tokens, context.max_length)
-        return len(encoded.input_ids) + (context.num_image_tokens - 1) * (record.image is not None)
+        return len(encoded.input_ids) + (context.num_image_tokens - 1) * len(record.images)
     except DataError as error:
         return error.at(file=record.file, sample_id=record.sample_id)
 
@@ -204,7 +202,7 @@ def _find_doubles(records: Records, report: DataReport) -> None:
     contents: Counter[bytes] = Counter()
     for record in _all(records):
         ids[record.file, record.sample_id] += 1
-        said = json.dumps([record.image, record.conversation]).encode()
+        said = json.dumps([record.images, record.conversation]).encode()
         contents[hashlib.blake2b(said, digest_size=16).digest()] += 1
     report.same_id = {sample_id: count for (_, sample_id), count in ids.items() if count > 1}
     report.num_repeated = contents.total() - len(contents)

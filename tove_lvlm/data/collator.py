@@ -58,16 +58,16 @@ class ToVECollator:
         image_token_id = find_image_token(self.tokenizer)
         rows = [self._row(sample, image_token_id) for sample in samples]
         pixels = [sample["pixel_values"] for sample in samples if sample["pixel_values"] is not None]
-        counts = {"num_images": len(pixels), "num_tokens": sum(len(row.ids) for row in rows)}
+        counts = {"num_images": sum(map(len, pixels)), "num_tokens": sum(len(row.ids) for row in rows)}
         hidden = None
         if not pixels:
-            pixels = [torch.zeros(self.image_shape)]
+            pixels = [torch.zeros(1, *self.image_shape)]
             hidden = Row([image_token_id] * self.num_image_tokens, [IGNORE_INDEX] * self.num_image_tokens)
         pad = self.tokenizer.pad_token_id
         batch = concatenated(rows, hidden) if self.padding_free else padded(rows, hidden, 0 if pad is None else pad)
         return {
             **(at_labels(batch) if self.logits_at_labels else batch),
-            "pixel_values": torch.stack(pixels),
+            "pixel_values": torch.cat(pixels),
             "sample_ids": [sample["sample_id"] for sample in samples],
             **counts,
         }
@@ -77,7 +77,7 @@ class ToVECollator:
         labels = expand_image_tokens(sample["labels"], sample["input_ids"], IGNORE_INDEX, self.num_image_tokens)
         ids, labels = ids[: self.model_max_length], labels[: self.model_max_length]
         num_places = ids.count(image_token_id)
-        expected = 0 if sample["pixel_values"] is None else self.num_image_tokens
+        expected = 0 if sample["pixel_values"] is None else self.num_image_tokens * len(sample["pixel_values"])
         if num_places != expected:
             raise DataError(
                 f"{num_places} image tokens within the context of {self.model_max_length}, expected {expected}",

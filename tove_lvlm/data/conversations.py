@@ -174,30 +174,35 @@ def encode_v1(tokenizer: Any, conversation: Conversation, num_images: int | None
     return encode(tokenizer, conversation, V1, num_images)
 
 
-def build_prompt(messages: Conversation, template: str = V1) -> str:
+def build_prompt(messages: Conversation, template: str = V1, num_images: int | None = None) -> str:
     """The string after which a model writes its answer.
 
     Args:
-        messages: turns that end with a human one; at most one of them has the image token.
+        messages: turns that end with a human one.
         template: name of a template of LLaVA's.
+        num_images: how many images they are about; None: one if their text says so.
 
     Raises:
         DataError: wrong roles, or the last turn is not the human's.
         ValueError: unknown template.
     """
     chosen = get_template(template)
-    _read_prompt(messages)
+    num_images = int(mentions_image(messages)) if num_images is None else num_images
+    _read_prompt(messages, num_images)
     if chosen.image_only:
-        return IMAGE_TOKEN
-    return render(chosen, messages, int(mentions_image(messages))).text + chosen.roles[1] + ":"
+        return IMAGE_TOKEN * max(1, num_images)
+    return render(chosen, messages, num_images).text + chosen.roles[1] + ":"
 
 
-def encode_prompt(tokenizer: Any, messages: Conversation, template: str = V1) -> list[int]:
-    """Ids of what `build_prompt` gives, or of the same in the template CHAT, with IMAGE_TOKEN_INDEX for the image."""
+def encode_prompt(
+    tokenizer: Any, messages: Conversation, template: str = V1, num_images: int | None = None
+) -> list[int]:
+    """Ids of what `build_prompt` gives, or of the same in the template CHAT, with IMAGE_TOKEN_INDEX for each image."""
     if template == CHAT:
-        said, _ = ChatTemplate.of(tokenizer).render(_read_prompt(messages))
+        num_images = int(mentions_image(messages)) if num_images is None else num_images
+        said, _ = ChatTemplate.of(tokenizer).render(_read_prompt(messages, num_images))
         return _tokenize_whole(tokenizer, Rendered(said, [])).input_ids
-    return _tokenize(tokenizer, Rendered(build_prompt(messages, template), [])).input_ids
+    return _tokenize(tokenizer, Rendered(build_prompt(messages, template, num_images), [])).input_ids
 
 
 def expand_image_tokens(values: Sequence[int], input_ids: Sequence[int], fill: int, count: int) -> list[int]:
@@ -211,8 +216,8 @@ def expand_image_tokens(values: Sequence[int], input_ids: Sequence[int], fill: i
     return expanded
 
 
-def _read_prompt(messages: Conversation) -> Turns:
-    turns = read_turns(messages, int(mentions_image(messages)))
+def _read_prompt(messages: Conversation, num_images: int) -> Turns:
+    turns = read_turns(messages, num_images)
     if not len(turns.texts) % 2:
         raise DataError("a prompt must end with a human turn")
     return turns

@@ -19,6 +19,7 @@ class Sample(TypedDict):
     input_ids: list[int]
     labels: list[int]
     pixel_values: torch.Tensor | None
+    """(I, 3, H, W), its images in the order of their places; None without one."""
     sample_id: str
 
 
@@ -65,16 +66,15 @@ class ToVEDataset(RecordDataset[Sample]):
 
     def _check_text(self, record: Record) -> None:
         check_conversation(record, self.template)
-        if record.image is not None:
-            self._check_image(record)
+        self._check_images(record)
 
     def _load_sample(self, record: Record) -> Sample:
-        encoded = encode(self.tokenizer, record.conversation, self.template, record.image is not None)
+        encoded = encode(self.tokenizer, record.conversation, self.template, len(record.images))
         check_context(encoded, self.num_image_tokens, self.model_max_length)
         return Sample(
             input_ids=encoded.input_ids,
             labels=encoded.labels,
-            pixel_values=None if record.image is None else self._read(record),
+            pixel_values=torch.stack([self._read(record, image) for image in record.images]) if record.images else None,
             sample_id=record.sample_id,
         )
 
@@ -85,7 +85,7 @@ def check_conversation(record: Record, template: str) -> None:
     Raises:
         DataError: It is none, or has no answer.
     """
-    if not has_answer(record.conversation, record.image is not None, template):
+    if not has_answer(record.conversation, len(record.images), template):
         raise DataError("the conversation has no answer to learn from")
 
 

@@ -3,12 +3,23 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import DataError
 
 Reader = Callable[[Sequence[Path]], Iterable[tuple[Path, Any]]]
 """Gives the entries of files, each with the file that it is in."""
+Place = tuple[int, int]
+"""Where an image lies in a file that holds it: offset and size in bytes in a shard, row and number in a table."""
+
+
+class StoredSample(NamedTuple):
+    """A sample of a file that holds its images."""
+
+    sample: dict[str, Any]
+    """LLaVA's; its images are called as they are in the file."""
+    places: list[Place | None]
+    """Of each image; None for one that lies in the image folder all the same."""
 
 
 def each(read: Callable[[Path], Iterable[Any]]) -> Reader:

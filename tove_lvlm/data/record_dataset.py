@@ -18,8 +18,7 @@ from torch.utils.data import Dataset
 from .entries import Reader
 from .errors import DataError
 from .images import MAX_PIXELS, check_aspect_ratio, flatten, pixel_shape, read_image, resolve_image, to_pixels
-from .records import READ_SAMPLES, Record, Records
-from .shards import read_member
+from .records import READ_SAMPLES, Record, RecordImage, Records
 from .skips import Skips
 
 logger = logging.getLogger(__name__)
@@ -121,29 +120,28 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             raise IndexError(f"sample {index} of {len(self)}")
         return self._load_or_next(index % len(self), self._load_sample)
 
-    def image_of(self, index: int) -> tuple[Any, ...] | None:
-        """What tells a sample's image from those of other samples; None without an image.
+    def images_of(self, index: int) -> list[tuple[Any, ...]]:
+        """What tells a sample's images from those of other samples.
 
         Args:
             index: Of the sample.
         """
         record = self.records[index]
-        if record.image is None:
-            return None
-        return (record.image,) if record.place is None else (record.file, record.image, record.place)
+        return [(one.name,) if one.place is None else (record.file, *one) for one in record.images]
 
-    def pixels(self, index: int) -> torch.Tensor:
+    def pixels(self, index: int, number: int = 0) -> torch.Tensor:
         """(3, H, W) pixels of a sample's image, unchanged by augmentation; bytes where samples have them.
 
         Args:
             index: Of a sample with an image.
+            number: Which of its images.
 
         Raises:
             DataError: It cannot be read.
         """
         record = self.records[index]
         try:
-            return self._read(record)
+            return self._read(record, record.images[number])
         except DataError as error:
             raise error.at(file=record.file, sample_id=record.sample_id) from error
 
@@ -175,9 +173,9 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             if has_image[candidate] == has_image[index]:
                 yield candidate
 
-    def _check_image(self, record: Record) -> None:
-        """Raise DataError where nothing says in which folder the image is."""
-        if record.place is None:
+    def _check_images(self, record: Record) -> None:
+        """Raise DataError where nothing says in which folder the images are."""
+        if any(image.place is None for image in record.images):
             self._folder()
 
     def _folder(self) -> str | Path:
@@ -185,14 +183,15 @@ class RecordDataset(Dataset[SampleT], Generic[SampleT]):
             raise DataError("the sample has an image but image_folder is not set")
         return self.image_folder
 
-    def _read(self, record: Record, change: Callable[[Image.Image], Image.Image] | None = None) -> torch.Tensor:
-        """(3, H, W) pixels of a sample's image, in the folder or in its shard, after `change`."""
-        name = record.image or ""
-        if record.place is not None:
-            content = BytesIO(read_member(record.file, record.place))
-            picture = read_image(content, name=name, max_pixels=self.max_pixels, reduce_to=self._reduce_to)
+    def _read(
+        self, record: Record, image: RecordImage, change: Callable[[Image.Image], Image.Image] | None = None
+    ) -> torch.Tensor:
+        """(3, H, W) pixels of a sample's image, in the folder or in the sample's file, after `change`."""
+        if image.place is not None:
+            content = BytesIO(record.stored(image))
+            picture = read_image(content, name=image.name, max_pixels=self.max_pixels, reduce_to=self._reduce_to)
         else:
-            path = resolve_image(self._folder(), name, allow_symlinks=self.allow_symlinks)
+            path = resolve_image(self._folder(), image.name, allow_symlinks=self.allow_symlinks)
             picture = read_image(path, max_pixels=self.max_pixels, reduce_to=self._reduce_to)
         if change is not None:
             picture = change(flatten(picture, getattr(self.image_processor, "transparency", "ignore")))

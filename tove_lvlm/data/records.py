@@ -1,5 +1,7 @@
 """The samples of data files, checked and packed.
 
+A sample's images stand under `image`, one path or a list, or under `images`.
+
 A data set of a million conversations as Python objects costs several GB, and each DataLoader worker ends up with its
 own copy, because reading an object writes its reference count. Packed into one buffer it is as large as the file, and
 all workers share it.
@@ -13,16 +15,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .entries import Reader, each, read_entries
+from .entries import Place, Reader, StoredSample, each, read_entries
 from .errors import DataError
-from .shards import SUFFIX, Place, ShardSample, read_shard
+from .shards import SUFFIX, read_member, read_shard
+from .tables import is_table, read_cell, read_table
 
 IMAGE_WORDS = 128
 """What LLaVA's length estimate counts for an image."""
-_OTHER_KEYS = ("images", "image_path", "image_paths", "image_file", "image_url", "img", "video", "videos", "frames")
+_OTHER_KEYS = ("image_path", "image_paths", "image_file", "image_url", "img", "video", "videos", "frames")
 """Where data for other models has its pictures; a sample would train as one of text alone."""
 READ_JSON: Reader = each(read_entries)
 """JSON (a list of samples) and JSONL (a sample per line)."""
+
+
+class RecordImage(NamedTuple):
+    """An image of a sample."""
+
+    name: str
+    """Path in the image folder, or what it is called in the sample's file."""
+    place: Place | None = None
+    """Where it lies in the sample's file, where that holds it."""
 
 
 class Record(NamedTuple):
@@ -30,10 +42,19 @@ class Record(NamedTuple):
 
     file: str
     sample_id: str
-    image: str | None
+    images: list[RecordImage]
     conversation: list[dict[str, str]]
-    place: Place | None = None
-    """Of the image inside `file`, where that is a shard."""
+
+    def stored(self, image: RecordImage) -> bytes:
+        """The content of one of the images that the file holds.
+
+        Raises:
+            DataError: The file is not there, or has changed.
+        """
+        if image.place is None:
+            raise DataError(f"{self.file} does not hold the image {image.name}")
+        read = read_cell if is_table(Path(self.file)) else lambda file, *place: read_member(file, place)
+        return read(self.file, *image.place)
 
 
 class Records:
@@ -42,7 +63,7 @@ class Records:
     Attributes:
         words: (S,) words of each sample's conversation, at least 1.
         has_image: (S,) bool.
-        shards: Samples of each file in turn where one of the files is a shard, else empty.
+        shards: Samples of each file in turn where one of the files holds its images, else empty.
     """
 
     def __init__(self) -> None:
@@ -57,8 +78,9 @@ class Records:
 
     def __getitem__(self, index: int) -> Record:
         start = self._ends[index - 1] if index else 0
-        record = Record(*json.loads(self._buffer[start : self._ends[index]]))
-        return record if record.place is None else record._replace(place=Place(*record.place))
+        file, sample_id, images, conversation = json.loads(self._buffer[start : self._ends[index]])
+        held = [RecordImage(name, None if place is None else (place[0], place[1])) for name, place in images]
+        return Record(file, sample_id, held, conversation)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -115,9 +137,9 @@ class Records:
             size += len(pieces[-1])
             ends.append(size)
             words.append(max(1, sum(len(turn["value"].split()) for turn in record.conversation)))
-            has_image.append(record.image is not None)
+            has_image.append(bool(record.images))
             runs.append((file, runs.pop()[1] + 1) if runs and runs[-1][0] == file else (file, 1))
-        if any(file.suffix == SUFFIX for file, _ in runs):
+        if any(file.suffix == SUFFIX or is_table(file) for file, _ in runs):
             records.shards = [number for _, number in runs]
         records._buffer = b"".join(pieces)
         records._ends = np.array(ends, np.int64)
@@ -127,23 +149,25 @@ class Records:
 
 
 def read_samples(path: Path) -> Iterator[Any]:
-    """The samples of a JSON or JSONL file, or of a shard.
+    """The samples of a JSON or JSONL file, of a shard, or of a table.
 
     Raises:
         DataError: The file as a whole cannot be used.
         FileNotFoundError: It is missing.
     """
+    if is_table(path):
+        return read_table(path)
     return read_shard(path) if path.suffix == SUFFIX else read_entries(path)
 
 
 READ_SAMPLES: Reader = each(read_samples)
-"""The same, and webdataset's shards."""
+"""The same, webdataset's shards, and tables: parquet files and folders of the library `datasets`."""
 
 
 def _id_of(raw: Any, index: int) -> str | None:
     if isinstance(raw, DataError):  # it says itself what it is about: a sample, or the file
         return raw.sample_id
-    raw = raw.sample if isinstance(raw, ShardSample) else raw
+    raw = raw.sample if isinstance(raw, StoredSample) else raw
     sample_id = raw.get("id") if isinstance(raw, dict) else None
     return f"#{index}" if sample_id is None else str(sample_id)
 
@@ -151,13 +175,24 @@ def _id_of(raw: Any, index: int) -> str | None:
 def _to_record(file: str, index: int, raw: Any) -> Record:
     if isinstance(raw, DataError):
         raise raw
-    raw, place = raw if isinstance(raw, ShardSample) else (raw, None)
+    raw, places = raw if isinstance(raw, StoredSample) else (raw, None)
     if not isinstance(raw, dict):
         raise DataError(f"a sample must be an object, got {type(raw).__name__}")
-    image = raw.get("image")
-    if image is not None and not isinstance(image, str):
-        raise DataError(f"'image' must be one path, got {type(image).__name__}")
-    if image is None and place is None and (other := next((key for key in _OTHER_KEYS if raw.get(key)), None)):
-        raise DataError(f"its picture stands under '{other}', where it is not read; expected 'image' with one path")
+    names = _names(raw)
+    if not names and (other := next((key for key in _OTHER_KEYS if raw.get(key)), None)):
+        raise DataError(f"its picture stands under '{other}', where it is not read; expected 'image' with its path")
+    images = [RecordImage(*image) for image in zip(names, places or [None] * len(names), strict=True)]
     conversation: Any = raw.get("conversations")  # whatever the file says: the check that the loader is given looks
-    return Record(file, str(_id_of(raw, index)), image, conversation, place)
+    return Record(file, str(_id_of(raw, index)), images, conversation)
+
+
+def _names(raw: dict[str, Any]) -> list[str]:
+    """The paths of a sample's images."""
+    if raw.get("image") and raw.get("images"):
+        raise DataError("its pictures stand under 'image' and under 'images'; expected one of them")
+    key = "images" if raw.get("images") else "image"
+    found = raw.get(key)
+    names = [found] if isinstance(found, str) else found if isinstance(found, list) else [found] * (found is not None)
+    if wrong := [name for name in names if not isinstance(name, str) or not name]:
+        raise DataError(f"'{key}' must be a path or a list of paths, got {wrong[0]!r:.60}")
+    return names

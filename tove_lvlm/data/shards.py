@@ -2,7 +2,7 @@
 
 Files of one sample stand side by side and share a key, the path up to the first dot, as webdataset groups them:
 
-    000000017.jpg    the image (any of IMAGE_SUFFIXES)
+    000000017.jpg    the image (any of IMAGE_SUFFIXES); several (000000017.1.jpg) are a sample's in their order
     000000017.json   a LLaVA sample with `conversations`, or img2dataset's metadata, of which `caption` counts
     000000017.txt    a caption, which goes before the metadata's
 
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .entries import caption_sample
+from .entries import Place, StoredSample, caption_sample
 from .errors import DataError
 
 SUFFIX = ".tar"
@@ -25,22 +25,6 @@ IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "pp
 
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)$")
 """Key and suffix of a file in a shard, as webdataset's `base_plus_ext` has them."""
-
-
-class Place(NamedTuple):
-    """Where an image lies in a shard, in bytes."""
-
-    offset: int
-    size: int
-
-
-class ShardSample(NamedTuple):
-    """A sample of a shard."""
-
-    sample: dict[str, Any]
-    """LLaVA's; its image is the name of a file in the shard."""
-    place: Place | None
-    """Of the image; None where there is none."""
 
 
 class _Files(NamedTuple):
@@ -51,7 +35,7 @@ class _Files(NamedTuple):
     texts: dict[str, bytes]
 
 
-def read_shard(path: Path) -> Iterator[ShardSample | DataError]:
+def read_shard(path: Path) -> Iterator[StoredSample | DataError]:
     """The samples of a shard; in place of one that cannot be used, what is wrong with it.
 
     A shard that was cut short gives the samples before the cut, then an error.
@@ -75,7 +59,7 @@ def read_shard(path: Path) -> Iterator[ShardSample | DataError]:
                         yield _sample(held)
                     held = _Files(key, [], {})
                 if suffix in IMAGE_SUFFIXES:
-                    held.images.append((member.name, Place(member.offset_data, member.size)))
+                    held.images.append((member.name, (member.offset_data, member.size)))
                 elif suffix in ("json", "txt"):
                     held.texts[suffix] = _content(tar, member)
             if _ends_whole(tar):
@@ -98,13 +82,14 @@ def read_member(path: str | Path, place: Place) -> bytes:
     Raises:
         DataError: The shard is not there, or has become shorter.
     """
+    offset, size = place
     try:
         with open(path, "rb") as shard:
-            shard.seek(place.offset)
-            content = shard.read(place.size)
+            shard.seek(offset)
+            content = shard.read(size)
     except OSError as error:
         raise DataError(f"the shard cannot be read: {error}") from error
-    if len(content) != place.size:
+    if len(content) != size:
         raise DataError("the shard has become shorter since the run began")
     return content
 
@@ -143,7 +128,7 @@ def _is_tar(path: Path) -> bool:
     return True
 
 
-def _sample(files: _Files) -> ShardSample | DataError:
+def _sample(files: _Files) -> StoredSample | DataError:
     """A key's files as a LLaVA sample, or what is wrong with them."""
     try:
         return _llava_sample(files)
@@ -151,19 +136,19 @@ def _sample(files: _Files) -> ShardSample | DataError:
         return DataError(error.reason, sample_id=files.key)
 
 
-def _llava_sample(files: _Files) -> ShardSample:
-    if len(files.images) > 1:
-        names = ", ".join(name for name, _ in files.images)
-        raise DataError(f"the key has {len(files.images)} images ({names}); expected one")
-    name, place = files.images[0] if files.images else (None, None)
-    sample: dict[str, Any] = {"id": files.key} | ({} if name is None else {"image": name})
+def _llava_sample(files: _Files) -> StoredSample:
+    names = [name for name, _ in files.images]
+    places: list[Place | None] = [place for _, place in files.images]
+    sample: dict[str, Any] = {"id": files.key} | ({"image": names} if names else {})
     fields = _json(files.texts["json"]) if "json" in files.texts else {}
     if "conversations" in fields:
-        return ShardSample(sample | {"conversations": fields["conversations"]}, place)
+        return StoredSample(sample | {"conversations": fields["conversations"]}, places)
     caption = _utf8(files.texts["txt"]) if "txt" in files.texts else fields.get("caption")
-    if name is None:
+    if not names:
         raise DataError("the key has no image" + (" and no text" if not caption else ""))
-    return ShardSample(caption_sample(files.key, name, caption), place)
+    if len(names) > 1:
+        raise DataError(f"the key has a caption and {len(names)} images ({', '.join(names)}); expected one")
+    return StoredSample(caption_sample(files.key, names[0], caption), places)
 
 
 def _utf8(content: bytes) -> str:

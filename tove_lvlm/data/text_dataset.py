@@ -80,7 +80,7 @@ class TextDataset(RecordDataset[TextSample]):
 
     def _check_text(self, record: Record) -> None:
         num_texts = check_texts(record)
-        self._check_image(record)
+        self._check_images(record)
         if self.prefix is not None and num_texts > 1:
             raise DataError(f"a caption is one text, the conversation has {num_texts}; give its source as `task: vqa`")
 
@@ -94,7 +94,7 @@ class TextDataset(RecordDataset[TextSample]):
         rows = self.encoder.encode_rounds(pairs)
         said = " ".join(text for pair in pairs for text in pair)
         change = (lambda image: augment(image, said, *seed)) if self.augmented else None
-        pixels_3HW = self._read(record, change)
+        pixels_3HW = self._read(record, record.images[0], change)
         return TextSample(rows=rows, pixel_values=pixels_3HW, sample_id=record.sample_id)
 
 
@@ -104,8 +104,10 @@ def check_texts(record: Record) -> int:
     Raises:
         DataError: There is no image, or no text.
     """
-    if record.image is None:
+    if not record.images:
         raise DataError("the sample has a text and no image")
+    if len(record.images) > 1:
+        raise DataError(f"the sample has {len(record.images)} images; the base model reads texts about one")
     return len(rounds(record.conversation))
 
 

@@ -96,7 +96,7 @@ def _encode(responder: Responder, items: Sequence[Item], problems: Problems) -> 
     rows: list[Sequence[int]] = []
     for item in items:
         try:
-            rows.append(responder.encode_question(item.text, bool(item.image)))
+            rows.append(responder.encode_question(item.text, int(bool(item.image))))
         except DataError:
             problems.add("question longer than the context", item.question_id)
             continue

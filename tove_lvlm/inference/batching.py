@@ -15,6 +15,8 @@ from ..data.images import read_image, to_8_bit, to_pixels
 from ..data.turns import IMAGE_TOKEN
 
 Picture = Image.Image | str | Path
+Pictures = Picture | Sequence[Picture] | None
+"""What a question is about: one picture, several in the order in which it speaks of them, or none."""
 
 REMEMBERED_BYTES = 256 << 20
 """What the pixels of files that were read last may take: 256 MiB, some 200 pictures of 336 pixels."""
@@ -116,9 +118,22 @@ class PixelReader:
         return pixels
 
 
-def human_turn(question: str, has_image: bool) -> dict[str, str]:
-    """A question as a turn of a LLaVA conversation."""
-    return {"from": "human", "value": f"{IMAGE_TOKEN}\n{question}" if has_image else question}
+def pictures_of(about: Pictures) -> list[Picture]:
+    """The pictures that a question is about."""
+    if about is None:
+        return []
+    return [about] if isinstance(about, Image.Image | str | Path) else list(about)
+
+
+def human_turn(question: str, num_images: int) -> dict[str, str]:
+    """A question as a turn of a LLaVA conversation, its images before it unless it says itself where they are.
+
+    Args:
+        question: Plain text; may have `<image>` at the place of each of several images.
+        num_images: That it is about.
+    """
+    placed = num_images > 1 and question.count(IMAGE_TOKEN) == num_images
+    return {"from": "human", "value": question if placed else f"{IMAGE_TOKEN}\n" * num_images + question}
 
 
 def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -10,7 +10,7 @@ from torch import nn
 from ..checkpoints import load_model
 from ..data.images import read_image
 from . import responder_of
-from .batching import DecodingConfig, Picture, PixelReader
+from .batching import DecodingConfig, Picture, Pictures, PixelReader, pictures_of
 from .plan import plan
 from .shared import KEEP_BYTES, Pixels, SharedPicture, picture_key
 
@@ -18,7 +18,7 @@ from .shared import KEEP_BYTES, Pixels, SharedPicture, picture_key
 def answer(
     model: nn.Module,
     processor,
-    images: Sequence[Picture | None],
+    images: Sequence[Pictures],
     questions: Sequence[str],
     batch_size: int = 16,
     max_new_tokens: int = 64,
@@ -31,8 +31,8 @@ def answer(
     Args:
         model: A LLaVA model, inside peft or not, or a base model.
         processor: Its own.
-        images: One for each question: an RGB image, a file, or None for a question about no image.
-        questions: Plain text.
+        images: For each question an RGB image, a file, several of these, or None for a question about no image.
+        questions: Plain text. Of several images each stands where the question has `<image>`, or else before it.
         batch_size: Questions that are answered together; the answers are those of batch size 1.
         max_new_tokens: Longest answer.
         image_aspect_ratio: As in training.
@@ -46,22 +46,22 @@ def answer(
     if len(images) != len(questions):
         raise ValueError(f"{len(images)} images for {len(questions)} questions; expected one for each")
     responder = responder_of(model.eval(), processor)
-    rows = [responder.encode_question(q, image is not None) for q, image in zip(questions, images, strict=True)]
+    pictures = [pictures_of(about) for about in images]
+    rows = [responder.encode_question(q, len(about)) for q, about in zip(questions, pictures, strict=True)]
     pixels_of = PixelReader(processor.image_processor, image_aspect_ratio, apply_exif=True)
     decoding = decoding or DecodingConfig(max_new_tokens=max_new_tokens)
     answers = [""] * len(rows)
-    keys = [picture_key(image) for image in images]
+    keys = [picture_key(about[0]) if len(about) == 1 else None for about in pictures]  # several are not kept
     for window in plan(keys, [len(row) for row in rows], batch_size, responder.num_kept(keep_bytes)):
         shared: dict[Hashable, SharedPicture] = {}
         for chunk in window.batches:
             pixels: list[Pixels] = []
             for place in chunk:
-                if (image := images[place]) is None:
-                    continue
                 key = keys[place]
-                if window.keeps and key not in shared:
-                    shared[key] = SharedPicture(pixels_of(image))
-                pixels.append(shared[key] if window.keeps else pixels_of(image))
+                for image in pictures[place]:
+                    if window.keeps and key not in shared:
+                        shared[key] = SharedPicture(pixels_of(image))
+                    pixels.append(shared[key] if window.keeps else pixels_of(image))
             texts = responder.generate([rows[place] for place in chunk], pixels, decoding)
             for place, text in zip(chunk, texts, strict=True):
                 answers[place] = text
@@ -100,8 +100,8 @@ class Chat:
         """
         return read_image(path, apply_exif=True)
 
-    def ask(self, image: Picture | None, question: str, max_new_tokens: int = 64) -> str:
-        """Answer one question."""
+    def ask(self, image: Pictures, question: str, max_new_tokens: int = 64) -> str:
+        """Answer one question, see `answer`."""
         return self.ask_many([image], [question], max_new_tokens=max_new_tokens)[0]
 
     def about(self, image: Picture) -> "PictureChat":
@@ -113,7 +113,7 @@ class Chat:
         return PictureChat(self, image)
 
     def ask_many(
-        self, images: Sequence[Picture | None], questions: Sequence[str], max_new_tokens: int = 64, batch_size: int = 50
+        self, images: Sequence[Pictures], questions: Sequence[str], max_new_tokens: int = 64, batch_size: int = 50
     ) -> list[str]:
         """Answer many questions; see `answer`."""
         return answer(
@@ -145,5 +145,5 @@ class PictureChat:
 
     def ask(self, question: str, max_new_tokens: int = 64) -> str:
         """Answer one question."""
-        row = self._responder.encode_question(question, has_image=True)
+        row = self._responder.encode_question(question, num_images=1)
         return self._responder.generate([row], [self._picture], DecodingConfig(max_new_tokens=max_new_tokens))[0]

@@ -35,10 +35,13 @@ class EncoderDecoderResponder(Responder):
         tokens = tower.num_tokens * tower.hidden_size * self._model.dtype.itemsize
         return int(tokens + 3 * tower.image_size**2 * torch.float32.itemsize)
 
-    def encode_question(self, question: str, has_image: bool) -> list[int]:
-        """See `Responder`."""
-        if not has_image:
-            raise UserError(f"the base model answers about an image only; there is none for `{question}`")
+    def encode_question(self, question: str, num_images: int) -> list[int]:
+        """See `Responder`; about one image."""
+        if num_images != 1:
+            raise UserError(
+                f"the base model answers about one image only; there {'are' if num_images else 'is'} "
+                f"{num_images or 'none'} for `{question}`"
+            )
         return self.processor.prompt_ids(question)
 
     @torch.inference_mode()

@@ -55,9 +55,9 @@ class LlavaResponder(Responder):
         """See `Responder`."""
         return self._reader.picture_bytes
 
-    def encode_question(self, question: str, has_image: bool) -> list[int]:
-        """See `Responder`; the image's placeholders are expanded."""
-        ids = self._reader.prompt_ids(question, has_image)
+    def encode_question(self, question: str, num_images: int) -> list[int]:
+        """See `Responder`; the images' placeholders are expanded."""
+        ids = self._reader.prompt_ids(question, num_images)
         if len(ids) >= self._max_length:
             raise DataError(
                 f"a question of {len(ids)} tokens, the image's among them, leaves no place for an answer in the "
@@ -179,7 +179,7 @@ class LlavaResponder(Responder):
         first_tokens, ranked = self._first_tokens(ranking.candidates), []
         for question, one in zip(questions, pixels, strict=True):
             picture = SharedPicture(one) if isinstance(one, torch.Tensor) else one
-            prompt = self.encode_question(question, picture is not None)
+            prompt = self.encode_question(question, int(picture is not None))
             (part,) = self._reader.parts([prompt], [] if picture is None else [picture])
             (answers,) = ranking.shortlists(first_tokens, self._reader.read(part)[0].logits[:, -1])
             (choices,) = self.score_choices([question], [answers], [picture])
@@ -212,7 +212,7 @@ class LlavaResponder(Responder):
     def answer_logits(self, rows: Sequence[Encoded], visual_RND: torch.Tensor) -> AnswerLogits:
         """See `Responder`; as stock `LlavaForConditionalGeneration` computes them, only where there is a label."""
         core, device = base_model(self.model), visual_RND.device
-        seen = torch.empty(0)  # the image's place; its pixels have been read
+        seen = torch.empty(1, 0)  # the image's place; its pixels have been read
         batch = self._collate(
             [Sample(input_ids=row.input_ids, labels=row.labels, pixel_values=seen, sample_id="") for row in rows]
         )

@@ -8,6 +8,7 @@ Shapes: B batch, T tokens, K tokens after the beginning, 3 H W pixels.
 See docs/evaluation.md, "Speed".
 """
 
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ class Part(NamedTuple):
     """In the batch."""
     rows: list[Sequence[int]]
     pixels: list[Pixels]
-    """Of the rows with a picture."""
+    """Of the rows' pictures, in their order."""
 
 
 class PromptReader:
@@ -46,14 +47,15 @@ class PromptReader:
         self._model, self._tokenizer = model, tokenizer
         self._template = template_of(tokenizer)
 
-    def prompt_ids(self, question: str, has_image: bool) -> list[int]:
-        """Ids of a question's prompt, the image's placeholders expanded.
+    def prompt_ids(self, question: str, num_images: int) -> list[int]:
+        """Ids of a question's prompt, the images' placeholders expanded.
 
         Args:
             question: Plain text.
-            has_image: Whether it is about an image.
+            num_images: How many images it is about.
         """
-        ids = encode_prompt(self._tokenizer, [human_turn(question, has_image)], self._template)
+        turns = [human_turn(question, num_images)]
+        ids = encode_prompt(self._tokenizer, turns, self._template, num_images)
         config = as_llava(self._model).config
         return expand_image_tokens(ids, ids, config.image_token_id, config.image_seq_length)
 
@@ -63,7 +65,7 @@ class PromptReader:
         config = as_llava(self._model).config
         if not can_be_shared(text_config(config)):
             return []
-        ids = self.prompt_ids("?", has_image=True)
+        ids = self.prompt_ids("?", num_images=1)
         last = max(place for place, token in enumerate(ids) if token == config.image_token_id)
         return ids[: last + 1]
 
@@ -79,20 +81,21 @@ class PromptReader:
         return cached and cached + 3 * size**2 * torch.float32.itemsize
 
     def parts(self, rows: Sequence[Sequence[int]], pixels: Sequence[Pixels]) -> list[Part]:
-        """Rows that go on from what is kept of their pictures, and all others.
+        """Rows that go on from what is kept of their picture, and all others.
 
         Args:
-            rows: Ids with the image's placeholders expanded.
-            pixels: For each row that has them.
+            rows: Ids with the images' placeholders expanded.
+            pixels: For each image of each row.
         """
-        token, given = as_llava(self._model).config.image_token_id, iter(share_repeated(pixels))
-        about = [next(given) if token in row else None for row in rows]
+        config, given = as_llava(self._model).config, iter(share_repeated(pixels))
+        counts = [list(row).count(config.image_token_id) // config.image_seq_length for row in rows]
+        about = [list(itertools.islice(given, count)) for count in counts]
         places: dict[bool, list[int]] = {True: [], False: []}
-        for place, (row, one) in enumerate(zip(rows, about, strict=True)):
-            start = self.beginning
-            places[isinstance(one, SharedPicture) and bool(start) and list(row[: len(start)]) == start].append(place)
+        for place, (row, of_row) in enumerate(zip(rows, about, strict=True)):
+            start, shared = self.beginning, len(of_row) == 1 and isinstance(of_row[0], SharedPicture)
+            places[shared and bool(start) and list(row[: len(start)]) == start].append(place)
         return [
-            Part(keeps, chosen, [rows[i] for i in chosen], [one for i in chosen if (one := about[i]) is not None])
+            Part(keeps, chosen, [rows[i] for i in chosen], [one for i in chosen for one in about[i]])
             for keeps, chosen in places.items()
             if chosen
         ]

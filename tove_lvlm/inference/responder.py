@@ -59,15 +59,15 @@ class Responder(ABC):
         """What a `SharedPicture` takes once it has been asked about, its pixels included; 0 where nothing is kept."""
 
     @abstractmethod
-    def encode_question(self, question: str, has_image: bool) -> list[int]:
+    def encode_question(self, question: str, num_images: int) -> list[int]:
         """Ids of the prompt that the model goes on from.
 
         Args:
             question: Plain text.
-            has_image: Whether it is about an image.
+            num_images: How many images it is about.
 
         Raises:
-            UserError: The model answers nothing without an image.
+            UserError: The model answers nothing about so many images.
             DataError: The question leaves no place for an answer in the model's context.
         """
 
@@ -77,7 +77,7 @@ class Responder(ABC):
 
         Args:
             rows: Ids of `encode_question`.
-            pixels: (3, H, W) for each row with an image, in the rows' order. The tower sees a tensor or a
+            pixels: (3, H, W) for each image of each row, in the rows' order. The tower sees a tensor or a
                 `SharedPicture` once, in however many places it stands, and what it makes of the latter stays with it.
             decoding: How.
         """
@@ -161,7 +161,7 @@ class Responder(ABC):
 
     def _prompts(self, questions: Sequence[str], pixels: Sequence[Pixels | None]) -> list[list[int]]:
         """Ids of each question's prompt."""
-        return [self.encode_question(text, one is not None) for text, one in zip(questions, pixels, strict=True)]
+        return [self.encode_question(text, int(one is not None)) for text, one in zip(questions, pixels, strict=True)]
 
     def _texts(self, out_BT: torch.Tensor, ends: Sequence[int]) -> list[str]:
         """What was generated, until one of the tokens that end an answer."""

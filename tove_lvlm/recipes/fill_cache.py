@@ -55,14 +55,18 @@ class Pictures(Dataset[torch.Tensor | str]):
 
     def __init__(self, datasets: Sequence[Any]):
         self.datasets = list(datasets)
-        self.places: list[tuple[int, int]] = []
+        self.places: list[tuple[int, tuple[int, ...]]] = []
+        """Which data set, and what its `pixels` takes."""
         for number, dataset in enumerate(self.datasets):
             seen = set()
             for index in range(len(dataset)):
-                image = index if not isinstance(dataset, RecordDataset) else dataset.image_of(index)
-                if image is not None and image not in seen:
-                    seen.add(image)
-                    self.places.append((number, index))
+                if not isinstance(dataset, RecordDataset):
+                    self.places.append((number, (index,)))
+                    continue
+                for which, image in enumerate(dataset.images_of(index)):
+                    if image not in seen:
+                        seen.add(image)
+                        self.places.append((number, (index, which)))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -70,7 +74,7 @@ class Pictures(Dataset[torch.Tensor | str]):
     def __getitem__(self, index: int) -> torch.Tensor | str:
         number, place = self.places[index]
         try:
-            return self.datasets[number].pixels(place)
+            return self.datasets[number].pixels(*place)
         except DataError as error:
             return str(error)
 

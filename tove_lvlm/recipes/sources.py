@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import ConfigError
+from ..data.errors import DataError
+from ..data.tables import tables_in
 from ..registry import nearest, require
 from ..train.stage import Resolve
 
@@ -50,11 +52,12 @@ def data_files(key: str, names: Sequence[str], resolve: Resolve) -> list[str]:
 
     Args:
         key: Dotted key of the list, for messages.
-        names: As they were written; `{00000..00331}` stands for that many names, as in a shell and in webdataset.
+        names: As they were written; `{00000..00331}` stands for that many names, as in a shell and in webdataset, and a
+            folder of tables for these.
         resolve: See `train.stage.Stage.resolve_paths`.
 
     Raises:
-        ConfigError: One does not exist, or braces stand for more than a million.
+        ConfigError: One does not exist, is a folder without tables, or braces stand for more than a million.
         ImportError: Braces without the package that knows them; names the extra.
     """
     paths = []
@@ -64,5 +67,10 @@ def data_files(key: str, names: Sequence[str], resolve: Resolve) -> list[str]:
                 f"`{key}[{index}]`: `{name}` stands for {number:,} files; at most {_MOST_FILES:,} are read"
             )
         expand = require("braceexpand", "train").braceexpand if "{" in name else lambda one: [one]
-        paths += [resolve(f"{key}[{index}]", path, "file") for path in expand(name)]
+        for name_of_one in expand(name):
+            path = resolve(f"{key}[{index}]", name_of_one, "data")
+            try:
+                paths += map(str, tables_in(Path(path))) if Path(path).is_dir() else [path]
+            except DataError as error:
+                raise ConfigError(f"`{key}[{index}]`: {error}") from error
     return paths

@@ -124,6 +124,6 @@ def _pixels(tower: ToVEVisionModel) -> torch.Tensor:
 
 def _prefill_call(loaded: LoadedCheckpoint) -> Callable[[], object]:
     responder, pixels_B3HW = responder_of(loaded.model, loaded.processor), _pixels(loaded.require_tower())
-    ids_T = torch.tensor(responder.encode_question(QUESTION, has_image=True), device=loaded.device)
+    ids_T = torch.tensor(responder.encode_question(QUESTION, num_images=1), device=loaded.device)
     ids_BT = ids_T.expand(BATCH_SIZE, -1)
     return lambda: responder.prefill(ids_BT, pixels_B3HW)

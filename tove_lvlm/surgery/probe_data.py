@@ -36,6 +36,9 @@ class ProbeData:
     num_text_only: int = 0
     """Samples left out because they have no image, so that no expert can matter to them."""
 
+    num_several: int = 0
+    """Samples left out because they are about several images: what is measured is grouped by image."""
+
     def record(self, member: int) -> Record:
         """The conversation of that number in `samples`; a folder of images has none."""
         if self.records is None:
@@ -119,13 +122,13 @@ def _read_conversations(file: Path, image_folder: Path | None, limit: int | None
     bad: dict[str, str] = {}
     records = Records.load([file], _check, lambda e: bad.update({f"sample {e.sample_id}": e.reason}), _from_question)
     groups: dict[str, list[int]] = {}
-    num_text_only = 0
+    num_text_only = num_several = 0
     for index in range(len(records) if limit is None else min(limit, len(records))):
-        image = records[index].image
-        if image is None:
-            num_text_only += 1
-        else:
-            groups.setdefault(image, []).append(index)
+        about = records[index].images
+        num_text_only += not about
+        num_several += len(about) > 1
+        if len(about) == 1:
+            groups.setdefault(about[0].name, []).append(index)
     probe_data = ProbeData(
         source=file,
         image_folder=Path(image_folder),
@@ -134,6 +137,7 @@ def _read_conversations(file: Path, image_folder: Path | None, limit: int | None
         records=records,
         bad=bad,
         num_text_only=num_text_only,
+        num_several=num_several,
     )
     probe_data.check_bad(bad)
     if not groups:
@@ -142,7 +146,7 @@ def _read_conversations(file: Path, image_folder: Path | None, limit: int | None
 
 
 def _check(record: Record) -> None:
-    if not has_answer(record.conversation, record.image is not None):
+    if not has_answer(record.conversation, len(record.images)):
         raise DataError("the conversation has no answer to judge by")
 
 

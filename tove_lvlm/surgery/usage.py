@@ -176,6 +176,7 @@ def _checkpoint_info(loaded: LoadedCheckpoint, data: ProbeData, batch_size: int,
         "batch_size": batch_size,
         "num_images": int(state.sums["counts"][0]),
         "num_text_only": data.num_text_only,
+        "num_several_images": data.num_several,
         "num_broken": len(state.broken),
         "broken": state.broken,
     }

@@ -1,4 +1,4 @@
-"""Requests of lmms-eval: one picture each, or none."""
+"""Requests of lmms-eval: their pictures, or none."""
 
 from types import SimpleNamespace
 
@@ -26,6 +26,9 @@ def test_requests_with_anything_but_one_image(visuals, message):
 @pytest.mark.parametrize("visuals", [None, []])
 def test_questions_without_an_image_are_asked_without_one(visuals):
     assert Prompt(context="?", where="", visuals=visuals).picture() is None
+    assert Prompt(context="?", where="", visuals=visuals).pictures() == []
+    two = Prompt(context="?", where="", visuals=[Image.new("L", (4, 4)), Image.new("RGB", (4, 4))]).pictures()
+    assert [picture.mode for picture in two] == ["RGB", "RGB"]
     assert Prompt(context="?", where="", visuals=[Image.new("L", (4, 4))]).picture().mode == "RGB"
 
 

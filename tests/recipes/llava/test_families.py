@@ -86,7 +86,7 @@ def test_stock_transformers_says_the_same(tuned):
     said = processor.apply_chat_template([message], add_generation_prompt=True)
     picture = Image.open(pictures[1]).convert("RGB")
     inputs = processor(images=picture, text=said, return_tensors="pt", add_special_tokens=False)
-    ids = LlavaResponder(ours.model, ours.processor).encode_question(asked[1], has_image=True)
+    ids = LlavaResponder(ours.model, ours.processor).encode_question(asked[1], num_images=1)
     assert inputs["input_ids"][0].tolist() == ids
     inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
     out = model.generate(**inputs, do_sample=False, max_new_tokens=24)[0, len(ids) :]

@@ -83,7 +83,7 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):  # type
         """Answer `(context, gen_kwargs, doc_to_visual, doc_id, task, split)` requests, in their order.
 
         Raises:
-            UserError: A request shows several images, a video or sound; generation arguments that are not valid.
+            UserError: A request shows a video or sound; generation arguments that are not valid.
         """
         answers = [""] * len(requests)
         with self._progress(len(requests)) as bar:
@@ -192,7 +192,7 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):  # type
         texts = answer(
             self._model,
             self.processor,
-            [prompt.picture() for prompt in prompts],
+            [prompt.pictures() for prompt in prompts],
             [prompt.context for prompt in prompts],
             batch_size=self.batch_size,
             image_aspect_ratio=self.image_aspect_ratio,

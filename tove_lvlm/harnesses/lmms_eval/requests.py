@@ -24,27 +24,36 @@ class Prompt:
     visuals: Any
     """What `doc_to_visual` gave."""
 
-    def picture(self) -> Image.Image | None:
-        """The image as RGB; None for a question without one.
+    def pictures(self) -> list[Image.Image]:
+        """The images as RGB.
 
         Raises:
-            UserError: Several images, a video or sound.
+            UserError: A video or sound.
         """
         visuals = self.visuals if isinstance(self.visuals, Sequence) else [self.visuals]
         if self.visuals is None or not visuals:
-            return None
+            return []
         strange = [visual for visual in visuals if not isinstance(visual, Image.Image)]
         if strange:
             kind = "a path" if isinstance(strange[0], str) else f"a {type(strange[0]).__name__}"
             raise UserError(
-                f"{self.where}: got {kind} where an image was expected; tove_llava sees one image, no video, no sound"
+                f"{self.where}: got {kind} where an image was expected; tove_llava sees images, no video, no sound"
             )
-        if len(visuals) > 1:
+        return [visual.convert("RGB") for visual in visuals]
+
+    def picture(self) -> Image.Image | None:
+        """The one image; None for a question without one.
+
+        Raises:
+            UserError: Several images, a video or sound.
+        """
+        pictures = self.pictures()
+        if len(pictures) > 1:
             raise UserError(
-                f"{self.where} shows {len(visuals)} images; a model of LLaVA's training sees one. Choose a task with "
-                "one image a question"
+                f"{self.where} shows {len(pictures)} images; answers are weighed for questions about one. Choose a "
+                "task that generates, or one with one image a question"
             )
-        return visuals[0].convert("RGB")
+        return pictures[0] if pictures else None
 
 
 class Document:

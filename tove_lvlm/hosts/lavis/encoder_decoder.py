@@ -235,7 +235,7 @@ class ToVEEncoderDecoder(nn.Module):
         return self._generate(questions, samples["image"], decoding)
 
     def _generate(self, prompts: Sequence[str], images: torch.Tensor, decoding: DecodingConfig) -> list[str]:
-        rows = [self._responder.encode_question(prompt, has_image=True) for prompt in prompts]
+        rows = [self._responder.encode_question(prompt, num_images=1) for prompt in prompts]
         return self._responder.generate(rows, list(images), decoding)
 
     # ---- checkpoints ----

@@ -70,8 +70,7 @@ class ImageDataset(Dataset):
         if self.image_folder is None:
             raise ConfigError(f"`data.images` names {source}, so `data.image_folder` must say where its images are")
         records = Records.load([source], check=lambda record: None)
-        with_image = (records[i].image for i in range(len(records)) if records.has_image[i])
-        names = [name for name in with_image if name is not None]
+        names = [image.name for i in range(len(records)) if records.has_image[i] for image in records[i].images]
         if not names:
             raise ConfigError(f"`data.images`: {source} names no image")
         return [(self.image_folder, name) for name in names]
