@@ -61,7 +61,7 @@ def test_broken_weights(checkpoints, tmp_path, kind):
 NEEDED = {
     "tower": {"config.json", "model.safetensors"},
     "stage1": {"projector.safetensors", "tove_model.json"},
-    "adapter": {"adapter_config.json", "adapter_model.safetensors", "tove_model.json"},
+    "adapter": {"adapter_config.json", "adapter_model.safetensors", "non_lora.safetensors", "tove_model.json"},
     "merged": {"config.json", "model.safetensors", "tokenizer.json", "processor_config.json"},
 }
 

@@ -61,23 +61,17 @@ def test_detached_experts_of_an_adapter_are_not_even_read(checkpoints, tmp_path,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: {k: v for k, v in t.items() if "tove_fusion" not in k}, r"missing \(.*tove_fusion.gate.fc1.bias"),
-        (
-            lambda t: {k: v for k, v in t.items() if "linear_2" not in k},
-            r"2 missing \(.*multi_modal_projector.linear_2",
-        ),
-        (lambda t: {k: v[:3] if "linear_2.bias" in k else v for k, v in t.items()}, r"linear_2.bias \(3,\) on disk"),
-        (
-            lambda t: t | {"base_model.model.model.vision_tower.sam": torch.zeros(1)},
-            r"1 unexpected \(.*vision_tower.sam",
-        ),
+        (lambda t: {k: v for k, v in t.items() if "tove_fusion" not in k}, r"tove_fusion.*gate.fc1.bias"),
+        (lambda t: {k: v for k, v in t.items() if "linear_2" not in k}, r"multi_modal_projector.*linear_2"),
+        (lambda t: {k: v[:3] if "linear_2.bias" in k else v for k, v in t.items()}, r"linear_2.bias"),
+        (lambda t: t | {"vision_tower.sam": torch.zeros(1)}, r"also holds `vision_tower.sam`"),
     ],
 )
 def test_an_adapter_without_its_fusion_or_projector_is_refused(checkpoints, tmp_path, change, message):
     """peft only warns, and the gate would be a new one."""
     adapter = shutil.copytree(checkpoints["adapter"], tmp_path / "adapter")
-    save_tensors(adapter / "adapter_model.safetensors", change(load_tensors(adapter / "adapter_model.safetensors")))
-    with pytest.raises(WeightsError, match=rf"adapter_model.safetensors does not fit.*{message}"):
+    save_tensors(adapter / "non_lora.safetensors", change(load_tensors(adapter / "non_lora.safetensors")))
+    with pytest.raises(WeightsError, match=rf"non_lora.safetensors.*{message}"):
         open_checkpoint(adapter)
 
 

@@ -1,4 +1,8 @@
-"""Stage 2's LoRA as a peft folder, with projector and `tove_fusion` as its `modules_to_save`."""
+"""Stage 2's LoRA as a peft folder, with projector and `tove_fusion` in a file beside it.
+
+The LoRA alone is what stock peft and vLLM read, which refuses `modules_to_save`. Adapters of before have projector and
+`tove_fusion` as these.
+"""
 
 import contextlib
 import json
@@ -10,23 +14,28 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import nn
 
+from ..config import ConfigError
 from ..config.model import MODEL_FILE
 from ..config.sources import local_path
 from ..config.trained import read_model_info
-from ..lvlm.parts import adapter_parts
 from ..registry import require
-from ..storage import WeightsError, check_numbers, load_tensors, misfits, save_tensors
+from ..storage import WeightsError, check_numbers, load_json, load_tensors, misfits, save_tensors
 from ..storage.pretrained import read_pretrained, unreadable
 from .base import Checkpoint, LoadedCheckpoint
 from .experts import Attachment, experts_of_block
 from .from_config import build_lvlm
 from .model_info import check_tower, own_template, read_trained_block, save_model_info
+from .projector import assign_projector
 from .tensor_files import TensorAt
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PARTS = "non_lora.safetensors"
+"""Projector and `tove_fusion`, named as in stage 1's file."""
+_INNER = "base_model.model.model."
+"""What peft puts before the names of LlavaModel's parts."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,13 @@ class AdapterCheckpoint(Checkpoint):
         model_info = read_model_info(self.folder)
         check_tower(model, model_info, self.folder / MODEL_FILE)
         wrapped = load_adapter(model, self.folder)
+        for file in self.weight_files()[1:]:
+            tensors = load_tensors(file)
+            check_numbers(tensors, str(file))
+            try:
+                assign_projector(wrapped, tensors, file)
+            except ConfigError as error:
+                raise WeightsError(str(error)) from error
         with _told(self.folder):
             merged = wrapped.merge_and_unload().eval()
         check_numbers(dict(merged.named_parameters()), f"{self.folder / _CONFIG}")  # alpha may be NaN too
@@ -70,7 +86,12 @@ class AdapterCheckpoint(Checkpoint):
 
     def weight_files(self) -> list[Path]:
         """See `Checkpoint.weight_files`."""
-        return [self.folder / _WEIGHTS]
+        lora, parts = self.folder / _WEIGHTS, self.folder / _PARTS
+        if parts.is_file():
+            return [lora, parts]
+        if load_json(self.folder / _CONFIG).get("modules_to_save"):  # of before there was the file
+            return [lora]
+        raise WeightsError(f"`{self.folder}` lacks {_PARTS}, its projector and `tove_fusion`; copy the whole folder")
 
     def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
         return self._write_referring(target, detached)
@@ -85,7 +106,7 @@ def load_adapter(model: nn.Module, folder: Path) -> "PeftModel":
         folder: The adapter's.
 
     Raises:
-        WeightsError: Its tensors are not exactly the LoRA, projector and `tove_fusion` of its configuration.
+        WeightsError: Its tensors are not exactly those of its configuration.
     """
     peft = require("peft", extra="train")
     config = read_pretrained(peft.PeftConfig, str(folder))
@@ -116,7 +137,7 @@ def _told(folder: Path) -> Iterator[None]:
 def save_adapter(
     folder: str | Path, peft_model: "PeftModel", tensors: dict[str, torch.Tensor], model_info: dict[str, Any]
 ) -> None:
-    """Write peft's adapter folder. Rank 0 only.
+    """Write peft's adapter folder, and projector and `tove_fusion` in it. Rank 0 only.
 
     Args:
         folder: Made when absent.
@@ -130,12 +151,14 @@ def save_adapter(
     config |= {
         "inference_mode": True,
         "base_model_name_or_path": str(local_path(model_info["model"]["llm"])),
-        "modules_to_save": [name.rsplit(".", 1)[-1] for name in adapter_parts(peft_model)],
+        "modules_to_save": None,
     }
     (folder / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
     save_model_info(folder, model_info)
-    adapter = {name.replace(".default.", "."): tensor for name, tensor in tensors.items()}
-    save_tensors(folder / _WEIGHTS, adapter, metadata={"format": "pt"})
+    lora = {name.replace(".default", ""): tensor for name, tensor in tensors.items() if ".lora_" in name}
+    parts = {name.removeprefix(_INNER): tensor for name, tensor in tensors.items() if ".lora_" not in name}
+    save_tensors(folder / _PARTS, parts, metadata={"format": "pt"})
+    save_tensors(folder / _WEIGHTS, lora, metadata={"format": "pt"})
 
 
 def _jsonable(value: object) -> object:

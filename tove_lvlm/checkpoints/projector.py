@@ -4,6 +4,7 @@
 model.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -43,16 +44,31 @@ def load_projector(model: nn.Module, folder: str | Path) -> None:
     check_numbers(tensors, f"`model.pretrain_mm_mlp_adapter`: {path}")
     if model_info := read_model_info(folder):
         check_tower(model, model_info, Path(folder) / MODEL_FILE)
+    assign_projector(model, tensors, path, "`model.pretrain_mm_mlp_adapter`: ")
+
+
+def assign_projector(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path, key: str = "") -> None:
+    """Put tensors of `collect_projector` into a model; every rank must call.
+
+    Args:
+        model: With a tower of the same architecture.
+        tensors: All of projector and `tove_fusion`.
+        path: Where they come from, for messages.
+        key: What named that, for messages.
+
+    Raises:
+        ConfigError: They are not those of this model's projector and tower.
+    """
     parts = adapter_parts(model)
     for prefix, part in parts.items():
         part_tensors = {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
         try:
             assign(part, part_tensors, where=f"{path}: {prefix}")
         except ValueError as error:
-            raise ConfigError(f"`model.pretrain_mm_mlp_adapter`: {error}") from error
-    foreign = [key for key in tensors if not key.startswith(tuple(f"{prefix}." for prefix in parts))]
+            raise ConfigError(f"{key}{error}") from error
+    foreign = [name for name in tensors if not name.startswith(tuple(f"{prefix}." for prefix in parts))]
     if foreign:
         raise ConfigError(
-            f"`model.pretrain_mm_mlp_adapter`: {path} also holds `{foreign[0]}`, which this model has no place for; "
+            f"{key}{path} also holds `{foreign[0]}`, which this model has no place for; "
             "was it trained with another `model.vision_tower`?"
         )

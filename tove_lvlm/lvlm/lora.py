@@ -1,8 +1,8 @@
 """LoRA on the language model only, peft's adapter folder, and merging.
 
 The target is a regular expression over full module names, so that it cannot leak into the tower. Projector and
-`tove_fusion` are trained in place beside the adapter (peft would copy them, and a copy escapes ZeRO and the tower's own
-contracts) and are written as its `modules_to_save`, which is what peft reads back.
+`tove_fusion` are trained in place beside the adapter: as peft's `modules_to_save` they would be copies, which escape
+ZeRO and the tower's own contracts.
 
 See docs/design.md, "LVLM checkpoints".
 """
@@ -40,6 +40,8 @@ def add_lora(model: nn.Module, options: LoraConfig) -> nn.Module:
         r=options.lora_r,
         lora_alpha=options.lora_alpha,
         lora_dropout=options.lora_dropout,
+        use_dora=options.use_dora,
+        use_rslora=options.use_rslora,
         bias="none",
         target_modules=lora_target(model),
         task_type="CAUSAL_LM",
@@ -90,11 +92,12 @@ def collect_merged(model: nn.Module) -> dict[str, torch.Tensor]:
             plain = plain.replace(".base_layer.", ".")
             if name.endswith(".weight"):
                 layer: Any = model.get_submodule(stem)  # peft's
-                scaling = layer.scaling["default"]
-                delta = (
-                    tensors[f"{stem}.lora_B.default.weight"].float() @ tensors[f"{stem}.lora_A.default.weight"].float()
-                )
-                delta = delta.T if layer.fan_in_fan_out else delta
-                tensor = (tensor.float() + scaling * delta).to(tensor.dtype)
+                lora_A, lora_B = (tensors[f"{stem}.{part}.default.weight"].float() for part in ("lora_A", "lora_B"))
+                magnitude = tensors.get(f"{stem}.lora_magnitude_vector.default.weight")
+                weight = tensor.float().T if layer.fan_in_fan_out else tensor.float()
+                weight = weight + layer.scaling["default"] * (lora_B @ lora_A)
+                if magnitude is not None:  # DoRA: length and direction of each output's weights
+                    weight = weight * (magnitude.float() / weight.norm(dim=1))[:, None]
+                tensor = (weight.T if layer.fan_in_fan_out else weight).to(tensor.dtype).contiguous()
         merged[plain] = tensor
     return merged
