@@ -13,6 +13,7 @@ from tove_lvlm.world.benchmarks import write_benchmarks
 
 COMMANDS = {
     "export": ("export", "{model}", "--output", "{output}"),
+    "export merged": ("export", "{model}", "--output", "{output}", "--format", "merged"),
     "export transformers": ("export", "{model}", "--output", "{output}", "--format", "transformers"),
     "export remote-code": ("export", "{model}", "--output", "{output}", "--format", "remote-code"),
     "eval": ("eval", "pope", "--model", "{model}", "--data", "{data}", "--output", "{output}"),
@@ -23,7 +24,7 @@ COMMANDS = {
     "fetch": ("fetch", "{model}", "--to", "{output}"),
     "merge": ("merge", "{model}", "--images", "{images}", "--output", "{output}"),
 }
-NEW_FOLDER = ("export", "export transformers", "export remote-code", "graft", "detach")
+NEW_FOLDER = ("export", "export merged", "export transformers", "export remote-code", "graft", "detach")
 OUTPUTS = {"the input": ".", "inside": "deep/llava-out", "around": ".."}
 
 

@@ -9,33 +9,38 @@ from ..config.tower import check_names
 from ..lvlm.build import append_image_token, assemble, load_tokenizer, load_vision, make_processor
 from ..lvlm.language_model import load_language_model
 from ..lvlm.processor import set_chat_template
+from ..lvlm.quantization import WHOLE, mark_quantized
 from .projector import load_projector
 from .whole import load_whole
 
 
 def build_lvlm(
-    config: ModelConfig, dtype: torch.dtype = torch.float32
+    config: ModelConfig, dtype: torch.dtype = torch.float32, bits: int = WHOLE
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """The model with everything frozen, and its processor.
 
     Args:
         config: The `model` block; `pretrain_mm_mlp_adapter` is loaded when given.
         dtype: Of all weights.
+        bits: In which the language model's linear layers are held, see `quantization_config`.
 
     Raises:
-        ConfigError: A part cannot be read.
+        ConfigError: A part cannot be read, or a whole LLaVA folder is to be quantised.
         WeightsError: Weights of a part are missing.
     """
+    if config.is_whole and bits != WHOLE:
+        raise ConfigError(f"`train.bits` is {bits}, and `model.llm` a whole LLaVA model; parts alone are quantised")
     if config.is_whole:
         model, processor = _start_from_whole(config, dtype)
     else:
         tokenizer = load_tokenizer(config.llm)
         where = f"`model.llm`: `{config.llm}`"
         set_chat_template(tokenizer, config.chat_template, where)
-        llm = load_language_model(config.llm, where, dtype)
+        llm = load_language_model(config.llm, where, dtype, bits)
         append_image_token(llm, tokenizer)
         vision = load_vision(config, dtype)
         model, processor = assemble(llm, vision, tokenizer, dtype), make_processor(vision, tokenizer)
+        mark_quantized(model, bits)
     if config.pretrain_mm_mlp_adapter is not None:
         load_projector(model, config.pretrain_mm_mlp_adapter)
     return model, processor

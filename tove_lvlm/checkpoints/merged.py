@@ -8,14 +8,19 @@ from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import nn
+from transformers import AutoConfig
 
 from ..config import UserError
+from ..config.trained import read_model_info
 from ..lvlm.build import without_zero3_init
+from ..lvlm.lora import collect_merged
 from ..lvlm.parts import base_model
-from ..storage import load_json
+from ..storage import load_json, new_folder
+from ..storage.pretrained import read_pretrained
 from .adapter import AdapterCheckpoint
 from .base import LoadedCheckpoint
 from .experts import CONFIG
+from .model_info import read_model_block, save_model_info
 from .tensor_files import TensorAt
 from .whole import WholeCheckpoint, load_whole
 
@@ -57,6 +62,34 @@ class MergedCheckpoint(WholeCheckpoint):
             return written
         (target / self.adapter.kind).mkdir()
         return [*written, *self.adapter.with_experts(target / self.adapter.kind, detached)]
+
+
+def export_merged(checkpoint: str | Path, output: str | Path) -> Path:
+    """Merge an adapter into its model and write that whole.
+
+    The sum is taken in float32 and rounded once, to the dtype that the language model has on disk.
+
+    Args:
+        checkpoint: An adapter, or stage 2's `output_dir` with one.
+        output: New folder.
+
+    Returns:
+        `output`.
+
+    Raises:
+        UserError: There is no adapter, or what it belongs to is gone.
+        WeightsError: Weights are missing or do not fit.
+    """
+    adapter = AdapterCheckpoint.find(Path(checkpoint))
+    if adapter is None:
+        raise UserError(f"`{checkpoint}` holds no adapter; expected stage 2's `output_dir` or its `adapter`")
+    with new_folder(output, checkpoint) as writing:
+        loaded = adapter.load()
+        dtype = read_pretrained(AutoConfig, read_model_block(adapter.folder).llm).dtype or torch.float32
+        loaded.model.to(dtype)
+        save_merged(writing, collect_merged(loaded.model), loaded.model, loaded.processor)
+        save_model_info(writing, read_model_info(adapter.folder))
+    return Path(output)
 
 
 def save_merged(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.Module, processor: Any) -> None:

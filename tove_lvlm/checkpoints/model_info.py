@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 """Where transformers' processors write theirs."""
-_PLACES = ("llm", "chat_template", "vision_tower", "tower", "clip", "decoder", "pretrained", "pretrain_mm_mlp_adapter")
+_PLACES = ("llm", "vision_tower", "tower", "clip", "decoder", "pretrained", "pretrain_mm_mlp_adapter")
 """Keys of a `model` block that name files, folders or hub ids."""
 
 

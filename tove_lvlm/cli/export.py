@@ -8,7 +8,7 @@ import typer
 
 from .app import JsonFlag, app, console
 
-_FORMATS = ("llava", "transformers", "remote-code")
+_FORMATS = ("merged", "llava", "transformers", "remote-code")
 
 
 @app.command()
@@ -18,8 +18,8 @@ def export(
     to_format: Annotated[str, typer.Option("--format", help=" | ".join(_FORMATS))] = "llava",
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a trained model in LLaVA's layout, or LLaVA's in transformers'; or its tower with the code that loads it
-    where this package is not installed (remote-code). The weights stay as they are.
+    """Write an adapter merged into its model, a trained model in LLaVA's layout, or LLaVA's in transformers'; or its
+    tower with the code that loads it where this package is not installed (remote-code).
     """
     from ..config import UserError
     from ..storage import refuse_filled, refuse_inputs
@@ -33,6 +33,10 @@ def export(
         from ..tower.remote_code import save_remote_code
 
         folder = save_remote_code(open_tower(checkpoint), output)
+    elif to_format == "merged":
+        from ..checkpoints.merged import export_merged
+
+        folder = export_merged(checkpoint, output)
     else:
         from ..hosts.llava import layout
 

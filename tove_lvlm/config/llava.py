@@ -68,10 +68,17 @@ class TrainConfig(LoopConfig):
     chunked_loss: bool = False
     """Compute loss and logits a chunk of tokens at a time: less memory (1 GB at 7B, more with a larger vocabulary) and
     more time. Needs `logits_at_labels` and a torch that can (2.15)."""
+    bits: int = field(default=16, metadata={"choices": (4, 8, 16)})
+    """Bits of the language model's linear layers while LoRA is trained on it: 4 is QLoRA. Needs bitsandbytes."""
     save_merged: bool = False
     """After stage 2, also write the merged model as an ordinary LlavaForConditionalGeneration folder."""
 
     def __post_init__(self) -> None:
+        if self.bits != 16 and self.save_merged:
+            raise ConfigError(
+                f"`train.save_merged` is true and `train.bits` {self.bits}: a quantised model is not merged; write the "
+                "merged model from the adapter afterwards, `tove export ADAPTER --format merged --output DIR`"
+            )
         if self.chunked_loss and not self.logits_at_labels:
             raise ConfigError("`train.chunked_loss` needs `train.logits_at_labels: true`")
 

@@ -179,12 +179,13 @@ class ChatTemplate:
 
         if not _GENERATION.search(self._tokenizer.chat_template):
             return ""
-        _, spans = render_jinja_template(
+        rendered: Any = render_jinja_template(  # annotated with what it gives without the mask
             [messages],
             chat_template=self._tokenizer.chat_template,
             return_assistant_tokens_mask=True,
             **self._tokenizer.special_tokens_map,
         )
+        _, spans = rendered
         return said[said.rindex(_mark(1)) + len(_mark(1)) : spans[0][-1][1]] if spans[0] else ""
 
     def _say(self, messages: Sequence[Message], **options: bool) -> str:

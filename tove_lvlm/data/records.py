@@ -191,8 +191,8 @@ def _names(raw: dict[str, Any]) -> list[str]:
     if raw.get("image") and raw.get("images"):
         raise DataError("its pictures stand under 'image' and under 'images'; expected one of them")
     key = "images" if raw.get("images") else "image"
-    found = raw.get(key)
-    names = [found] if isinstance(found, str) else found if isinstance(found, list) else [found] * (found is not None)
+    found: Any = raw.get(key)
+    names = found if isinstance(found, list) else [found] * (found is not None)
     if wrong := [name for name in names if not isinstance(name, str) or not name]:
         raise DataError(f"'{key}' must be a path or a list of paths, got {wrong[0]!r:.60}")
     return names

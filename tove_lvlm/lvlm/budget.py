@@ -1,8 +1,8 @@
 """What a model will cost, read off its real sizes on the meta device: parameters, FLOPs, memory.
 
 Nothing is allocated and no weight is read. Memory is that of the model states (weights, gradients, optimizer), by
-DeepSpeed's own estimators for what is trained, plus the frozen weights in bf16; activations come on top and depend on
-batch, length and gradient checkpointing.
+DeepSpeed's own estimators for what is trained, plus the frozen weights in bf16 or in `train.bits`; activations come on
+top and depend on batch, length and gradient checkpointing.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from ..cost import count, flop_counter, totals_by_module
 from ..registry import require
 from ..tower.cost import tower_parts
 from .parts import base_model, vision_config
+from .quantization import is_quantized, stored_bytes
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration
@@ -89,7 +90,7 @@ def image_flops(core: "LlavaForConditionalGeneration") -> tuple[dict[nn.Module, 
 
 
 def memory(model: nn.Module, num_gpus: Iterable[int] = GPU_COUNTS, gpus_per_node: int = 8) -> list[Memory]:
-    """Model states per GPU under ZeRO-2, ZeRO-3 and ZeRO-3 with offload.
+    """Model states per GPU under ZeRO-2, ZeRO-3 and ZeRO-3 with offload; of a quantised model under ZeRO-2 alone.
 
     Args:
         model: As for `parts`.
@@ -102,18 +103,21 @@ def memory(model: nn.Module, num_gpus: Iterable[int] = GPU_COUNTS, gpus_per_node
     with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed prints when it is imported; stdout may be somebody's JSON
         zero2 = require("deepspeed.runtime.zero.stage_1_and_2", extra="train").estimate_zero2_model_states_mem_needs
         zero3 = require("deepspeed.runtime.zero.stage3", extra="train").estimate_zero3_model_states_mem_needs
-    trainable, frozen = count(model)
+    trainable, _ = count(model)
+    frozen_bytes = sum(stored_bytes(parameter) for parameter in model.parameters() if not parameter.requires_grad)
     largest = max(sum(p.numel() for p in module.parameters(recurse=False)) for module in model.modules())
     rows = []
     for total in num_gpus:
         nodes = max(1, total // gpus_per_node)
         shape = {"num_gpus_per_node": total // nodes, "num_nodes": nodes}
         host, gpu = zero2(trainable, cpu_offload=False, **shape)
-        rows.append(Memory(setting="zero2", num_gpus=total, gpu_bytes=int(gpu + 2 * frozen), host_bytes=int(host)))
+        rows.append(Memory(setting="zero2", num_gpus=total, gpu_bytes=int(gpu + frozen_bytes), host_bytes=int(host)))
+        if is_quantized(model):
+            continue
         host, gpu, _ = zero3(trainable, largest, cpu_offload=False, cpu_offload_params=False, **shape)
-        gpu += 2 * frozen / total
+        gpu += frozen_bytes / total
         rows.append(Memory(setting="zero3", num_gpus=total, gpu_bytes=int(gpu), host_bytes=int(host)))
         host, gpu, _ = zero3(trainable, largest, cpu_offload=True, cpu_offload_params=True, **shape)
-        host += 2 * frozen / nodes
+        host += frozen_bytes / nodes
         rows.append(Memory(setting="zero3_offload", num_gpus=total, gpu_bytes=int(gpu), host_bytes=int(host)))
     return rows

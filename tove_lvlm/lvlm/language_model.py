@@ -9,6 +9,7 @@ Shapes: B texts, T tokens, V vocabulary.
 """
 
 import logging
+import re
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from ..storage.files import first_names
 from ..storage.pretrained import load_pretrained, read_pretrained
 from ..zero import gathered
 from .build import without_zero3_init
+from .quantization import WHOLE, quantization_config
 
 logger = logging.getLogger(__name__)
 
@@ -28,17 +30,20 @@ _TIED = "embed_tokens.weight"
 """The embedding that LLaVA ties its output layer to."""
 _TESTED = ("llama",)
 """Types whose logits are known to be those of the decoder and the output layer, so that none are computed here."""
+_QUANTIZED = re.compile(r"\.(weight\..+|SCB|weight_format)$")
+"""What bitsandbytes keeps beside a weight."""
 _FACTORS = {"logits_scaling": -1, "logit_scale": 1}
 """Keys of a configuration that its logits are multiplied with, or divided by."""
 
 
-def load_language_model(source: str, where: str, dtype: torch.dtype) -> PreTrainedModel:
+def load_language_model(source: str, where: str, dtype: torch.dtype, bits: int = WHOLE) -> PreTrainedModel:
     """A language model that can stand in a LLaVA model, with its weights.
 
     Args:
         source: Folder or hub id.
         where: For messages.
-        dtype: Of all weights.
+        dtype: Of all weights that are not quantised.
+        bits: In which its linear layers are held, see `quantization_config`.
 
     Raises:
         ConfigError: It cannot; says what it has.
@@ -48,7 +53,10 @@ def load_language_model(source: str, where: str, dtype: torch.dtype) -> PreTrain
     if kind is None:
         raise ConfigError(f"{where} is no causal language model of transformers")
     attention = "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
-    llm = load_pretrained(AutoModelForCausalLM, source, where=where, dtype=dtype, attn_implementation=attention)
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+    if quantization := quantization_config(bits, dtype):
+        options["quantization_config"] = quantization
+    llm = load_pretrained(AutoModelForCausalLM, source, where=where, **options)
     name = f"{where} (`{llm.config.model_type}`)"
     if problem := _other_weights(llm):
         raise ConfigError(f"{name} {problem}; a LLaVA model has a decoder and one output layer without a bias")
@@ -63,7 +71,8 @@ def _other_weights(llm: PreTrainedModel) -> str | None:
     """What of it LLaVA's shell has no place for, or asks for in vain."""
     with without_zero3_init(), torch.device("meta"):
         expected = {*AutoModel.from_config(llm.config).state_dict(), "lm_head.weight"}
-    own = {*llm.base_model.state_dict(), *(f"lm_head.{name}" for name in llm.get_output_embeddings().state_dict())}
+    own = {name for name in llm.base_model.state_dict() if not _QUANTIZED.search(name)}
+    own |= {f"lm_head.{name}" for name in llm.get_output_embeddings().state_dict()}
     if own != expected:
         return f"has other weights than a LLaVA model would be loaded with ({first_names(own ^ expected)})"
     width = cast(nn.Embedding, llm.get_input_embeddings()).embedding_dim
@@ -82,7 +91,7 @@ def _untie(llm: PreTrainedModel) -> None:
 
 
 def _own_weight(llm: PreTrainedModel, head: nn.Linear) -> None:
-    with gathered([head.weight]):
+    with gathered([cast(nn.Parameter, head.weight)]):
         head.weight = nn.Parameter(head.weight.detach().clone())
     llm.config.tie_word_embeddings = False
 
@@ -95,7 +104,7 @@ def _take_factor(llm: PreTrainedModel) -> None:
         if isinstance(factor, float | int) and factor not in (0, 1):
             if config.tie_word_embeddings:
                 _own_weight(llm, head)
-            with gathered([head.weight], write=True), torch.no_grad():
+            with gathered([cast(nn.Parameter, head.weight)], write=True), torch.no_grad():
                 head.weight *= factor**power
             setattr(config, key, 1.0)
             if hasattr(llm, key):  # Cohere keeps a copy

@@ -60,7 +60,7 @@ def data_files(key: str, names: Sequence[str], resolve: Resolve) -> list[str]:
         ConfigError: One does not exist, is a folder without tables, or braces stand for more than a million.
         ImportError: Braces without the package that knows them; names the extra.
     """
-    paths = []
+    paths: list[str] = []
     for index, name in enumerate(names):
         if (number := _most_names(name)) > _MOST_FILES:
             raise ConfigError(

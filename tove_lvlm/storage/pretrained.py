@@ -68,7 +68,10 @@ def load_pretrained(
         problems.append(f"{len(reshaped)} of another shape ({first_names(reshaped)})")
     if problems:
         raise WeightsError(f"{where}: its weights do not fit {type(model).__name__}: {'; '.join(problems)}")
-    check_numbers(dict(model.named_parameters()), where)
+    named = dict(model.named_parameters())
+    if "quantization_config" in options:  # as asked: what it quantised has integers
+        named = {name: parameter for name, parameter in named.items() if parameter.is_floating_point()}
+    check_numbers(named, where)
     return model
 
 

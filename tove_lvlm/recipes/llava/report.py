@@ -10,6 +10,7 @@ from ...config.llava import RunConfig
 from ...config.sources import resolve_path
 from ...lvlm.budget import Part, parts
 from ...lvlm.meta import build_unloaded
+from ...lvlm.quantization import size_quantized
 from .setup import set_trainable
 
 
@@ -32,4 +33,5 @@ def sized_model(
     unloaded = build_unloaded(dataclasses.replace(config.model, tower=tower))
     num_tokens = unloaded.config.image_seq_length
     model = set_trainable(unloaded, stage, config)
+    size_quantized(model, config.train.bits)
     return stage, num_tokens, model, parts(model), "the language model's FLOPs are those of reading them"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ... import dist
 from ...checkpoints.adapter import save_adapter
@@ -32,6 +33,7 @@ from ...lvlm.image_processor import as_trained
 from ...lvlm.lora import add_lora, collect_merged
 from ...lvlm.padding_free import problem as rows_problem
 from ...lvlm.parts import adapter_parts, as_llava, base_model, text_config
+from ...lvlm.quantization import check_bits
 from ...tower.recorder import GateRecorder
 from ...train.stage import TrainingSetup, block_values
 from ...zero import collect_trainable
@@ -64,7 +66,9 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     """
     if config.train.chunked_loss:
         require_chunked_loss()
-    lvlm, processor = build_lvlm(config.model, dtype=torch.bfloat16 if config.train.bf16 else torch.float32)
+    check_bits(config.train.bits, 3 if is_deepspeed_zero3_enabled() else None)
+    dtype = torch.bfloat16 if config.train.bf16 else torch.float32
+    lvlm, processor = build_lvlm(config.model, dtype, config.train.bits)
     model = set_trainable(lvlm, stage, config)
     pixels = (config.data.image_aspect_ratio, config.data.transparency)
     processor.image_processor = as_trained(processor.image_processor, *pixels)
@@ -76,6 +80,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     if hasattr(base_model(model).model.vision_tower, "tove_fusion"):
         recorder = GateRecorder(model)
     identity = block_values(config, "model", "data", "lora")
+    identity["train.bits"] = config.train.bits
     identity["train.group_by_modality_length"] = config.train.group_by_modality_length
     identity["model.chat_template"] = _template_identity(stage, processor.tokenizer)
     if recorder is not None:
@@ -89,6 +94,9 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         identity=identity,
         identity_before={
             "model.chat_template": PLAIN if stage == "pretrain" else V1,
+            "train.bits": 16,
+            "lora.use_dora": False,
+            "lora.use_rslora": False,
             "data.transparency": "ignore",
             "data.reduce_large_images": False,
             "data.direct_resize": False,

@@ -30,6 +30,11 @@ class LlavaStage:
             )
         if self.name == "pretrain" and train.save_merged:
             raise ConfigError("`train.save_merged` is true, but stage 1 has nothing to merge; it is for stage 2")
+        if train.bits != 16 and self.name == "finetune" and not config.lora.lora_enable:
+            raise ConfigError(
+                f"`train.bits` is {train.bits}, but without LoRA the whole language model is trained, which quantised "
+                "weights cannot be; set `lora.lora_enable: true`"
+            )
         if train.freeze_mm_mlp_adapter and self.name == "finetune":
             raise ConfigError(
                 "`train.freeze_mm_mlp_adapter` is true, but stage 2 trains the projector; it is for stage 1"
