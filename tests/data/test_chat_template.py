@@ -214,6 +214,10 @@ def test_shapes_are_asked_of_the_template_once(monkeypatch):
     monkeypatch.setattr(chat, "_say", None)
     other = [{**turn, "value": turn["value"].replace("cat", "dog").replace("it", "that")} for turn in TALK]
     said, answers = chat.render(read_turns(other, 1))
+    monkeypatch.undo()
+    for number in range(5):
+        chat.render(read_turns([{"from": "system", "value": f"Rule {number}."}, *TALK], 1))
+    assert len(chat._shapes) == 2, "with and without a system turn, whatever it says"
     assert said[slice(*answers[0])] == "A dog, élégant \U0001f600.<|im_end|>"
     assert ChatTemplate.of(tokenizer) is chat
     tokenizer.chat_template += " "

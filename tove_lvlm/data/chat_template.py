@@ -27,6 +27,8 @@ _ROLES = ("user", "assistant")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _MARK = re.compile("\ue000\\d+\ue001")
 _THINK, _THOUGHT = "<think>", "</think>"
+_MOST_SHAPES = 10_000
+"""That are remembered; data has a few dozen."""
 
 
 class _Shape(NamedTuple):
@@ -54,8 +56,8 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
         self._name = f"the chat template of `{getattr(tokenizer, 'name_or_path', '')}`"
-        self._shapes: dict[tuple[str | None, tuple[str, ...]], _Shape] = {}
-        probe = _messages([_mark(number) for number in range(4)], None)
+        self._shapes: dict[tuple[bool, tuple[str, ...]], _Shape] = {}
+        probe = _messages([_mark(number) for number in range(4)])
         try:
             said = [self._say(probe[:2]), self._say(probe)]
         except (TemplateError, TypeError, ValueError) as error:
@@ -104,11 +106,14 @@ class ChatTemplate:
             DataError: The template refuses such a conversation, for example a system turn.
         """
         texts: list[str] = []
-        contents = tuple(_with_marks(text, texts) for text in turns.texts)
-        key = (turns.system, contents)
+        system = [] if turns.system is None else [turns.system]
+        contents = tuple(_with_marks(text, texts) for text in (*system, *turns.texts))
+        key = (bool(system), contents)
         if key not in self._shapes:
+            if len(self._shapes) >= _MOST_SHAPES:
+                self._shapes.clear()
             try:
-                self._shapes[key] = self._shape_of(_messages(contents, turns.system))
+                self._shapes[key] = self._shape_of(_messages(contents, bool(system)))
             except (TemplateError, TypeError, ValueError) as error:
                 raise DataError(f"{self._name} does not take such a conversation: {error}") from error
         shape = self._shapes[key]
@@ -217,6 +222,6 @@ def _message(number: int, content: str) -> Message:
     return {"role": _ROLES[number % 2], "content": content}
 
 
-def _messages(contents: Sequence[str], system: str | None) -> list[Message]:
-    messages = [_message(number, content) for number, content in enumerate(contents)]
-    return messages if system is None else [{"role": "system", "content": system}, *messages]
+def _messages(contents: Sequence[str], has_system: bool = False) -> list[Message]:
+    messages = [_message(number, content) for number, content in enumerate(contents[has_system:])]
+    return [{"role": "system", "content": contents[0]}, *messages] if has_system else messages
