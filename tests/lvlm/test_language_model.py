@@ -1,5 +1,6 @@
 """A language model of another family is the same model in a LLaVA model, or is refused before training."""
 
+import json
 import logging
 
 import pytest
@@ -11,6 +12,8 @@ from tove_lvlm.checkpoints.from_config import build_lvlm
 from tove_lvlm.config import ConfigError
 from tove_lvlm.config.model import LoraConfig, ModelConfig
 from tove_lvlm.data.conversations import end_ids
+from tove_lvlm.lvlm.build import load_tokenizer
+from tove_lvlm.lvlm.language_model import _TRIED
 from tove_lvlm.lvlm.lora import add_lora, collect_merged
 
 
@@ -126,3 +129,26 @@ def test_v1_stays_what_vicuna_is_trained_with(built):
     _, processor = built
     assert processor.chat_template == processor.tokenizer.chat_template
     assert "USER: " in processor.chat_template
+
+
+def test_a_family_that_nobody_has_tried_is_named(tmp_path, tiny_tower_yaml, monkeypatch, caplog):
+    from helpers.tiny_families import Family
+
+    monkeypatch.setitem(FAMILIES, "olmo2", Family("completion", {}))
+    folder = make_family(tmp_path / "llm", "olmo2")
+    with caplog.at_level(logging.WARNING):
+        build(folder, tiny_tower_yaml)
+    assert any("(`olmo2`)" in record.message and "has not been tried" in record.message for record in caplog.records)
+    assert set(_TRIED) == FAMILIES.keys() - {"olmo2"}
+
+
+def test_a_tokenizer_that_splits_the_image_token_is_refused(tmp_path):
+    from helpers.chat_tokenizers import make_tokenizer
+
+    tokenizer = make_tokenizer("completion", image=False)
+    inner = json.loads(tokenizer.backend_tokenizer.to_str())
+    inner["model"]["vocab"]["<image>"] = max(inner["model"]["vocab"].values()) + 1000
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(inner))
+    with pytest.raises(ConfigError, match=r"has the token <image> and splits it into .*special=True"):
+        load_tokenizer(str(tmp_path))

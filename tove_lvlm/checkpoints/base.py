@@ -15,9 +15,9 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel
 from ..config import UserError
 from ..config.model import MODEL_FILE
 from ..config.trained import pixel_settings
-from ..data.conversations import template_of
 from ..lvlm.image_processor import as_trained
 from ..lvlm.parts import as_llava, vision_part
+from ..lvlm.processor import conversation_of
 from ..storage import load_json, new_folder
 from ..tower.modeling import ToVEVisionModel
 from ..tower.parts import SOURCES_FILE
@@ -108,7 +108,7 @@ class LoadedCheckpoint:
     @property
     def conversation(self) -> str:
         """How it is asked: `question` (nothing around it) or the name of a conversation template."""
-        return "question" if self.checkpoint.is_bare else template_of(self.processor.tokenizer)
+        return "question" if self.checkpoint.is_bare else conversation_of(self.processor)
 
     @property
     def image_processor(self) -> Any:

@@ -9,8 +9,7 @@ import torch
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 from ..config import UserError
-from ..data.conversations import CHAT, template_of
-from ..lvlm.processor import take_images
+from ..lvlm.processor import adopt_chat_template
 from ..storage import load_json, weight_files
 from ..storage.pretrained import load_pretrained, read_pretrained
 from ..tower.configuration import ToVEVisionConfig
@@ -86,10 +85,7 @@ def load_whole(
         LlavaForConditionalGeneration, folder, dtype=dtype, optional=detached_parts(tower), leftovers=False
     )
     processor = read_pretrained(LlavaProcessor, folder)
-    if processor.chat_template:
-        processor.tokenizer.chat_template = processor.chat_template
-    if template_of(processor.tokenizer) == CHAT:
-        take_images(processor.tokenizer)
+    adopt_chat_template(processor)
     return model.eval(), processor
 
 

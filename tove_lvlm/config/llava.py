@@ -68,7 +68,7 @@ class TrainConfig(LoopConfig):
     chunked_loss: bool = False
     """Compute loss and logits a chunk of tokens at a time: less memory (1 GB at 7B, more with a larger vocabulary) and
     more time. Needs `logits_at_labels` and a torch that can (2.15)."""
-    bits: int = field(default=16, metadata={"choices": (4, 8, 16)})
+    bits: int = field(default=16, metadata={**number(low=4, high=16), "choices": (4, 8, 16)})
     """Bits of the language model's linear layers while LoRA is trained on it: 4 is QLoRA. Needs bitsandbytes."""
     save_merged: bool = False
     """After stage 2, also write the merged model as an ordinary LlavaForConditionalGeneration folder."""

@@ -70,12 +70,20 @@ def load_tokenizer(source: str):
 
     Raises:
         WeightsError: There is none, or transformers cannot read it.
+        ConfigError: It splits `<image>`.
     """
     tokenizer = read_pretrained(AutoTokenizer, source, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     if IMAGE_TOKEN not in tokenizer.get_vocab():
         tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
+    pieces = tokenizer.tokenize(f"a{IMAGE_TOKEN}\nb")
+    if pieces.count(IMAGE_TOKEN) != 1:
+        raise ConfigError(
+            f"the tokenizer of `{source}` has the token {IMAGE_TOKEN} and splits it into {pieces!r:.80}; make it a "
+            f"token of its own: tokenizer.add_tokens([AddedToken('{IMAGE_TOKEN}', special=True, normalized=False)], "
+            "special_tokens=True)"
+        )
     return tokenizer
 
 

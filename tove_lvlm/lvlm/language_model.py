@@ -28,8 +28,13 @@ logger = logging.getLogger(__name__)
 
 _TIED = "embed_tokens.weight"
 """The embedding that LLaVA ties its output layer to."""
-_TESTED = ("llama",)
+_KNOWN = ("llama",)
 """Types whose logits are known to be those of the decoder and the output layer, so that none are computed here."""
+_TRIED = (
+    *("llama", "qwen2", "qwen3", "qwen3_moe", "mistral", "gemma", "gemma3_text", "phi3", "smollm3", "granite"),
+    *("cohere", "opt", "gpt2"),
+)
+"""Types that the tests train, save, load and ask."""
 _QUANTIZED = re.compile(r"\.(weight\..+|SCB|weight_format)$")
 """What bitsandbytes keeps beside a weight."""
 _FACTORS = {"logits_scaling": -1, "logit_scale": 1}
@@ -64,6 +69,12 @@ def load_language_model(source: str, where: str, dtype: torch.dtype, bits: int =
     _take_factor(llm)
     if problem := _other_logits(llm):
         raise ConfigError(f"{name} {problem}; a LLaVA model's logits are its output layer over its decoder")
+    if llm.config.model_type not in _TRIED:
+        logger.warning(
+            "%s has the form that a LLaVA model wants, but this family has not been tried; train a few steps and ask "
+            "the result with `tove chat` before a long run",
+            name,
+        )
     return llm
 
 
@@ -117,7 +128,7 @@ def _other_logits(llm: PreTrainedModel) -> str | None:
     if (cap := getattr(llm.config, "final_logit_softcapping", None)) is not None:
         return f"caps its logits at {cap}"
     partitioned = any(hasattr(parameter, "ds_id") for parameter in llm.parameters())  # ZeRO-3: nothing to compute with
-    if llm.config.model_type in _TESTED or partitioned:
+    if llm.config.model_type in _KNOWN or partitioned:
         return None
     ids_BT = torch.arange(1, 4, device=llm.device)[None]
     own_BTV = llm(input_ids=ids_BT).logits.float()

@@ -17,7 +17,7 @@ from typing import Any
 from ..config import ConfigError
 from ..config.model import V1_TEMPLATE
 from ..data.chat_template import ChatTemplate
-from ..data.conversations import V1, build_prompt, encode_prompt, expand_image_tokens, get_template, template_of
+from ..data.conversations import CHAT, V1, build_prompt, encode_prompt, expand_image_tokens, get_template, template_of
 from ..data.turns import IMAGE_TOKEN
 
 logger = logging.getLogger(__name__)
@@ -113,6 +113,26 @@ def set_chat_template(tokenizer: Any, choice: str | None, where: str) -> None:
         tokenizer.chat_template = v1_chat_template(tokenizer)
     else:
         take_images(tokenizer)
+
+
+def adopt_chat_template(processor: Any) -> None:
+    """Make a processor's chat template, if it has one, that of its tokenizer, with which its model is asked.
+
+    Args:
+        processor: Of a whole LLaVA model.
+
+    Raises:
+        ConfigError: See `ChatTemplate`.
+    """
+    if processor.chat_template:
+        processor.tokenizer.chat_template = processor.chat_template
+    if template_of(processor.tokenizer) == CHAT:
+        take_images(processor.tokenizer)
+
+
+def conversation_of(processor: Any) -> str:
+    """Name of the template that a model is asked with, see `template_of`."""
+    return template_of(processor.tokenizer)
 
 
 def take_images(tokenizer: Any) -> None:
