@@ -53,10 +53,19 @@ def test_rounds_and_texts_without_an_image(saved):
     assert processor.apply_chat_template(asked) == "Be brief. USER: what ? "
 
 
-def test_every_image_keeps_its_line(saved):
-    _, processor = saved
-    text = processor.apply_chat_template([{"role": "user", "content": [PICTURE, PICTURE, WORDS]}])
-    assert text.count("<image>") == 2
+@pytest.mark.parametrize(
+    ("content", "question"),
+    [
+        ([PICTURE, PICTURE, WORDS], "what is red ?\nyes or no"),
+        ("is <image> left of <image> ?", "is <image> left of <image> ?"),
+    ],
+)
+def test_several_images_keep_their_places(saved, content, question):
+    model, processor = saved
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    pictures = [Image.new("RGB", (20, 16))] * 2
+    ids = processor(images=pictures, text=text, return_tensors="pt")["input_ids"][0].tolist()
+    assert ids == LlavaResponder(model, processor).encode_question(question, 2)
 
 
 @pytest.mark.parametrize("everywhere", [True, False], ids=["word mark on every piece", "word mark at the start only"])

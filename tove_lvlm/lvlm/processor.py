@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 END = "</s>"
 """Ends an answer in LLaVA's v1 conversation."""
-# System, then "USER: q ASSISTANT: a</s>" rounds; images stand before their question, each on a line of its own.
+# System, then "USER: q ASSISTANT: a</s>" rounds; a single image stands on a line before its question, several stay.
 _TEMPLATE = (
     "{% if messages[0]['role'] == 'system' %}"
     "{% set system = messages[0]['content'] %}{% set rounds = messages[1:] %}"
@@ -34,17 +34,18 @@ _TEMPLATE = (
     "{% if system is not string %}{% set system = system[0]['text'] %}{% endif %}"
     "{{ system + ' ' }}"
     "{% for message in rounds %}"
-    "{% set said = namespace(images=0, text='') %}"
+    "{% set said = namespace(text='', alone='') %}"
     "{% if message['content'] is string %}"
-    "{% set said.text = message['content'] %}"
+    "{% set said.text = message['content'] %}{% set said.alone = said.text.replace(IMAGE, '') %}"
     "{% else %}"
     "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{% set said.images = said.images + 1 %}"
-    "{% elif part['type'] == 'text' %}{% set said.text = said.text + part['text'] %}{% endif %}"
+    "{% if part['type'] == 'image' %}{% set said.text = said.text + LINE %}"
+    "{% elif part['type'] == 'text' %}"
+    "{% set said.text = said.text + part['text'] %}{% set said.alone = said.alone + part['text'].replace(IMAGE, '') %}"
+    "{% endif %}"
     "{% endfor %}"
     "{% endif %}"
-    "{% set said.images = said.images + said.text.count(IMAGE) %}"
-    "{% if said.images %}{% set said.text = LINE * said.images + said.text.replace(IMAGE, '').strip() %}{% endif %}"
+    "{% if said.text.count(IMAGE) == 1 %}{% set said.text = LINE + said.alone.strip() %}{% endif %}"
     "{% if message['role'] == 'user' %}{{ 'USER: ' + said.text + ' ' }}"
     "{% else %}{{ 'ASSISTANT: ' + said.text + '</s>' }}{% endif %}"
     "{% endfor %}"
