@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.pictures import paint
-from tove_lvlm.data.conversations import IGNORE_INDEX, Encoded
+from tove_lvlm.data.conversations import IGNORE_INDEX, IMAGE_TOKEN_INDEX, Encoded
 from tove_lvlm.data.dataset import ToVEDataset
 from tove_lvlm.data.record_dataset import RecordDataset
 from tove_lvlm.data.text_dataset import TextDataset
@@ -65,6 +65,8 @@ _VALUES = (
     "<image>\n<image>",
     "<video>",
     "0.png",
+    ["0.png", "deep/1.png"],
+    ["0.png"],
     "../0.png",
     "/etc/passwd",
     "deep",
@@ -175,10 +177,12 @@ def _accepted(case: dict[str, Any], inputs: Path, output: Path, result: tuple[Re
 
 
 def _check_sample(sample: dict[str, Any], case: dict[str, Any]) -> None:
-    pixels_3HW = sample["pixel_values"]
-    if pixels_3HW is not None:
-        assert pixels_3HW.shape == (3, 16, 16)
-        assert bool(torch.isfinite(pixels_3HW).all())
+    pixels = sample["pixel_values"]
+    if pixels is not None:
+        assert pixels.shape[-3:] == (3, 16, 16)
+        assert bool(torch.isfinite(pixels).all())
+        places = [sample["input_ids"].count(IMAGE_TOKEN_INDEX)] if "input_ids" in sample else []
+        assert list(pixels.shape[:-3]) == places
     for ids, labels in sample.get("rows", [(sample.get("input_ids"), sample.get("labels"))]):
         assert len(ids) == len(labels) > 0
         assert any(label != IGNORE_INDEX for label in labels), "nothing is learned from the sample"

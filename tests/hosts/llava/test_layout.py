@@ -114,7 +114,7 @@ def test_the_command(checkpoints, tmp_path):
     assert json.loads(result.stdout) == {"format": "llava", "output": str(tmp_path / "llava-x")}
     result = CliRunner().invoke(app, ["export", str(checkpoints["merged"]), "--format", "onnx", "--output", "x"])
     assert isinstance(result.exception, UserError)
-    assert "`onnx`; valid: llava | transformers" in str(result.exception)
+    assert "`onnx`; valid: merged | llava | transformers" in str(result.exception)
 
 
 # ---- bad input ----
