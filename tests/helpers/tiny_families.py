@@ -38,7 +38,9 @@ FAMILIES = {
     "gemma3_text": Family("gemma3", {**_HEADS, "query_pre_attn_scalar": 16}),
     "phi3": Family("phi3", {"tie_word_embeddings": False}),
     "smollm3": Family("qwen2_5", {"tie_word_embeddings": True}),
-    "granite": Family("completion", {"logits_scaling": 8.0, "embedding_multiplier": 12.0}),
+    "granite": Family(
+        "completion", {"logits_scaling": 8.0, "embedding_multiplier": 12.0, "attention_multiplier": 0.0625, **_HEADS}
+    ),
     "cohere": Family("cohere", {"logit_scale": 0.0625}),
     "qwen3_moe": Family("qwen3", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, **_HEADS}),
     "opt": Family(

@@ -20,8 +20,8 @@ from tove_lvlm.inference.llava import LlavaResponder
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 IN_DEFAULT = ("qwen3",)
-WHOLE = ("gpt2",)
-"""Trained without LoRA: over GPT-2's frozen random embeddings it does not tell the rows apart."""
+WHOLE = ("gpt2", "opt", "granite")
+"""Trained without LoRA: over their frozen random embeddings it does not tell the rows apart."""
 WORDS = ("red", "blue", "green", "box", "ball", "left", "right", "one", "two", "yes")
 
 
@@ -40,7 +40,7 @@ def tuned(request, tmp_path_factory):
             "id": word,
             **({"image": f"{number}.png"} if number % 2 else {}),
             "conversations": [
-                {"from": "human", "value": ("<image>\n" if number % 2 else "") + f"question {number} ?"},
+                {"from": "human", "value": ("<image>\n" if number % 2 else "") + f"what is {WORDS[number - 1]} ?"},
                 {"from": "gpt", "value": f"{word} it is"},
             ],
         }
@@ -48,8 +48,13 @@ def tuned(request, tmp_path_factory):
     ]
     (world / "data" / "finetune.json").write_text(json.dumps(rows))
     block = llava_runs.run_block(world, "finetune")
-    block["train"] |= {"model_max_length": 600, "max_steps": 120, "per_device_train_batch_size": 10}
-    block["train"] |= {"gradient_accumulation_steps": 1, "save_steps": 200, "learning_rate": 0.003, "logging_steps": 20}
+    block["train"] |= {
+        "model_max_length": 600,
+        "max_steps": 120,
+        "per_device_train_batch_size": 10,
+    }
+    block["train"] |= {"gradient_accumulation_steps": 1, "save_steps": 200, "logging_steps": 20}
+    block["train"]["learning_rate"] = 0.01 if request.param in WHOLE else 0.003
     block["lora"] = {"lora_enable": request.param not in WHOLE, "lora_r": 32, "lora_alpha": 64, "lora_dropout": 0.0}
     path = world / "finetune.yaml"
     path.write_text(yaml.safe_dump(block))
@@ -60,7 +65,11 @@ def tuned(request, tmp_path_factory):
 def questions(world):
     """(pictures, questions, answers)."""
     pictures = [world / "data" / "images" / f"{number}.png" if number % 2 else None for number in range(len(WORDS))]
-    return pictures, [f"question {number} ?" for number in range(len(WORDS))], [f"{word} it is" for word in WORDS]
+    return (
+        pictures,
+        [f"what is {WORDS[number - 1]} ?" for number in range(len(WORDS))],
+        [f"{word} it is" for word in WORDS],
+    )
 
 
 def test_it_learns_says_and_stops(tuned):
@@ -114,7 +123,7 @@ def test_the_adapter_is_the_same_model(tuned):
         pytest.skip("trained without LoRA")
     adapter, merged = (open_checkpoint(tuned / "out-finetune" / name) for name in ("adapter", "."))
     assert adapter.processor.chat_template == merged.processor.chat_template
-    ids_BT = torch.tensor([LlavaResponder(merged.model, merged.processor).encode_question("question 0 ?", False)])
+    ids_BT = torch.tensor([LlavaResponder(merged.model, merged.processor).encode_question("what is yes ?", False)])
     with torch.no_grad():
         one, other = (loaded.model.float()(input_ids=ids_BT).logits for loaded in (adapter, merged))
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
