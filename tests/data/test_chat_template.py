@@ -1,5 +1,8 @@
 """Conversations in the words of real models' chat templates: texts, answers, ends, and templates that will not do."""
 
+import gc
+import weakref
+
 import pytest
 from jinja2 import TemplateError
 
@@ -222,6 +225,15 @@ def test_shapes_are_asked_of_the_template_once(monkeypatch):
     assert ChatTemplate.of(tokenizer) is chat
     tokenizer.chat_template += " "
     assert ChatTemplate.of(tokenizer) is not chat
+
+
+def test_a_tokenizer_is_let_go_with_its_template():
+    tokenizer = make_tokenizer("qwen3")
+    ChatTemplate.of(tokenizer)
+    gone = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize(

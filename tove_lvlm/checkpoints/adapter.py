@@ -1,6 +1,6 @@
 """Stage 2's LoRA as a peft folder, with projector and `tove_fusion` in a file beside it.
 
-The LoRA alone is what stock peft and vLLM read, which refuses `modules_to_save`. Adapters of before have projector and
+So stock peft loads the LoRA, and it has no `modules_to_save`, which vLLM refuses. Adapters of before have projector and
 `tove_fusion` as these.
 """
 

@@ -80,7 +80,6 @@ class LoraConfig:
     lora_r: int = field(default=64, metadata=number(low=1))
     lora_alpha: int = field(default=16, metadata=number(low=1))
     lora_dropout: float = field(default=0.05, metadata=number(low=0, below=1))
-
     use_dora: bool = False
     """DoRA, by peft's key: the length of each output's weights is trained too. Slower."""
     use_rslora: bool = False

@@ -14,7 +14,7 @@ Source: our choice. Thinking blocks aside it is `apply_chat_template` of the con
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, proxy
 
 from jinja2 import TemplateError
 
@@ -46,7 +46,7 @@ class ChatTemplate:
     """A tokenizer's chat template, as training and asking use it.
 
     Args:
-        tokenizer: With a chat template that takes texts, `<image>` among them.
+        tokenizer: With a chat template that takes texts, `<image>` among them; not kept alive.
 
     Raises:
         ConfigError: It cannot say a question and its answer, ends an answer with no token of its own, or opens a
@@ -54,7 +54,7 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: Any):
-        self._tokenizer = tokenizer
+        self._tokenizer = proxy(tokenizer)  # which `_known` must not keep alive
         self._name = f"the chat template of `{getattr(tokenizer, 'name_or_path', '')}`"
         self._shapes: dict[tuple[bool, tuple[str, ...]], _Shape] = {}
         probe = _messages([_mark(number) for number in range(4)])

@@ -53,8 +53,9 @@ class Record(NamedTuple):
         """
         if image.place is None:
             raise DataError(f"{self.file} does not hold the image {image.name}")
-        read = read_cell if is_table(Path(self.file)) else lambda file, *place: read_member(file, place)
-        return read(self.file, *image.place)
+        if self.file.endswith(SUFFIX):
+            return read_member(self.file, image.place)
+        return read_cell(self.file, *image.place)
 
 
 class Records:
@@ -139,7 +140,7 @@ class Records:
             words.append(max(1, sum(len(turn["value"].split()) for turn in record.conversation)))
             has_image.append(bool(record.images))
             runs.append((file, runs.pop()[1] + 1) if runs and runs[-1][0] == file else (file, 1))
-        if any(file.suffix == SUFFIX or is_table(file) for file, _ in runs):
+        if any(file.suffix == SUFFIX or is_table(file) for file in num_read):
             records.shards = [number for _, number in runs]
         records._buffer = b"".join(pieces)
         records._ends = np.array(ends, np.int64)

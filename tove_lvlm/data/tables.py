@@ -84,10 +84,10 @@ def read_cell(file: str | Path, row: int, number: int) -> bytes:
     table = _open(str(file))
     if row < len(table):
         batch = table[row : row + 1]
-        found = [value for name in _IMAGES if name in batch.column_names for value in _values(batch, name, 0)]
-        content = _content(found[number]) if number < len(found) else None
-        if content is not None:
-            return content
+        values = [value for name in _IMAGES for value in _values(batch, name, 0)]
+        held = _parts(values[number])[1] if number < len(values) else None
+        if held is not None:
+            return bytes(held.as_py())
     raise DataError("the table has changed since the run began")
 
 
@@ -108,12 +108,10 @@ def _sample(fields: dict[str, Any], batch: Any, number: int, row: int) -> Stored
     images: dict[str, list[str]] = {}
     places: list[Place | None] = []
     for key in _IMAGES:
-        values = _values(batch, key, number) if key in batch.column_names else []
-        for value in values:
-            held = _content(value, look=True) is not None
-            name = _name(value)
-            images.setdefault(key, []).append(name or f"image {len(places)} of row {row}")
-            places.append((row, len(places)) if held else None)
+        for value in _values(batch, key, number):
+            path, held = _parts(value)
+            images.setdefault(key, []).append(path or f"image {len(places)} of row {row}")
+            places.append(None if held is None else (row, len(places)))
     talk = fields.get("conversations")
     if isinstance(talk, dict) and all(isinstance(value, list) for value in talk.values()):  # `Sequence` of structs
         fields["conversations"] = [dict(zip(talk, turn, strict=False)) for turn in zip(*talk.values(), strict=False)]
@@ -123,23 +121,21 @@ def _sample(fields: dict[str, Any], batch: Any, number: int, row: int) -> Stored
 
 
 def _values(batch: Any, key: str, number: int) -> list[Any]:
-    """The Arrow scalars of a row's images; those that are null are none."""
+    """The Arrow scalars of a row's images, those that are null left out; none without the column."""
+    if key not in batch.column_names:
+        return []
     value = batch.column(key)[number]
-    values = [value] if not hasattr(value, "values") or hasattr(value, "keys") else list(value.values or ())
-    return [one for one in values if one.is_valid]
+    several = isinstance(value, require("pyarrow", extra="tables").ListScalar)
+    return [one for one in (value.values or () if several else [value]) if one.is_valid]
 
 
-def _content(value: Any, look: bool = False) -> bytes | None:
-    """An image's bytes, where the table holds them; with `look` empty ones, which costs no copy."""
-    held = value.get("bytes") if hasattr(value, "keys") else value
-    if held is None or not held.is_valid or "binary" not in str(held.type):
-        return None
-    return b"" if look else bytes(held.as_py())
-
-
-def _name(value: Any) -> str | None:
-    """What a row calls an image."""
-    if hasattr(value, "keys"):
-        path = value.get("path")
-        return None if path is None else path.as_py()
-    return None if "binary" in str(value.type) else str(value.as_py())
+def _parts(value: Any) -> tuple[str | None, Any]:
+    """The path of an image, and the Arrow scalar of its bytes, which are not copied; None where there is none."""
+    arrow = require("pyarrow", extra="tables")
+    if isinstance(value, arrow.StructScalar):  # `datasets`' Image
+        path, held = value.get("path"), value.get("bytes")
+    elif isinstance(value, arrow.StringScalar):
+        path, held = value, None
+    else:
+        path, held = None, value
+    return None if path is None else path.as_py(), held if held is not None and held.is_valid else None

@@ -28,7 +28,6 @@ from ..data.conversations import (
     encode,
     end_ids,
     expand_image_tokens,
-    template_of,
 )
 from ..data.dataset import Sample, check_context
 from ..data.errors import DataError
@@ -47,8 +46,8 @@ class LlavaResponder(Responder):
 
     def __init__(self, model: nn.Module, processor: Any):
         super().__init__(model, processor)
-        self._template, self._ends = template_of(self.tokenizer), end_ids(self.tokenizer)
         self._reader = PromptReader(model, self.tokenizer)
+        self._template, self._ends = self._reader.template, end_ids(self.tokenizer)
 
     @property
     def picture_bytes(self) -> int:
@@ -71,7 +70,8 @@ class LlavaResponder(Responder):
         """
         talk = [human_turn(question, has_image), {"from": "gpt", "value": answer}]
         encoded = encode(self.tokenizer, talk, self._template, has_image)
-        end = max(place for place, label in enumerate(encoded.labels) if label != IGNORE_INDEX) + 1
+        learnt = [place for place, label in enumerate(encoded.labels) if label != IGNORE_INDEX]
+        end = learnt[-1] + 1 if learnt else None
         encoded = Encoded(encoded.input_ids[:end], encoded.labels[:end])
         config = as_llava(self.model).config
         token, count = config.image_token_id, config.image_seq_length

@@ -45,7 +45,8 @@ class PromptReader:
 
     def __init__(self, model: nn.Module, tokenizer: Any):
         self._model, self._tokenizer = model, tokenizer
-        self._template = template_of(tokenizer)
+        self.template = template_of(tokenizer)
+        """Name of the conversation."""
 
     def prompt_ids(self, question: str, num_images: int) -> list[int]:
         """Ids of a question's prompt, the images' placeholders expanded.
@@ -55,7 +56,7 @@ class PromptReader:
             num_images: How many images it is about.
         """
         turns = [human_turn(question, num_images)]
-        ids = encode_prompt(self._tokenizer, turns, self._template, num_images)
+        ids = encode_prompt(self._tokenizer, turns, self.template, num_images)
         config = as_llava(self._model).config
         return expand_image_tokens(ids, ids, config.image_token_id, config.image_seq_length)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ConfigError
-from ..config.model import V1_TEMPLATE
 from ..data.chat_template import ChatTemplate
 from ..data.conversations import CHAT, V1, build_prompt, encode_prompt, expand_image_tokens, get_template, template_of
 from ..data.turns import IMAGE_TOKEN
@@ -24,51 +23,38 @@ logger = logging.getLogger(__name__)
 
 END = "</s>"
 """Ends an answer in LLaVA's v1 conversation."""
-# System, then "USER: q ASSISTANT: a</s>" rounds; a single image stands on a line before its question, several stay.
-_TEMPLATE = (
+# System, then "USER: q ASSISTANT: a</s>" rounds.
+_V1 = (
     "{% if messages[0]['role'] == 'system' %}"
-    "{% set system = messages[0]['content'] %}{% set rounds = messages[1:] %}"
+    "{% set system = messages[0]['content'] %}{% set messages = messages[1:] %}"
     "{% else %}"
-    "{% set system = SYSTEM %}{% set rounds = messages %}"
+    "{% set system = SYSTEM %}"
     "{% endif %}"
-    "{% if system is not string %}{% set system = system[0]['text'] %}{% endif %}"
     "{{ system + ' ' }}"
-    "{% for message in rounds %}"
-    "{% set said = namespace(text='', alone='') %}"
-    "{% if message['content'] is string %}"
-    "{% set said.text = message['content'] %}{% set said.alone = said.text.replace(IMAGE, '') %}"
-    "{% else %}"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{% set said.text = said.text + LINE %}"
-    "{% elif part['type'] == 'text' %}"
-    "{% set said.text = said.text + part['text'] %}{% set said.alone = said.alone + part['text'].replace(IMAGE, '') %}"
-    "{% endif %}"
-    "{% endfor %}"
-    "{% endif %}"
-    "{% if said.text.count(IMAGE) == 1 %}{% set said.text = LINE + said.alone.strip() %}{% endif %}"
-    "{% if message['role'] == 'user' %}{{ 'USER: ' + said.text + ' ' }}"
-    "{% else %}{{ 'ASSISTANT: ' + said.text + '</s>' }}{% endif %}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ 'USER: ' + message['content'] + ' ' }}"
+    "{% else %}{{ 'ASSISTANT: ' + message['content'] + '</s>' }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
-# A message of parts becomes a text; the place of a single image is before it, several stay where they are.
+# Messages as texts: the place of a single image is LINE before the others, several stay where they are.
 _AS_TEXTS = (
     "{% set flat = namespace(messages=[]) %}"
     "{% for message in messages %}"
+    "{% set said = namespace(text='', alone='') %}"
     "{% if message['content'] is string %}"
-    "{% set flat.messages = flat.messages + [message] %}"
-    "{% else %}"
-    "{% set said = namespace(images=0, text='', alone='') %}"
+    "{% set said.text = message['content'] %}{% set said.alone = said.text.replace('<image>', '') %}"
+    "{% elif message['content'] %}"
     "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}"
-    "{% set said.images = said.images + 1 %}{% set said.text = said.text + '<image>\n' %}"
+    "{% if part['type'] == 'image' %}{% set said.text = said.text + LINE %}"
     "{% elif part['type'] == 'text' %}"
-    "{% set said.text = said.text + part['text'] %}{% set said.alone = said.alone + part['text'] %}"
+    "{% set said.text = said.text + part['text'] %}"
+    "{% set said.alone = said.alone + part['text'].replace('<image>', '') %}"
     "{% endif %}"
     "{% endfor %}"
-    "{% if said.images == 1 %}{% set said.text = '<image>\n' + said.alone.strip() %}{% endif %}"
-    "{% set flat.messages = flat.messages + [dict(message, content=said.text)] %}"
     "{% endif %}"
+    "{% if said.text.count('<image>') == 1 %}{% set said.text = LINE + said.alone.strip() %}{% endif %}"
+    "{% set flat.messages = flat.messages + [dict(message, content=said.text)] %}"
     "{% endfor %}"
     "{% set messages = flat.messages %}"
 )
@@ -104,12 +90,12 @@ def set_chat_template(tokenizer: Any, choice: str | None, where: str) -> None:
     Raises:
         ConfigError: v1 for a tokenizer whose texts do not end with `</s>`, or a template that cannot be trained with.
     """
-    if choice is not None and choice != V1_TEMPLATE:
+    if choice is not None and choice != V1:
         try:
             tokenizer.chat_template = Path(choice).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"`model.chat_template` is `{choice}`; expected `v1` or a Jinja file: {error}") from error
-    if choice == V1_TEMPLATE or template_of(tokenizer) == V1:
+    if choice == V1 or template_of(tokenizer) == V1:
         _check_v1_end(tokenizer, where)
         tokenizer.chat_template = v1_chat_template(tokenizer)
     else:
@@ -148,10 +134,11 @@ def take_images(tokenizer: Any) -> None:
         ConfigError: See `ChatTemplate`.
     """
     own = tokenizer.get_chat_template()
-    ready = own.startswith((_NO_THINKING, _AS_TEXTS, _AS_PARTS))
+    texts = _setting("LINE", f"{IMAGE_TOKEN}\n") + _AS_TEXTS
+    ready = own.startswith((_NO_THINKING, texts, _AS_PARTS))
     first = _NO_THINKING if "enable_thinking" in own else ""
     failures = []
-    for template in [own] if ready else [first + _AS_TEXTS + own, first + _AS_PARTS + own]:
+    for template in [own] if ready else [first + texts + own, first + _AS_PARTS + own]:
         tokenizer.chat_template = template
         try:
             ChatTemplate.of(tokenizer)
@@ -183,13 +170,14 @@ def v1_chat_template(tokenizer: Any) -> str:
         Jinja text. What it renders, tokenised whole, has the ids of `encode_prompt`. The image may be a part of the
         message (`{"type": "image"}`) or `<image>` anywhere in its text.
     """
-    names = {
-        "SYSTEM": get_template("v1").system.strip(),
-        "IMAGE": IMAGE_TOKEN,
-        "LINE": IMAGE_TOKEN + _gap(tokenizer) + "\n",
-    }
-    quoted = {name: '"' + text.replace("\n", "\\n") + '"' for name, text in names.items()}
-    return "".join("{% set " + name + " = " + text + " %}" for name, text in quoted.items()) + _TEMPLATE
+    system, line = get_template(V1).system.strip(), f"{IMAGE_TOKEN}{_gap(tokenizer)}\n"
+    return _setting("SYSTEM", system) + _setting("LINE", line) + _AS_TEXTS + _V1
+
+
+def _setting(name: str, text: str) -> str:
+    """Jinja that gives a text a name."""
+    quoted = text.replace("\n", "\\n")
+    return f'{{% set {name} = "{quoted}" %}}'
 
 
 def _gap(tokenizer: Any) -> str:

@@ -56,17 +56,17 @@ def mark_quantized(model: nn.Module, bits: int) -> None:
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = bits == 4, bits == 8  # type: ignore[assignment]
 
 
-def check_bits(bits: int, zero_stage: int | None) -> None:
+def check_bits(bits: int, zero3: bool) -> None:
     """Refuse what bitsandbytes cannot do.
 
     Args:
         bits: `train.bits`.
-        zero_stage: DeepSpeed's; None without it.
+        zero3: Whether DeepSpeed partitions weights.
 
     Raises:
-        ConfigError: ZeRO-3 would cut quantised weights.
+        ConfigError: It would cut quantised ones.
     """
-    if bits != WHOLE and zero_stage == 3:
+    if bits != WHOLE and zero3:
         raise ConfigError(
             f"`train.bits` is {bits}, and ZeRO-3 cannot partition quantised weights; take ZeRO-2, under which each GPU "
             "holds them whole: projects/deepspeed/zero2.json"

@@ -66,7 +66,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     """
     if config.train.chunked_loss:
         require_chunked_loss()
-    check_bits(config.train.bits, 3 if is_deepspeed_zero3_enabled() else None)
+    check_bits(config.train.bits, is_deepspeed_zero3_enabled())
     dtype = torch.bfloat16 if config.train.bf16 else torch.float32
     lvlm, processor = build_lvlm(config.model, dtype, config.train.bits)
     model = set_trainable(lvlm, stage, config)
