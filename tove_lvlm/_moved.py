@@ -28,6 +28,7 @@ MOVED = {
     "surgery.merge.config": ("config.merge",),
     "tower.configuration_yaml": ("tower.from_yaml", "config.tower"),
     "train.config": ("config.llava",),
+    "zero": ("sharding",),
 }
 """Name of 0.1.0 within this package -> where what it held is now."""
 _PACKAGE = __name__.rpartition(".")[0]

@@ -11,8 +11,8 @@ from tove_lvlm.checkpoints import load_model
 from tove_lvlm.checkpoints.adapter import save_adapter
 from tove_lvlm.checkpoints.model_info import make_model_info
 from tove_lvlm.checkpoints.projector import assign_projector
+from tove_lvlm.sharding import collect_trainable
 from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
-from tove_lvlm.zero import collect_trainable
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tove_lvlm.checkpoints.stage1 import save_stage1
 from tove_lvlm.config.model import MODEL_FILE, LoraConfig, ModelConfig
 from tove_lvlm.lvlm.lora import add_lora, collect_merged
 from tove_lvlm.lvlm.parts import adapter_parts
-from tove_lvlm.zero import collect_trainable
+from tove_lvlm.sharding import collect_trainable
 
 
 def build(llm: Path, *, seed: int = 0, awake: bool = True, **keys):

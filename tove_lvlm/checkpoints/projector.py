@@ -14,8 +14,8 @@ from ..config import ConfigError
 from ..config.model import MODEL_FILE, PROJECTOR_FILE
 from ..config.trained import read_model_info
 from ..lvlm.parts import adapter_parts
+from ..sharding import assign, collect
 from ..storage import check_numbers, load_tensors
-from ..zero import assign, collect
 from .model_info import check_tower
 
 

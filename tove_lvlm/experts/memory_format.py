@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import UserError
-from ..zero import is_partitioned
+from ..sharding import is_partitioned
 from .base import Expert
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)

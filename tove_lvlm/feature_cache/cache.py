@@ -17,7 +17,7 @@ import torch
 
 from .. import dist
 from ..errors import UserError
-from ..zero import is_partitioned
+from ..sharding import is_partitioned
 from .codec import DTYPES
 from .folder import CacheFolder
 from .identity import CLIP, Part, arithmetic, describe_part, image_keys

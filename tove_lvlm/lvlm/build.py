@@ -36,12 +36,12 @@ from ..config.tower import BackboneConfig, ClipConfig, TowerConfig
 from ..config.trained import left_out_of_start
 from ..data.conversations import end_ids
 from ..data.turns import IMAGE_TOKEN
+from ..sharding import gathered
 from ..storage.pretrained import load_pretrained, read_pretrained
 from ..tower.build import build_tower
 from ..tower.from_yaml import read_tower_yaml
 from ..tower.image_processing import ToVEImageProcessor
 from ..tower.modeling import ToVEVisionModel
-from ..zero import gathered
 
 logger = logging.getLogger(__name__)
 

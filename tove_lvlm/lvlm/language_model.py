@@ -18,9 +18,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ..config import ConfigError
+from ..sharding import gathered
 from ..storage.files import first_names
 from ..storage.pretrained import load_pretrained, read_pretrained
-from ..zero import gathered
 from .build import without_zero3_init
 from .quantization import WHOLE, quantization_config
 

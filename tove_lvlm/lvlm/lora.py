@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..config.model import LoraConfig
 from ..registry import require
-from ..zero import collect, numel
+from ..sharding import collect, numel
 from .parts import base_model
 
 logger = logging.getLogger(__name__)

@@ -26,8 +26,8 @@ from transformers import TrainerState
 
 from .. import dist
 from ..config import ConfigError, save_yaml
+from ..sharding import collect_trainable
 from ..storage import clear_leftovers, load_tensors, save_tensors, sync_to_disk
-from ..zero import collect_trainable
 from .guards import TrainingStopped
 from .manifest import FORMAT, IDENTITY, TRAINABLE, CheckpointError, damage, rank_file, read_meta, write_manifest
 from .signature import is_ours, key_file

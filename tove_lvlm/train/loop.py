@@ -17,7 +17,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
 from .. import dist
 from ..data.pixel_table import PixelTable
 from ..data.row_layout import model_inputs
-from ..zero import local_values
+from ..sharding import local_values
 from . import checkpoint
 from .agreement import Agreement
 from .guards import NonFiniteLoss, StopSignal, Watchdog, ignore_signals_in_worker

@@ -23,8 +23,8 @@ from .. import dist
 from ..config import save_yaml, to_dict
 from ..provenance import cpu_has_fast_bf16
 from ..registry import require
+from ..sharding import numel
 from ..storage import atomic_file, disk_reason, lock_folder, told_disk_errors
-from ..zero import numel
 from . import checkpoint
 from .launch import local_world_size
 from .loop import GuardedTrainer

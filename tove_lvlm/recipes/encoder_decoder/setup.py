@@ -23,9 +23,9 @@ from ...lvlm.image_processor import as_trained
 from ...lvlm.lora import collect_merged
 from ...lvlm.prompt_processor import PromptProcessor
 from ...lvlm.trainable import set_trainable
+from ...sharding import numel
 from ...tower.modeling import ToVEVisionModel
 from ...train.stage import TrainingSetup, block_values
-from ...zero import numel
 from ..expert_cache import close_of, use_expert_cache
 from ..expert_speed import use_expert_speed
 from .objective import TextObjective

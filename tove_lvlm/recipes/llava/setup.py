@@ -34,9 +34,9 @@ from ...lvlm.lora import add_lora, collect_merged
 from ...lvlm.padding_free import problem as rows_problem
 from ...lvlm.parts import adapter_parts, as_llava, base_model, text_config
 from ...lvlm.quantization import check_bits
+from ...sharding import collect_trainable
 from ...tower.recorder import GateRecorder
 from ...train.stage import TrainingSetup, block_values
-from ...zero import collect_trainable
 from ..expert_cache import close_of, use_expert_cache
 from ..expert_speed import use_expert_speed
 from .trainer import ToVETrainer
