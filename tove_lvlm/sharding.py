@@ -1,6 +1,7 @@
-"""Read and write parameters that ZeRO-3 may have partitioned, the same way with and without DeepSpeed.
+"""Read and write parameters that the ranks may hold in pieces, the same way with ZeRO-3, FSDP2 and neither.
 
-Under ZeRO-3 a parameter's own shape is [0]; it must be gathered by all ranks together before it is read or written.
+Under ZeRO-3 a parameter's own shape is [0], under FSDP2 (`train.fsdp`) it is a DTensor of the whole shape; either must
+be gathered by all ranks together before it is read or written.
 
 See docs/design.md, "Training".
 """
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from . import dist
 
@@ -37,7 +39,8 @@ def local_values(parameter: nn.Parameter) -> torch.Tensor:
     """What this rank holds of the parameter's values."""
     if is_partitioned(parameter) and parameter.ds_tensor is not None:
         return parameter.ds_tensor
-    return parameter.detach()
+    values = parameter.detach()
+    return values.to_local() if isinstance(values, DTensor) else values
 
 
 @contextmanager
@@ -67,14 +70,50 @@ def collect(named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, torch.Tensor
     tensors = {}
     for name, parameter in named:
         with gathered([parameter]):
+            values = parameter.detach()
+            values = values.full_tensor() if isinstance(values, DTensor) else values
             if dist.is_main():
-                tensors[name] = parameter.detach().to("cpu", copy=True).contiguous()
+                tensors[name] = values.to("cpu", copy=True).contiguous()
     return tensors
 
 
 def collect_trainable(model: nn.Module) -> dict[str, torch.Tensor]:
     """Every trainable as a whole CPU tensor on rank 0, by its name in `model`; every rank must call."""
     return collect((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+@torch.no_grad()
+def copy_into(parameter: nn.Parameter, values: torch.Tensor) -> None:
+    """Copy a whole tensor into a parameter that ZeRO-3 does not hold; of one that FSDP2 holds, this rank's piece.
+
+    Args:
+        parameter: Of a model on this rank.
+        values: The parameter's whole shape, the same on every rank.
+    """
+    if isinstance(parameter, DTensor):
+        values = values.to(parameter.device)
+        parameter.copy_(distribute_tensor(values, parameter.device_mesh, parameter.placements, src_data_rank=None))
+    else:
+        parameter.copy_(values)
+
+
+def set_dtype(model: nn.Module, name: str, dtype: torch.dtype) -> None:
+    """Give a parameter another dtype. One that FSDP2 holds becomes another object, and no forward pass may follow.
+
+    Args:
+        model: Has the parameter; wherever else in it the same one is, it is changed too.
+        name: The parameter's.
+        dtype: Its new one.
+    """
+    parameter = model.get_parameter(name)
+    if not isinstance(parameter, DTensor):
+        parameter.data = parameter.data.to(dtype)
+    elif parameter.dtype != dtype:  # its `data` keeps the old dtype whatever is assigned
+        changed = nn.Parameter(parameter.detach().to(dtype), requires_grad=parameter.requires_grad)
+        for other, found in list(model.named_parameters(remove_duplicate=False)):
+            if found is parameter:
+                owner, _, leaf = other.rpartition(".")
+                setattr(model.get_submodule(owner), leaf, changed)
 
 
 def assign(module: nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:

@@ -6,6 +6,7 @@ import sys
 import pytest
 import yaml
 
+from helpers.paths import ROOT
 from helpers.training import environment
 from tove_lvlm.config import ConfigError
 from tove_lvlm.recipes.llava import PRETRAIN
@@ -30,6 +31,12 @@ BAD = [
     (["model.mm_projector_type=linear"], "model.mm_projector_type", "mlp2x_gelu"),
     (["model.pretrain_mm_mlp_adapter=./data"], "model.pretrain_mm_mlp_adapter", "projector.safetensors"),
     (["train.deepspeed=./zero9.json"], "train.deepspeed", "does not exist"),
+    (
+        ["train.fsdp=true", f"train.deepspeed={ROOT}/projects/deepspeed/zero2.json"],
+        "train.fsdp",
+        "train.deepspeed=null",
+    ),
+    (["train.fsdp=true", "train.bits=4"], "train.fsdp", "ZeRO-2"),
     (["train.warmup_ratio=1.5"], "train.warmup_ratio", "at least 0 and below 1"),
     (["train.per_device_train_batch_size=0"], "train.per_device_train_batch_size", "at least 1"),
     (["train.learning_rate=-1.0"], "train.learning_rate", "above 0"),
@@ -100,7 +107,8 @@ def test_script_ends_with_code_2_and_one_line_before_torch(world, launcher_flag)
     assert "seed" in done.stderr
 
 
-def test_several_ranks_need_deepspeed(world, monkeypatch):
+def test_several_ranks_need_deepspeed_or_fsdp(world, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"train\.deepspeed.*2 ranks"):
+    with pytest.raises(ConfigError, match=r"train\.deepspeed.*2 ranks.*train\.fsdp=true"):
         load_run(PRETRAIN, world / "pretrain.yaml")
+    assert load_run(PRETRAIN, world / "pretrain.yaml", ["train.fsdp=true"]).train.fsdp

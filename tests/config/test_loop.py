@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tove_lvlm.config import ConfigError
+from tove_lvlm.config import ConfigError, encoder_decoder, merge
 from tove_lvlm.config.llava import TrainConfig
-from tove_lvlm.config.loop import resolve_loop
+from tove_lvlm.config.loop import LoopConfig, resolve_loop
 
 KEYS = ("expert_channels_last", "expert_compile", "expert_streams")
 
@@ -26,3 +26,24 @@ def test_how_experts_run_is_refused_with_zero3_by_key(tmp_path, key):
 def test_all_are_off_where_nothing_is_said(tmp_path):
     train = resolved(tmp_path, 3)
     assert not any(getattr(train, key) for key in KEYS)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda train: encoder_decoder.RunConfig(
+            model=encoder_decoder.EncoderDecoderConfig(pretrained="."),
+            data=encoder_decoder.DataConfig(mix=[encoder_decoder.SourceConfig(task="caption", files=["a.json"])]),
+            train=encoder_decoder.TrainConfig(**train),
+        ),
+        lambda train: merge.MergeRunConfig(
+            model=merge.MergeModelConfig(checkpoint=".", student="."),
+            data=merge.MergeDataConfig(images=["."]),
+            train=LoopConfig(**train),
+        ),
+    ],
+)
+def test_fsdp_is_refused_where_no_language_model_is_divided(config):
+    assert config({"output_dir": "out"})
+    with pytest.raises(ConfigError, match=r"^`train.fsdp` divides the language model of LLaVA's two stages"):
+        config({"output_dir": "out", "fsdp": True})

@@ -31,7 +31,12 @@ def environment(threads: int = 1) -> dict[str, str]:
 
 
 def start(
-    script: str, cfg_path: Path, options: list[str], ranks: int | None = None, log: Path | None = None
+    script: str,
+    cfg_path: Path,
+    options: list[str],
+    ranks: int | None = None,
+    log: Path | None = None,
+    launcher: str = "deepspeed",
 ) -> subprocess.Popen:
     """Start a training script beside its YAML.
 
@@ -39,14 +44,18 @@ def start(
         script: Its name in scripts/.
         cfg_path: The YAML.
         options: For `--options`.
-        ranks: How many the DeepSpeed launcher starts; None for plain python.
+        ranks: How many the launcher starts; None for plain python.
         log: Where the output is added; a pipe when left out.
+        launcher: `deepspeed` or `torchrun`.
     """
     command = [str(ROOT / "scripts" / script), "--cfg-path", str(cfg_path), "--options", *options]
     if ranks is not None:
         port = 20000 + (os.getpid() * 7 + abs(hash((script, *options)))) % 20000
-        launcher = ["-m", "deepspeed.launcher.runner", "--num_accelerators", str(ranks)]
-        command = [*launcher, "--master_port", str(port), *command]
+        module, number = {
+            "deepspeed": ("deepspeed.launcher.runner", "--num_accelerators"),
+            "torchrun": ("torch.distributed.run", "--nproc-per-node"),
+        }[launcher]
+        command = ["-m", module, number, str(ranks), "--master_port", str(port), *command]
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=cfg_path.parent,

@@ -15,6 +15,7 @@ from tove_lvlm.data.conversations import end_ids
 from tove_lvlm.lvlm.build import load_tokenizer
 from tove_lvlm.lvlm.language_model import _TRIED
 from tove_lvlm.lvlm.lora import add_lora, collect_merged
+from tove_lvlm.lvlm.parts import decoder_layers
 
 
 def build(folder, tiny_tower_yaml, **options):
@@ -32,6 +33,7 @@ def test_logits_are_the_familys_own_also_after_saving(tmp_path, tiny_tower_yaml,
     model, processor = build(folder, tiny_tower_yaml)
     ours_BTV = model.eval()(input_ids=ids_BT).logits
     torch.testing.assert_close(ours_BTV[..., : own_BTV.shape[-1]], own_BTV, atol=2e-5, rtol=1e-4)
+    assert len(decoder_layers(model)) == model.config.text_config.num_hidden_layers
     assert model.config.image_token_id == processor.tokenizer.convert_tokens_to_ids("<image>") == len(tokenizer)
     model.save_pretrained(tmp_path / "saved")
     processor.save_pretrained(tmp_path / "saved")

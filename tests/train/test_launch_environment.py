@@ -19,7 +19,7 @@ def prepare(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "/nowhere")
     monkeypatch.setenv("PATH", os.environ["PATH"])
-    config = SimpleNamespace(train=SimpleNamespace(deepspeed=None, num_threads=None))
+    config = SimpleNamespace(train=SimpleNamespace(deepspeed=None, fsdp=False, num_threads=None))
 
     def run(**environment):
         for name, value in environment.items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
-from .loop import LoopConfig
+from .loop import LoopConfig, refuse_fsdp
 from .parsing import DERIVED
 from .ranges import number
 from .tower import TowerConfig
@@ -158,6 +158,7 @@ class RunConfig:
     train: TrainConfig
 
     def __post_init__(self) -> None:
+        refuse_fsdp(self.train)
         if self.data.augment and self.train.expert_cache is not None:
             raise ConfigError(
                 "`data.augment` and `train.expert_cache` exclude each other: a random crop is another image each time, "

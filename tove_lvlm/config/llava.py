@@ -79,6 +79,11 @@ class TrainConfig(LoopConfig):
                 f"`train.save_merged` is true and `train.bits` {self.bits}: a quantised model is not merged; write the "
                 "merged model from the adapter afterwards, `tove export ADAPTER --format merged --output DIR`"
             )
+        if self.bits != 16 and self.fsdp:
+            raise ConfigError(
+                f"`train.bits` is {self.bits} and `train.fsdp` is true: FSDP2 cannot divide quantised weights; take "
+                "DeepSpeed's ZeRO-2, under which each GPU holds them whole: projects/deepspeed/zero2.json"
+            )
         if self.chunked_loss and not self.logits_at_labels:
             raise ConfigError("`train.chunked_loss` needs `train.logits_at_labels: true`")
 

@@ -27,9 +27,12 @@ class LoopConfig:
     output_dir: str
     """Where checkpoints, logs and results go; relative to the working directory."""
     deepspeed: str | None = None
-    """DeepSpeed JSON; none trains one rank with plain torch."""
+    """DeepSpeed JSON; none trains one rank with plain torch, or any number with `fsdp`."""
     deepspeed_config: DeepSpeedConfig | None = field(default=None, metadata=DERIVED)
     """What that JSON holds, once it is read."""
+    fsdp: bool = False
+    """Divide the language model and all that is trained among the ranks with torch's FSDP2, without DeepSpeed; for
+    LLaVA's two stages. See docs/design.md, "Training"."""
     per_device_train_batch_size: int = field(default=1, metadata=number(low=1))
     gradient_accumulation_steps: int = field(default=1, metadata=number(low=1))
     learning_rate: float = field(default=1e-3, metadata=number(above=0))
@@ -104,8 +107,13 @@ def resolve_loop(train: Loop, base: Path) -> Loop:
             f"`train.expert_cache`: `{train.expert_cache}` is or contains `train.output_dir`; name a folder of its own"
         )
     deepspeed, world_size = resolve_path("train.deepspeed", train.deepspeed, base, "file"), _world_size()
-    if deepspeed is None and world_size > 1:
-        raise ConfigError(f"`train.deepspeed` is empty, but there are {world_size} ranks; name a DeepSpeed JSON")
+    if deepspeed is None and world_size > 1 and not train.fsdp:
+        raise ConfigError(
+            f"`train.deepspeed` is empty, but there are {world_size} ranks; name a DeepSpeed JSON, or give "
+            "train.fsdp=true"
+        )
+    if deepspeed is not None and train.fsdp:
+        raise ConfigError("`train.deepspeed` names a file and `train.fsdp` is true; train.deepspeed=null leaves FSDP2")
     deepspeed_config = None if deepspeed is None else read_deepspeed(deepspeed, train, world_size)
     if deepspeed_config is not None and deepspeed_config.zero_stage == 3:
         _check_zero3(train)
@@ -116,6 +124,19 @@ def resolve_loop(train: Loop, base: Path) -> Loop:
         deepspeed=deepspeed,
         deepspeed_config=deepspeed_config,
     )
+
+
+def refuse_fsdp(train: LoopConfig) -> None:
+    """For stages without a language model to divide.
+
+    Raises:
+        ConfigError: FSDP2 is asked for.
+    """
+    if train.fsdp:
+        raise ConfigError(
+            "`train.fsdp` divides the language model of LLaVA's two stages, and there is none here; leave it out, and "
+            "name a DeepSpeed JSON in `train.deepspeed` for several ranks"
+        )
 
 
 def _check_zero3(train: LoopConfig) -> None:

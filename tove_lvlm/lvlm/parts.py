@@ -26,6 +26,17 @@ def base_model(model: nn.Module) -> LlavaForConditionalGeneration:
     return as_llava(wrapper.get_base_model() if hasattr(model, "get_base_model") else model)
 
 
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The language model's layers, from its first to its last.
+
+    Args:
+        model: A LLaVA model, inside peft or not.
+    """
+    language_model: Any = base_model(model).model.language_model
+    kinds = language_model._no_split_modules or ()
+    return [module for module in language_model.modules() if type(module).__name__ in kinds]
+
+
 def vision_part(model: nn.Module) -> nn.Module:
     """The vision tower, of whatever kind, of a LLaVA model or of an encoder with a decoder."""
     whole: Any = base_model(model)

@@ -1,11 +1,11 @@
 """Complete, atomic checkpoints and resuming from them.
 
 `checkpoint-N/` holds every trainable (`trainable.safetensors`, whole and portable), the optimizer (DeepSpeed's shards,
-or `optimizer.pt`), the scheduler, each rank's random states and running sums, transformers' trainer state, the resolved
-configuration, and last of all `complete.json`, which lists every file with its size and SHA-256 and is signed
-(`manifest`, `signature`). All ranks write into a hidden folder, which is flushed to the disk and renamed: a folder
-called `checkpoint-N` is whole, and one that somehow is not (a copy cut short, a bad disk) is passed over. The sampler's
-position is the step, since the order depends on seed and epoch alone.
+`optimizer.pt`, or under FSDP2 `optimizer-rank-R.pt` of each rank), the scheduler, each rank's random states and running
+sums, transformers' trainer state, the resolved configuration, and last of all `complete.json`, which lists every file
+with its size and SHA-256 and is signed (`manifest`, `signature`). All ranks write into a hidden folder, which is
+flushed to the disk and renamed: a folder called `checkpoint-N` is whole, and one that somehow is not (a copy cut short,
+a bad disk) is passed over. The sampler's position is the step, since the order depends on seed and epoch alone.
 
 See docs/design.md, "Training".
 """
@@ -26,8 +26,9 @@ from transformers import TrainerState
 
 from .. import dist
 from ..config import ConfigError, save_yaml
-from ..sharding import collect_trainable
+from ..sharding import collect_trainable, copy_into
 from ..storage import clear_leftovers, load_tensors, save_tensors, sync_to_disk
+from .fsdp import load_local_state, local_state
 from .guards import TrainingStopped
 from .manifest import FORMAT, IDENTITY, TRAINABLE, CheckpointError, damage, rank_file, read_meta, write_manifest
 from .signature import is_ours, key_file
@@ -46,7 +47,9 @@ class TrainingState:
 
     model: torch.nn.Module
     engine: Any | None
-    """DeepSpeed's, which keeps the optimizer in shards; None with plain torch."""
+    """DeepSpeed's, which keeps the optimizer in shards; None with torch alone."""
+    fsdp: bool = False
+    """Whether FSDP2 holds the model and the optimizer's state in pieces."""
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
 
@@ -244,6 +247,8 @@ def _write(state: TrainingState, record: RunRecord, folder: Path) -> None:
     trainable = collect_trainable(state.model)
     if state.engine is not None:
         state.engine.save_checkpoint(str(folder), tag=ENGINE_TAG, save_latest=False, exclude_frozen_parameters=True)
+    elif state.fsdp:
+        torch.save(local_state(state.optimizer), folder / _optimizer_file(dist.rank()))
     elif dist.is_main():
         torch.save(state.optimizer.state_dict(), folder / "optimizer.pt")
     torch.save(record.rank_state, folder / rank_file(dist.rank()))
@@ -280,7 +285,13 @@ def _load_plain(state: TrainingState, folder: Path) -> None:
         raise CheckpointError(
             f"{folder}: its trainables are not this run's: {sorted(trainables.keys() ^ tensors.keys())[:3]}"
         )
-    with torch.no_grad():
-        for name, parameter in trainables.items():
-            parameter.copy_(tensors[name])
-    state.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+    for name, parameter in trainables.items():
+        copy_into(parameter, tensors[name])
+    if state.fsdp:
+        load_local_state(state.optimizer, torch.load(folder / _optimizer_file(dist.rank()), weights_only=True))
+    else:
+        state.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+
+
+def _optimizer_file(rank: int) -> str:
+    return f"optimizer-rank-{rank}.pt"

@@ -88,7 +88,7 @@ def prepare_environment(config: Any, local_rank: int | None) -> None:
     if local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(local_rank))
     _check_ranks()
-    if config.train.deepspeed is not None and "RANK" not in os.environ:
+    if (config.train.deepspeed is not None or config.train.fsdp) and "RANK" not in os.environ:
         if local_rank not in (None, 0):
             raise ConfigError(
                 f"--local_rank is {local_rank}, but RANK is not set; start with `deepspeed` or `torchrun`"

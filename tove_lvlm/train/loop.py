@@ -5,7 +5,7 @@ See docs/design.md, "Training".
 
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from .. import dist
 from ..data.pixel_table import PixelTable
 from ..data.row_layout import model_inputs
 from ..sharding import local_values
-from . import checkpoint
+from . import checkpoint, fsdp
 from .agreement import Agreement
 from .guards import NonFiniteLoss, StopSignal, Watchdog, ignore_signals_in_worker
 from .metrics import FigureMeter, MetricsFile
@@ -64,6 +64,7 @@ class GuardedTrainer(Trainer):
         identity: What a checkpoint must share with a run that resumes from it.
         sampler: Order of the samples.
         pixel_table: Where the data set gives pixels as bytes, what they stand for.
+        layers: What `train.fsdp` gathers one at a time.
         kwargs: Trainer's own.
     """
 
@@ -73,9 +74,17 @@ class GuardedTrainer(Trainer):
     lr_scheduler: torch.optim.lr_scheduler.LambdaLR
 
     def __init__(
-        self, *, run_config: Any, identity: dict, sampler: Any, pixel_table: PixelTable | None = None, **kwargs
+        self,
+        *,
+        run_config: Any,
+        identity: dict,
+        sampler: Any,
+        pixel_table: PixelTable | None = None,
+        layers: Sequence[torch.nn.Module] = (),
+        **kwargs,
     ):
         self.run_config, self.identity, self.sampler, self.pixel_table = run_config, identity, sampler, pixel_table
+        self.layers = layers
         super().__init__(**kwargs)
         self.loss_is_scaled_for_ga = True  # compute_loss does it
         self.remove_callback(PrinterCallback)
@@ -107,6 +116,11 @@ class GuardedTrainer(Trainer):
         )
 
     # ---- optimizer ----
+
+    def _move_model_to_device(self, model, device) -> None:
+        """As Trainer's; `fsdp.shard` places the model's pieces itself."""
+        if not self.run_config.train.fsdp:
+            super()._move_model_to_device(model, device)
 
     def rates(self) -> tuple[dict[str, float], dict[int, str]]:
         """Learning rate of each kind of parameter, and the kind of a parameter by its id; unnamed ones are `model`."""
@@ -231,7 +245,11 @@ class GuardedTrainer(Trainer):
         """Nothing yet: weights are loaded with the optimizer, once both are prepared."""
 
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
+        if self.run_config.train.fsdp:
+            fsdp.shard(self.model, self.layers, self.args.device)
+            self.is_distributed_loading_by_transformers = True  # Trainer wraps and places nothing then
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        self.is_distributed_loading_by_transformers = False  # nor does it delay the reduction of gradients
         if resume_from_checkpoint is not None:
             checkpoint.load(self._training_state(), resume_from_checkpoint)
         return prepared
@@ -240,6 +258,7 @@ class GuardedTrainer(Trainer):
         return checkpoint.TrainingState(
             model=self.model,
             engine=self.model_wrapped if self.is_deepspeed_enabled else None,
+            fsdp=self.run_config.train.fsdp,
             optimizer=cast(torch.optim.Optimizer, self.optimizer),
             scheduler=self.lr_scheduler,
         )

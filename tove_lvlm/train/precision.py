@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import torch
 
+from ..sharding import set_dtype
+
 
 @contextlib.contextmanager
 def float32_trainables(model: torch.nn.Module, needed: bool) -> Iterator[None]:
@@ -20,12 +22,14 @@ def float32_trainables(model: torch.nn.Module, needed: bool) -> Iterator[None]:
         model: Its frozen weights stay as they are.
         needed: Whether to do anything.
     """
-    trained = [p for p in model.parameters() if p.requires_grad and p.is_floating_point()] if needed else []
-    dtypes = [parameter.dtype for parameter in trained]
-    for parameter in trained:
-        parameter.data = parameter.data.float()
+    dtypes: dict[str, torch.dtype] = {}
+    for name, parameter in model.named_parameters() if needed else ():
+        if parameter.requires_grad and parameter.is_floating_point():
+            dtypes[name] = parameter.dtype
+            parameter.data = parameter.data.float()
     try:
         yield
     finally:
-        for parameter, dtype in zip(trained, dtypes, strict=True):
-            parameter.data = parameter.data.to(dtype)
+        # By name: FSDP2 puts other parameters in their places, and would not be rid of these while anything holds them.
+        for name, dtype in dtypes.items():
+            set_dtype(model, name, dtype)

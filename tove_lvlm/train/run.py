@@ -35,7 +35,7 @@ from .stage import Stage, TrainingSetup
 
 logger = logging.getLogger(__name__)
 
-_KEPT = ("per_device_train_batch_size", "gradient_accumulation_steps", "seed", "bf16")
+_KEPT = ("per_device_train_batch_size", "gradient_accumulation_steps", "seed", "bf16", "fsdp")
 
 
 def run_stage(stage: Stage, config: Any) -> int:
@@ -74,7 +74,7 @@ def _train(stage: Stage, config: Any) -> int:
 
 def _train_and_write(config: Any, trainer: GuardedTrainer, setup: TrainingSetup, resume: Path | None) -> int:
     if resume is not None:
-        checkpoint.check_continuity(resume, trainer.identity, setup.identity_before)
+        checkpoint.check_continuity(resume, trainer.identity, {"train.fsdp": False, **setup.identity_before})
         logger.info("resuming from %s", resume)
     batch, workers = config.train.per_device_train_batch_size, config.train.dataloader_num_workers
     check_shared_memory(setup.dataset, setup.collator, batch, workers, local_world_size())
@@ -99,10 +99,13 @@ def _newest_checkpoint(train: Any) -> Path | None:
 
 def join_ranks(config: Any) -> None:
     """Make the process group before transformers looks for it: gloo without a GPU, nccl with one."""
-    if config.train.deepspeed is None:
+    if config.train.deepspeed is None and not config.train.fsdp:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    if config.train.fsdp:
+        dist.setup_process_group()
+        return
     deepspeed = require("deepspeed", extra="train")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
@@ -152,6 +155,7 @@ def build_trainer(stage: Stage, config: Any) -> tuple[GuardedTrainer, TrainingSe
         args=arguments,
         train_dataset=setup.dataset,
         data_collator=setup.collator,
+        layers=setup.layers,
         **setup.trainer_arguments,
     )
     log_sizes(stage.name, setup.model, len(setup.dataset))

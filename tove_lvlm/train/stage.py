@@ -40,6 +40,8 @@ class TrainingSetup:
     0 only, whose entries then take their places in `output_dir`."""
     close: Callable[[], None] = lambda: None
     """Called on every rank when the run ends, however it ends."""
+    layers: Sequence[Any] = ()
+    """Modules of the model that `train.fsdp` gathers one at a time."""
     trainer_class: type | None = None
     """Of the engine's kind, for a loss or rates of its own."""
     trainer_arguments: dict[str, Any] = field(default_factory=dict)

@@ -32,7 +32,7 @@ from ...lvlm.chunked_loss import require_chunked_loss
 from ...lvlm.image_processor import as_trained
 from ...lvlm.lora import add_lora, collect_merged
 from ...lvlm.padding_free import problem as rows_problem
-from ...lvlm.parts import adapter_parts, as_llava, base_model, text_config
+from ...lvlm.parts import adapter_parts, as_llava, base_model, decoder_layers, text_config
 from ...lvlm.quantization import check_bits
 from ...sharding import collect_trainable
 from ...tower.recorder import GateRecorder
@@ -103,6 +103,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
             **{f"tower.{key}": EARLIER[key] for key in _DEFAULT_CHANGED},
         },
         close=close_of(cache),
+        layers=decoder_layers(model),
         results=lambda trainer: gather_results(stage, config, trainer.model, processor),
         trainer_class=ToVETrainer,
         trainer_arguments={"recorder": recorder, "padding_free": collator.padding_free, "pixel_table": table},
