@@ -29,6 +29,9 @@ def test_chat(tove, world):
     assert json.loads(out)["question"] == "what is red ?"
     code, _, err = tove("chat", picture, "", "--model", world / "model")
     assert code == 0, err
+    code, _, err = tove("chat", picture, "what is red ?", "--also", picture, "--model", world / "model")
+    assert code == 2
+    assert "the base model answers about one image only; there are 2 for `what is red ?`" in err
 
 
 def test_usage(tove, world, tmp_path):

@@ -12,28 +12,40 @@ from tove_lvlm.inference import LlavaResponder
 from tove_lvlm.inference.batching import DecodingConfig, PixelReader, pad_left
 from tove_lvlm.inference.prompts import model_inputs
 from tove_lvlm.inference.ranking import RankingConfig
+from tove_lvlm.inference.shared import pixel_list
 
-QUESTIONS = ["is the red box left ?", "what shape is on the right of the blue ball ?", "no picture ?"]
-ANSWERS = [["yes", "no"], ["box", "the red ball", "two"], ["yes", "no picture"]]
+QUESTIONS = [
+    "is the red box left ?",
+    "what shape is on the right of the blue ball ?",
+    "no picture ?",
+    "is <image> left of <image> ?",
+    "red or blue ?",
+]
+ANSWERS = [["yes", "no"], ["box", "the red ball", "two"], ["yes", "no picture"], ["yes", "no"], ["red", "blue"]]
 
 
 @pytest.fixture
 def pixels(built):
+    """One picture each for two questions, none for one, both for two."""
     rng = np.random.default_rng(0)
     read = PixelReader(built[1].image_processor)
-    return [read(Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))) for _ in range(2)] + [None]
+    one, other = [read(Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))) for _ in range(2)]
+    return [one, other, None, [one, other], [other, one]]
 
 
-def plain(responder, question, answer, pixels_3HW):
+def images_of(about) -> dict[str, torch.Tensor]:
+    return {"pixel_values": torch.stack(pixel_list(about))} if pixel_list(about) else {}
+
+
+def plain(responder, question, answer, about):
     """Token by token, without padding, positions or a cut of the logits."""
     model, processor = responder.model, responder.processor
-    prompt = responder.encode_question(question, pixels_3HW is not None)
-    ids, _ = responder.encode_answer(question, answer, pixels_3HW is not None)
+    prompt = responder.encode_question(question, len(pixel_list(about)))
+    ids, _ = responder.encode_answer(question, answer, len(pixel_list(about)))
     assert ids[: len(prompt)] == prompt
     assert ids[-1] == processor.tokenizer.eos_token_id
-    images = {} if pixels_3HW is None else {"pixel_values": pixels_3HW[None]}
     with torch.inference_mode():
-        log_p_TV = model(input_ids=torch.tensor([ids]), **images).logits[0].log_softmax(-1)
+        log_p_TV = model(input_ids=torch.tensor([ids]), **images_of(about)).logits[0].log_softmax(-1)
     return sum(log_p_TV[t - 1, ids[t]].item() for t in range(len(prompt), len(ids)))
 
 
@@ -50,7 +62,7 @@ def test_they_are_the_sums_of_a_plain_forward_in_any_batch(built, pixels):
 
 def test_labels_mark_the_answer_and_its_end(built):
     model, processor = built
-    ids, labels = LlavaResponder(model, processor).encode_answer("what ?", "red box", True)
+    ids, labels = LlavaResponder(model, processor).encode_answer("what ?", "red box", 1)
     told = [label for label in labels if label != -100]
     assert told == ids[-len(told) :]
     assert processor.tokenizer.decode(told[:-1]).strip() == "red box"
@@ -78,10 +90,9 @@ def test_one_candidate_is_weighed_where_only_one_is_asked_for(built, pixels):
     model, processor = built
     ranked = responder.rank(QUESTIONS, pixels, RankingConfig(candidates=words, top_k=1))
     for question, picture, answer in zip(QUESTIONS, pixels, ranked, strict=True):
-        ids = responder.encode_question(question, picture is not None)
-        images = {} if picture is None else {"pixel_values": picture[None]}
+        ids = responder.encode_question(question, len(pixel_list(picture)))
         with torch.inference_mode():
-            next_V = model(input_ids=torch.tensor([ids]), **images).logits[0, -1]
+            next_V = model(input_ids=torch.tensor([ids]), **images_of(picture)).logits[0, -1]
         first = [processor.tokenizer(word, add_special_tokens=False).input_ids[0] for word in words]
         assert answer.text == words[int(next_V[first].argmax())]
 

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from helpers.llava_runs import shared_world, train, world
+from helpers.llava_runs import run, shared_world, train, world
+from helpers.paths import ROOT
 from helpers.tiny_lvlm import make_llm
+from helpers.tiny_towers import make_tower_yaml
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.checkpoints.from_config import build_lvlm
 from tove_lvlm.checkpoints.merged import export_merged
@@ -95,6 +97,18 @@ def test_stage_two_in_4_bits_gives_an_adapter_for_the_whole_model(world, wide_ll
     torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
     assert not any(isinstance(module, KINDS[4]) for module in merged.model.modules())
     assert Chat.load(folder, device="cpu").ask(None, "what is red ?", max_new_tokens=3) is not None
+
+
+@pytest.mark.full
+def test_two_ranks_under_zero2_learn_what_one_rank_does(world, wide_llm):
+    tower = make_tower_yaml(world / "still", experts=["depth", "shapes"], expert_dropout=0.0)
+    options = ["train.bits=4", "train.save_merged=false", "lora.lora_dropout=0", "train.max_steps=6"]
+    options += [f"model.llm={wide_llm}", f"model.tower={tower}"]
+    zero2 = f"train.deepspeed={ROOT}/projects/deepspeed/zero2.json"
+    for name, more, ranks in (("two", zero2, 2), ("one", "train.per_device_train_batch_size=4", None)):
+        code, output = run(world, "finetune", [*options, more, f"train.output_dir={world / name}"], ranks)
+        assert code == 0, output[-3000:]
+    assert losses(world / "two") == pytest.approx(losses(world / "one"), rel=1e-5)
 
 
 @pytest.mark.parametrize(

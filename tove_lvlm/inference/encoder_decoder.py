@@ -22,7 +22,7 @@ from ..data.turns import Conversation, rounds
 from .batching import DecodingConfig, pad_right
 from .ranking import RankedAnswer, RankingConfig
 from .responder import AnswerLogits, Responder, ScoredChoice, choices_of, likeliest
-from .shared import Pixels, SharedPicture, pixels_of
+from .shared import Pixels, PixelsAbout, SharedPicture, pixel_list, pixels_of
 
 
 class EncoderDecoderResponder(Responder):
@@ -73,18 +73,21 @@ class EncoderDecoderResponder(Responder):
         self,
         questions: Sequence[str],
         answers: Sequence[Sequence[str]],
-        pixels: Sequence[Pixels | None],
+        pixels: Sequence[PixelsAbout],
     ) -> list[list[ScoredChoice]]:
         """See `Responder`; each image is read once, however many answers it has."""
-        return self._score(self._prompts(questions, pixels), answers, self._see(pixels))
+        about = [pixel_list(one) for one in pixels]
+        prompts = self._prompts(questions, about)  # refuses what is not about one image
+        return self._score(prompts, answers, self._see([one for (one,) in about]))
 
     @torch.inference_mode()
     def rank(
-        self, questions: Sequence[str], pixels: Sequence[Pixels | None], ranking: RankingConfig
+        self, questions: Sequence[str], pixels: Sequence[PixelsAbout], ranking: RankingConfig
     ) -> list[RankedAnswer]:
         """See `Responder`; each image is read once."""
-        prompts = self._prompts(questions, pixels)
-        tokens_QND = self._see(pixels)
+        about = [pixel_list(one) for one in pixels]
+        prompts = self._prompts(questions, about)
+        tokens_QND = self._see([one for (one,) in about])
         logits_QTV = self._logits(prompts, tokens_QND)
         ranked = []
         for question, prompt in enumerate(prompts):
@@ -102,9 +105,8 @@ class EncoderDecoderResponder(Responder):
             self._first_tokens_of[key] = [ids[len(prompt)] for ids in rows]
         return self._first_tokens_of[key]
 
-    def _see(self, pixels: Sequence[Pixels | None]) -> torch.Tensor:
+    def _see(self, pictures: Sequence[Pixels]) -> torch.Tensor:
         """(Q, N, D) the tower's tokens; each picture that has not been seen is seen once."""
-        pictures = [one for one in pixels if one is not None]
         kept = {id(one): one.kept for one in pictures if isinstance(one, SharedPicture) and one.kept is not None}
         new = {id(one): one for one in pictures if id(one) not in kept}
         if new:

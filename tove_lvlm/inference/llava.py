@@ -38,7 +38,7 @@ from .cache import CACHE, read_by
 from .prompts import Part, PromptReader, model_inputs
 from .ranking import RankedAnswer, RankingConfig
 from .responder import AnswerLogits, Responder, ScoredChoice, choices_of, likeliest
-from .shared import Pixels, SharedPicture, pixels_of, share_repeated
+from .shared import Pixels, PixelsAbout, SharedPicture, pixel_list, pixels_of, share_repeated
 
 
 class LlavaResponder(Responder):
@@ -64,12 +64,12 @@ class LlavaResponder(Responder):
             )
         return ids
 
-    def encode_answer(self, question: str, answer: str, has_image: bool) -> Encoded:
+    def encode_answer(self, question: str, answer: str, num_images: int) -> Encoded:
         """Ids and labels of a question with its answer, the placeholders expanded; labels mark the answer, which comes
         last: what a chat template writes after it is cut off.
         """
-        talk = [human_turn(question, has_image), {"from": "gpt", "value": answer}]
-        encoded = encode(self.tokenizer, talk, self._template, has_image)
+        talk = [human_turn(question, num_images), {"from": "gpt", "value": answer}]
+        encoded = encode(self.tokenizer, talk, self._template, num_images)
         learnt = [place for place, label in enumerate(encoded.labels) if label != IGNORE_INDEX]
         end = learnt[-1] + 1 if learnt else None
         encoded = Encoded(encoded.input_ids[:end], encoded.labels[:end])
@@ -106,19 +106,21 @@ class LlavaResponder(Responder):
         self,
         questions: Sequence[str],
         answers: Sequence[Sequence[str]],
-        pixels: Sequence[Pixels | None],
+        pixels: Sequence[PixelsAbout],
     ) -> list[list[ScoredChoice]]:
         """See `Responder`."""
-        pictures = share_repeated(pixels)
-        kept = any(isinstance(one, SharedPicture) for one in pictures)
+        about = [pixel_list(one) for one in pixels]
+        shared = iter(share_repeated([one for several in about for one in several]))
+        pictures = [[next(shared) for _ in several] for several in about]
+        kept = any(isinstance(one, SharedPicture) for several in pictures for one in several)
         if not self._reader.beginning or (not kept and all(len(choices) < 2 for choices in answers)):
-            return self._score_whole(questions, answers, pixels)
+            return self._score_whole(questions, answers, about)
         rows = [
-            [self.encode_answer(question, answer, one is not None) for answer in choices]
-            for question, choices, one in zip(questions, answers, pictures, strict=True)
+            [self.encode_answer(question, answer, len(several)) for answer in choices]
+            for question, choices, several in zip(questions, answers, pictures, strict=True)
         ]
         asked = [place for place, choices in enumerate(rows) if choices]
-        seen = [one for place in asked if (one := pictures[place]) is not None]
+        seen = [one for place in asked for one in pictures[place]]
         scored: list[list[ScoredChoice]] = [[] for _ in questions]
         for part in self._reader.parts([common_start(rows[place]) for place in asked], seen):
             chosen = [asked[index] for index in part.places]
@@ -153,14 +155,15 @@ class LlavaResponder(Responder):
         return choices_of(logits_RKV[:, :-1], labels_RK[:, 1:], IGNORE_INDEX, answers)
 
     def _score_whole(
-        self, questions: Sequence[str], answers: Sequence[Sequence[str]], pixels: Sequence[Pixels | None]
+        self, questions: Sequence[str], answers: Sequence[Sequence[str]], about: Sequence[Sequence[Pixels]]
     ) -> list[list[ScoredChoice]]:
         """As `score_choices`, each answer with all that stands before it."""
-        rows, repeated = [], []
-        for question, choices, one in zip(questions, answers, pixels, strict=True):
+        rows: list[Encoded] = []
+        repeated: list[torch.Tensor] = []
+        for question, choices, several in zip(questions, answers, about, strict=True):
             for answer in choices:
-                rows.append(self.encode_answer(question, answer, one is not None))
-                repeated += [] if one is None else [pixels_of(one)]
+                rows.append(self.encode_answer(question, answer, len(several)))
+                repeated += map(pixels_of, several)
         ids_RT, mask_RT = pad_left([row.input_ids for row in rows], self.tokenizer.pad_token_id)
         labels_RT, _ = pad_left([row.labels for row in rows], IGNORE_INDEX)
         # Padding is on the left, so all answers end in the last column and only the last logits are needed.
@@ -173,23 +176,22 @@ class LlavaResponder(Responder):
 
     @torch.inference_mode()
     def rank(
-        self, questions: Sequence[str], pixels: Sequence[Pixels | None], ranking: RankingConfig
+        self, questions: Sequence[str], pixels: Sequence[PixelsAbout], ranking: RankingConfig
     ) -> list[RankedAnswer]:
         """See `Responder`; question by question, as each has many answers."""
         first_tokens, ranked = self._first_tokens(ranking.candidates), []
-        for question, one in zip(questions, pixels, strict=True):
-            picture = SharedPicture(one) if isinstance(one, torch.Tensor) else one
-            prompt = self.encode_question(question, int(picture is not None))
-            (part,) = self._reader.parts([prompt], [] if picture is None else [picture])
+        for question, about in zip(questions, pixels, strict=True):
+            pictures = [one if isinstance(one, SharedPicture) else SharedPicture(one) for one in pixel_list(about)]
+            (part,) = self._reader.parts([self.encode_question(question, len(pictures))], pictures)
             (answers,) = ranking.shortlists(first_tokens, self._reader.read(part)[0].logits[:, -1])
-            (choices,) = self.score_choices([question], [answers], [picture])
+            (choices,) = self.score_choices([question], [answers], [pictures])
             ranked.append(likeliest(answers, choices))
         return ranked
 
     def _first_tokens(self, answers: tuple[str, ...]) -> list[int]:
         """Of each answer, as it follows a question."""
         if answers not in self._first_tokens_of:
-            labels_of = [self.encode_answer("", answer, has_image=False)[1] for answer in answers]
+            labels_of = [self.encode_answer("", answer, num_images=0)[1] for answer in answers]
             self._first_tokens_of[answers] = [next(t for t in labels if t != IGNORE_INDEX) for labels in labels_of]
         return self._first_tokens_of[answers]
 

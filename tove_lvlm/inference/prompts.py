@@ -90,7 +90,7 @@ class PromptReader:
         """
         config, given = as_llava(self._model).config, iter(share_repeated(pixels))
         counts = [list(row).count(config.image_token_id) // config.image_seq_length for row in rows]
-        about: list[list[Pixels]] = [[one for one in itertools.islice(given, n) if one is not None] for n in counts]
+        about: list[list[Pixels]] = [list(itertools.islice(given, n)) for n in counts]
         places: dict[bool, list[int]] = {True: [], False: []}
         for place, (row, of_row) in enumerate(zip(rows, about, strict=True)):
             start, shared = self.beginning, len(of_row) == 1 and isinstance(of_row[0], SharedPicture)

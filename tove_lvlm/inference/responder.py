@@ -17,7 +17,7 @@ from ..data.conversations import Encoded
 from ..data.turns import Conversation
 from .batching import DecodingConfig
 from .ranking import RankedAnswer, RankingConfig
-from .shared import Pixels
+from .shared import Pixels, PixelsAbout
 
 
 class ScoredChoice(NamedTuple):
@@ -87,14 +87,14 @@ class Responder(ABC):
         self,
         questions: Sequence[str],
         answers: Sequence[Sequence[str]],
-        pixels: Sequence[Pixels | None],
+        pixels: Sequence[PixelsAbout],
     ) -> list[list[ScoredChoice]]:
         """How likely each answer to each question is, all in one batch.
 
         Args:
             questions: Plain text.
             answers: For each question the answers to weigh.
-            pixels: As for `generate`, for each question; None for one about no image.
+            pixels: As for `generate`, for each question; several where it is about several images, None for none.
 
         Returns:
             For each question one choice for each of its answers; those of batch size 1 up to rounding.
@@ -102,13 +102,13 @@ class Responder(ABC):
 
     @abstractmethod
     def rank(
-        self, questions: Sequence[str], pixels: Sequence[Pixels | None], ranking: RankingConfig
+        self, questions: Sequence[str], pixels: Sequence[PixelsAbout], ranking: RankingConfig
     ) -> list[RankedAnswer]:
         """The likeliest answer to each question out of a list, see `ranking`.
 
         Args:
             questions: Plain text.
-            pixels: As for `generate`, for each question; None for one about no image.
+            pixels: As for `score_choices`.
             ranking: The list.
         """
 
@@ -149,7 +149,7 @@ class Responder(ABC):
         self,
         questions: Sequence[str],
         answers: Sequence[Sequence[str]],
-        pixels: Sequence[Pixels | None],
+        pixels: Sequence[PixelsAbout],
     ) -> list[list[float]]:
         """As `score_choices`, the log-likelihoods alone."""
         scored = self.score_choices(questions, answers, pixels)
@@ -159,9 +159,9 @@ class Responder(ABC):
         """How many pictures may be kept at a time in some memory."""
         return keep_bytes // self.picture_bytes if self.picture_bytes else 0
 
-    def _prompts(self, questions: Sequence[str], pixels: Sequence[Pixels | None]) -> list[list[int]]:
+    def _prompts(self, questions: Sequence[str], about: Sequence[Sequence[Pixels]]) -> list[list[int]]:
         """Ids of each question's prompt."""
-        return [self.encode_question(text, int(one is not None)) for text, one in zip(questions, pixels, strict=True)]
+        return [self.encode_question(text, len(several)) for text, several in zip(questions, about, strict=True)]
 
     def _texts(self, out_BT: torch.Tensor, ends: Sequence[int]) -> list[str]:
         """What was generated, until one of the tokens that end an answer."""

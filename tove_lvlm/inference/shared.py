@@ -34,6 +34,15 @@ class SharedPicture:
 
 
 Pixels = torch.Tensor | SharedPicture
+PixelsAbout = Pixels | Sequence[Pixels] | None
+"""Those of what a question is about: one picture, several in the order in which it speaks of them, or none."""
+
+
+def pixel_list(about: PixelsAbout) -> list[Pixels]:
+    """One for each picture that a question is about."""
+    if about is None:
+        return []
+    return [about] if isinstance(about, torch.Tensor | SharedPicture) else list(about)
 
 
 def pixels_of(one: Pixels) -> torch.Tensor:
@@ -41,7 +50,7 @@ def pixels_of(one: Pixels) -> torch.Tensor:
     return one.pixels_3HW if isinstance(one, SharedPicture) else one
 
 
-def share_repeated(pixels: Sequence[Pixels | None]) -> list[Pixels | None]:
+def share_repeated(pixels: Sequence[Pixels]) -> list[Pixels]:
     """The same, with one `SharedPicture` in all places of a tensor that stands there more than once."""
     times = Counter(id(one) for one in pixels)
     shared: dict[int, SharedPicture] = {}

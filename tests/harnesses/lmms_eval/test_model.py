@@ -122,6 +122,19 @@ def test_losses_and_what_greedy_decoding_says(model, chat, pictures):
     np.testing.assert_allclose(np.reshape([-loss for loss, _ in found], (2, 3)).T, ours, atol=1e-4)
 
 
+def test_answers_about_several_images_are_weighed(model, chat, pictures):
+    def both(path):
+        return [Image.open(path), Image.open(pictures[2])]
+
+    asked = "Is the first sphere redder?"
+    requests = [SimpleNamespace(args=(asked, f" {text}", both, i, "t", "test")) for i in range(2) for text in "ab"]
+    found = model.loglikelihood(requests)
+    pixels = [to_pixels(Image.open(path).convert("RGB"), chat.processor.image_processor, "pad") for path in pictures]
+    about = [[pixels[0], pixels[2]], [pixels[1], pixels[2]]]
+    ours = responder_of(chat.model, chat.processor).log_likelihoods([asked] * 2, [["a", "b"]] * 2, about)
+    np.testing.assert_allclose(np.reshape([-loss for loss, _ in found], (2, 2)), ours, atol=1e-4)
+
+
 def test_several_rounds(model, chat, pictures):
     """`doc_to_text` sees the answers so far, asks again, and says when it has had enough."""
     seen = []

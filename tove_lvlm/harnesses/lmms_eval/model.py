@@ -137,20 +137,20 @@ class ToVELlava(require("lmms_eval.api.model", extra="lmms-eval").lmms):  # type
 
     def _weigh(self, requests: Sequence[Any], pixels_of: PixelReader) -> list[tuple[float, bool]]:
         """As `loglikelihood`, in one batch: a document's choices share what comes before them."""
-        pixels: dict[Hashable, torch.Tensor | None] = {}
-        asked: dict[tuple[str, Hashable], list[int]] = {}
+        pixels: dict[Hashable, torch.Tensor] = {}
+        asked: dict[tuple[str, tuple[Hashable, ...]], list[int]] = {}
         for place, request in enumerate(requests):
             prompt = self._prompt(*request.args)
-            picture = prompt.picture()
-            key = picture_key(picture)
-            if key not in pixels:
-                pixels[key] = None if picture is None else pixels_of(picture)
-            asked.setdefault((prompt.context, key), []).append(place)
+            keyed = [(picture_key(picture), picture) for picture in prompt.pictures()]
+            for key, picture in keyed:
+                if key not in pixels:
+                    pixels[key] = pixels_of(picture)
+            asked.setdefault((prompt.context, tuple(key for key, _ in keyed)), []).append(place)
         answers = [self._continuation(*request.args).strip() for request in requests]
         scored = responder_of(self._model, self.processor).score_choices(
             [context for context, _ in asked],
             [[answers[place] for place in places] for places in asked.values()],
-            [pixels[key] for _, key in asked],
+            [[pixels[key] for key in keys] for _, keys in asked],
         )
         found: dict[int, ScoredChoice] = {}
         for places, choices in zip(asked.values(), scored, strict=True):

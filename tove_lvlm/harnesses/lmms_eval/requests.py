@@ -41,20 +41,6 @@ class Prompt:
             )
         return [visual.convert("RGB") for visual in visuals]
 
-    def picture(self) -> Image.Image | None:
-        """The one image; None for a question without one.
-
-        Raises:
-            UserError: Several images, a video or sound.
-        """
-        pictures = self.pictures()
-        if len(pictures) > 1:
-            raise UserError(
-                f"{self.where} shows {len(pictures)} images; answers are weighed for questions about one. Choose a "
-                "task that generates, or one with one image a question"
-            )
-        return pictures[0] if pictures else None
-
 
 class Document:
     """What the tail of a request's arguments points at: one document of a task's split."""
