@@ -5,14 +5,23 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from helpers.tiny_lvlm import make_llm
 from helpers.tiny_towers import make_clip
 from tove_lvlm.checkpoints.from_config import build_lvlm
 from tove_lvlm.config.model import ModelConfig
 from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
-from tove_lvlm.storage.pretrained import load_pretrained
+from tove_lvlm.storage.pretrained import load_pretrained, save_stock
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +106,33 @@ def test_a_number_that_is_none_is_named(parts, tmp_path):
     folder = broken(parts, tmp_path, "llm", lambda tensors: tensors[key_with(tensors, "mlp.up_proj")].fill_(torch.nan))
     with pytest.raises(WeightsError, match=r"`model.layers.0.mlp.up_proj.weight` holds NaN or infinity"):
         load_pretrained(AutoModelForCausalLM, folder)
+
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+}
+
+
+@pytest.mark.parametrize(
+    "encoder", [CLIPVisionModel(CLIPVisionConfig(**SIZES)), SiglipVisionModel(SiglipVisionConfig(**SIZES))]
+)
+def test_stock_models_are_saved_under_names_that_older_readers_know(parts, tmp_path, encoder):
+    """transformers 4 and vLLM have a `vision_model` in the encoder."""
+    save_stock(encoder, tmp_path / "alone")
+    assert all(name.startswith("vision_model.") for name in load_tensors(tmp_path / "alone"))
+    read = load_pretrained(type(encoder), tmp_path / "alone", leftovers=False)
+    assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), read.parameters(), strict=True))
+    text = AutoConfig.from_pretrained(parts / "llm")
+    llava = LlavaForConditionalGeneration(LlavaConfig(vision_config=encoder.config, text_config=text))
+    save_stock(llava, tmp_path / "llava")
+    names = load_tensors(tmp_path / "llava").keys()
+    of_encoder = {name for name in names if name.startswith("vision_tower.")}
+    expected = {f"vision_tower.vision_model.{name}" for name in llava.model.vision_tower.state_dict()}
+    assert of_encoder == expected
+    again = load_pretrained(LlavaForConditionalGeneration, tmp_path / "llava", leftovers=False)
+    assert all(torch.equal(a, b) for a, b in zip(llava.parameters(), again.parameters(), strict=True))

@@ -16,7 +16,7 @@ from ..lvlm.build import without_zero3_init
 from ..lvlm.lora import collect_merged
 from ..lvlm.parts import base_model
 from ..storage import load_json, new_folder
-from ..storage.pretrained import read_pretrained
+from ..storage.pretrained import read_pretrained, save_stock
 from .adapter import AdapterCheckpoint
 from .base import LoadedCheckpoint
 from .experts import CONFIG
@@ -110,4 +110,4 @@ def save_merged(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.
         shell.config.use_cache = True
     shell.generation_config = base.generation_config
     processor.save_pretrained(folder)
-    shell.save_pretrained(folder, state_dict=tensors)
+    save_stock(shell, folder, tensors)

@@ -1,14 +1,16 @@
-"""transformers' `from_pretrained`, strict: a weight that is not in the files would be random, and nobody would see it.
+"""transformers' `from_pretrained`, strict: a weight that is not in the files would be random, and nobody would see it;
+and its `save_pretrained`, for other readers than transformers too.
 
 See docs/design.md, "Saved towers".
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers import CLIPVisionModel, SiglipVisionModel
 
 from ..errors import UserError
 from .files import WeightsError, first_names
@@ -73,6 +75,30 @@ def load_pretrained(
         named = {name: parameter for name, parameter in named.items() if parameter.is_floating_point()}
     check_numbers(named, where)
     return model
+
+
+def save_stock(model: nn.Module, folder: str | Path, tensors: Mapping[str, torch.Tensor] | None = None) -> None:
+    """As transformers' `save_pretrained`, under the names that every reader of a stock model knows.
+
+    transformers 5.6 left `vision_model.` out of the names of CLIP's and SigLIP's encoders and reads both; transformers
+    4, LLaVA's own code and vLLM read only those with it.
+
+    Args:
+        model: An encoder, or a LLaVA model with any vision tower.
+        folder: Made when absent.
+        tensors: By their names in `model`; none takes its own.
+    """
+    stock: Any = model
+    inner = getattr(stock, "model", None)
+    encoder, prefix = (stock, "") if inner is None else (getattr(inner, "vision_tower", None), "model.vision_tower.")
+    named = stock.state_dict() if tensors is None else tensors
+    if isinstance(encoder, CLIPVisionModel | SiglipVisionModel) and not hasattr(encoder, "vision_model"):
+        named = {_with_wrapper(name, prefix): tensor for name, tensor in named.items()}
+    stock.save_pretrained(folder, state_dict=named)
+
+
+def _with_wrapper(name: str, prefix: str) -> str:
+    return f"{prefix}vision_model.{name.removeprefix(prefix)}" if name.startswith(prefix) else name
 
 
 def read_pretrained(reader: Any, source: str | Path, *, where: str = "", **options: Any) -> Any:

@@ -29,7 +29,7 @@ from ...lvlm.image_processor import as_trained
 from ...lvlm.parts import text_config
 from ...lvlm.processor import set_chat_template
 from ...storage import WeightsError, load_json, load_strict, load_tensors, new_folder, save_json
-from ...storage.pretrained import load_pretrained
+from ...storage.pretrained import load_pretrained, save_stock
 from ...tower.modeling import ToVEVisionModel
 from ..names import NAME, is_tove, tower_path
 from .packing import pack
@@ -120,7 +120,7 @@ def to_transformers(checkpoint: str | Path, output: str | Path) -> Path:
         processor = make_processor(vision, tokenizer)
         processor.image_processor = as_trained(processor.image_processor, **pixels, where=folder)
         processor.save_pretrained(written)
-        model.save_pretrained(written)
+        save_stock(model, written)
         save_model_info(written, pixels)
     return output
 
@@ -142,7 +142,7 @@ def _save_vision(loaded: LoadedCheckpoint, folder: Path, output: Path) -> dict[s
     """Write the tower, or the plain CLIP, beside the weights; returns LLaVA's settings for it."""
     if loaded.tower is None:
         clip = loaded.llava.model.vision_tower
-        clip.save_pretrained(folder / _TOWER_FOLDER)
+        save_stock(clip, folder / _TOWER_FOLDER)
         loaded.image_processor.save_pretrained(folder / _TOWER_FOLDER)
         # LLaVA's own CLIP is found by its absolute path only.
         name, width, layer = str(output.resolve() / _TOWER_FOLDER), clip.config.hidden_size, None

@@ -39,6 +39,7 @@ from ...lvlm.build import assemble, make_processor, stock_vision, without_zero3_
 from ...lvlm.image_processor import as_trained
 from ...lvlm.parts import text_config
 from ...storage import save_json
+from ...storage.pretrained import save_stock
 from ...tower.configuration import ToVEVisionConfig
 from ...tower.from_yaml import read_tower_yaml
 from ...tower.modeling import ToVEVisionModel
@@ -141,7 +142,7 @@ def write(folder: Path, clip: PreTrainedModel, source: MergeSource, report: dict
 
 def write_clip(folder: Path, clip: PreTrainedModel, source: MergeSource, report: dict) -> None:
     """The stock CLIP with its image processor, a README and the report."""
-    clip.save_pretrained(folder)
+    save_stock(clip, folder)
     plain_processor(source.image_processor, source.side).save_pretrained(folder)
     (folder / "README.md").write_text(model_card(source, report, type(clip).__name__), encoding="utf-8")
     save_json(folder / REPORT, report)
@@ -187,7 +188,7 @@ def write_lvlm(
     pixels = (source.image_aspect_ratio, source.transparency)
     model_info = make_model_info(to_dict(ModelConfig(**block)), model.model, *pixels)
     cast(nn.Module, model.model).to(dtype)  # transformers' own `to` loses `self` for type checkers
-    model.model.save_pretrained(folder / LVLM)
+    save_stock(model.model, folder / LVLM)
     model.processor.save_pretrained(folder / LVLM)
     save_model_info(folder / LVLM, model_info)
     if not config.merge.save_for_tuning:
