@@ -6,12 +6,13 @@ BIN    := $(VENV)/bin
 # without it every process would compile torch and transformers again.
 RUN    := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help demo demo-base test test-all lint format typecheck docs miniature clean
+.PHONY: help demo demo-base test test-all vllm lint format typecheck docs miniature clean
 help:
 	@echo "make demo       train ToVE_Vicuna and CLIP-only in the miniature world and compare them (6 to 14 minutes, 2 cores)"
 	@echo "make demo-base  the same for the base model, which has no large language model (13 minutes, 2 cores)"
 	@echo "make test       the tests that every change must pass (CPU, no hub; 11 to 18 minutes, 2 cores)"
 	@echo "make test-all   all tests with coverage: tutorials, wheels, other versions, many kills (an hour at most)"
+	@echo "make vllm       an environment with vLLM for CPUs (3 GB) and the tests of serving in it"
 	@echo "make lint       ruff check and format check;  make format mends them"
 	@echo "make typecheck  mypy, with the settings in pyproject.toml"
 	@echo "make docs       the documentation's site in build/site; a broken link is an error"
@@ -41,6 +42,10 @@ $(VENV)/.ready-dev: $(VENV)/.ready-test
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[dev]'
 	@touch $@
 
+$(VENV)-vllm/.ready: $(VENV)/.ready-test scripts/vllm_environment.py
+	$(BIN)/python scripts/vllm_environment.py $(VENV)-vllm
+	@touch $@
+
 demo: $(VENV)/.ready-demo
 	$(RUN) $(BIN)/tove demo
 
@@ -51,8 +56,12 @@ test: $(VENV)/.ready-test
 	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.ready-dev
+	@$(MAKE) $(VENV)-vllm/.ready >&2 || echo "the tests with vLLM will be skipped" >&2
 	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "" --durations=30 \
 		--cov=tove_lvlm --cov-report=term:skip-covered
+
+vllm: $(VENV)-vllm/.ready
+	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -m "" tests/hosts/vllm
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

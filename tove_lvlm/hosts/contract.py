@@ -14,10 +14,10 @@ REQUIRED = ("__init__", "__main__", "register", "tower", "checks")
 class Host(Protocol):
     """The face of a host, the package `tove_lvlm.hosts.NAME`; importing it does not import the host."""
 
-    EXTRA: str
-    """The extra of `tove-lvlm` that installs the host."""
-    KEY: str
-    """The host's own setting that takes `tove` or `tove:PATH`."""
+    EXTRA: str | None
+    """The extra of `tove-lvlm` that installs the host; none where it has an environment of its own."""
+    KEY: str | None
+    """The host's own setting that takes `tove` or `tove:PATH`; none where the tower comes with the model."""
 
     @property
     def register(self) -> "Register":

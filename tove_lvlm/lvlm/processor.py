@@ -4,12 +4,16 @@ It is LLaVA's v1 conversation, or the language model's own template with images 
 part of a message gets `<image>` in its text, which is all that a template of texts knows.
 
 LLaVA tokenises the texts before and after an image apart, each as the beginning of a text; transformers tokenises one
-string. Some Llama tokenizers start only the whole string with their word mark and leave it out after `<image>`. For
-those the template writes a blank there, which is the same token.
+string. Some Llama tokenizers start only the whole string with their word mark and leave it out after `<image>` and
+after a BOS that is part of the string. For those the template writes a blank there, which is the same token.
+
+v1's template begins with the BOS, as templates of transformers do: servers (vLLM, SGLang) tokenise what it renders and
+add nothing, and `apply_chat_template(tokenize=True)` sees it and adds none.
 
 See docs/hosts.md, "transformers".
 """
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -30,7 +34,7 @@ _V1 = (
     "{% else %}"
     "{% set system = SYSTEM %}"
     "{% endif %}"
-    "{{ system + ' ' }}"
+    "{{ START + system + ' ' }}"
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ 'USER: ' + message['content'] + ' ' }}"
     "{% else %}{{ 'ASSISTANT: ' + message['content'] + '</s>' }}{% endif %}"
@@ -167,11 +171,12 @@ def v1_chat_template(tokenizer: Any) -> str:
         tokenizer: With the token `<image>`.
 
     Returns:
-        Jinja text. What it renders, tokenised whole, has the ids of `encode_prompt`. The image may be a part of the
-        message (`{"type": "image"}`) or `<image>` anywhere in its text.
+        Jinja text. What it renders, tokenised whole without special tokens, has the ids of `encode_prompt`. The image
+        may be a part of the message (`{"type": "image"}`) or `<image>` anywhere in its text.
     """
-    system, line = get_template(V1).system.strip(), f"{IMAGE_TOKEN}{_gap(tokenizer)}\n"
-    return _setting("SYSTEM", system) + _setting("LINE", line) + _AS_TEXTS + _V1
+    start, gap = _start_and_gap(tokenizer)
+    names = {"START": start, "SYSTEM": get_template(V1).system.strip(), "LINE": f"{IMAGE_TOKEN}{gap}\n"}
+    return "".join(_setting(name, text) for name, text in names.items()) + _AS_TEXTS + _V1
 
 
 def _setting(name: str, text: str) -> str:
@@ -180,19 +185,20 @@ def _setting(name: str, text: str) -> str:
     return f'{{% set {name} = "{quoted}" %}}'
 
 
-def _gap(tokenizer: Any) -> str:
-    """What stands between `<image>` and the end of its line."""
+def _start_and_gap(tokenizer: Any) -> tuple[str, str]:
+    """What stands before the system's text, and between `<image>` and the end of its line."""
+    bos = tokenizer.bos_token or ""
     talk = [{"from": "human", "value": f"{IMAGE_TOKEN}\nx"}]
     ids = encode_prompt(tokenizer, talk)
     expected = expand_image_tokens(ids, ids, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), 1)
-    for gap in ("", " "):
-        text = build_prompt(talk).replace(IMAGE_TOKEN, IMAGE_TOKEN + gap)
-        if list(tokenizer(text).input_ids) == expected:
-            return gap
+    for start, gap in itertools.product(("", bos, f"{bos} "), ("", " ")):
+        text = start + build_prompt(talk).replace(IMAGE_TOKEN, IMAGE_TOKEN + gap)
+        if list(tokenizer(text, add_special_tokens=False).input_ids) == expected:
+            return start, gap
     logger.warning(
         "%s tokenises the text after %s as no chat template can tell it to: tools that use the chat template ask "
         "with slightly other tokens than this model was trained on",
         type(tokenizer).__name__,
         IMAGE_TOKEN,
     )
-    return ""
+    return bos, ""
