@@ -2,7 +2,8 @@
 
 python ask_vllm.py REQUEST ANSWERS      two JSON files
 
-REQUEST: {"models": {NAME: FOLDER}, "asked": [{"image": FILE, "text": QUESTION}, ...], "max_tokens": N}
+REQUEST: {"models": {NAME: FOLDER}, "asked": [{"image": FILE, "text": QUESTION}, ...], "max_tokens": N,
+          "options": {...}}, the last of vLLM's `LLM`
 ANSWERS: {NAME: [{"ids": PROMPT IDS, "text": ANSWER, "logprobs": {TOKEN: of the first, ...}}, ...] or {"error": TEXT}}
 """
 
@@ -33,6 +34,7 @@ def ask(folder: str, request: dict[str, Any]) -> Any:
             max_model_len=512,
             max_num_seqs=8,
             limit_mm_per_prompt={"image": 1},
+            **request["options"],
         )
     except Exception as error:
         return {"error": str(error)}

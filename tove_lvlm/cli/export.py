@@ -8,7 +8,7 @@ import typer
 
 from .app import JsonFlag, app, console
 
-_FORMATS = ("merged", "llava", "transformers", "remote-code")
+_FORMATS = ("merged", "llava", "transformers", "remote-code", "gguf-source")
 
 
 @app.command()
@@ -19,7 +19,8 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write an adapter merged into its model, a trained model in LLaVA's layout, or LLaVA's in transformers'; or its
-    tower with the code that loads it where this package is not installed (remote-code).
+    tower with the code that loads it where this package is not installed (remote-code); or the parts that llama.cpp's
+    converters read (gguf-source).
     """
     from ..config import UserError
     from ..storage import refuse_filled, refuse_inputs
@@ -28,6 +29,7 @@ def export(
         raise UserError(f"--format is `{to_format}`; valid: {' | '.join(_FORMATS)}")
     refuse_inputs(output, [checkpoint])
     refuse_filled(output)  # before minutes of loading
+    further: list[str] = []
     if to_format == "remote-code":
         from ..checkpoints import open_tower
         from ..tower.remote_code import save_remote_code
@@ -37,15 +39,22 @@ def export(
         from ..checkpoints.merged import export_merged
 
         folder = export_merged(checkpoint, output)
+    elif to_format == "gguf-source":
+        from ..checkpoints.gguf_source import commands, export_gguf_source
+
+        folder = export_gguf_source(checkpoint, output)
+        further = commands(folder)
     else:
         from ..hosts.llava import layout
 
         write = layout.to_llava if to_format == "llava" else layout.to_transformers
         folder = write(checkpoint, output)
     if as_json:
-        print(json.dumps({"format": to_format, "output": str(folder)}))
+        print(json.dumps({"format": to_format, "output": str(folder)} | ({"commands": further} if further else {})))
         return
     console.print(f"{folder}: in the layout of {to_format}", soft_wrap=True, highlight=False)
+    for command in further:
+        console.print(f"    {command}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()

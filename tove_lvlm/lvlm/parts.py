@@ -2,8 +2,15 @@
 
 from typing import Any, cast
 
+import torch
 from torch import nn
-from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 
 def adapter_parts(model: nn.Module) -> dict[str, nn.Module]:
@@ -35,6 +42,16 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     language_model: Any = base_model(model).model.language_model
     kinds = language_model._no_split_modules or ()
     return [module for module in language_model.modules() if type(module).__name__ in kinds]
+
+
+def causal_language_model(llava: LlavaForConditionalGeneration) -> PreTrainedModel:
+    """The language model with its output layer as a causal language model of its own, sharing the weights."""
+    with torch.device("meta"):
+        llm: PreTrainedModel = AutoModelForCausalLM.from_config(text_config(llava.config))
+    setattr(llm, llm.base_model_prefix, llava.model.language_model)
+    llm.set_output_embeddings(llava.lm_head)
+    llm.generation_config = llava.generation_config
+    return llm
 
 
 def vision_part(model: nn.Module) -> nn.Module:

@@ -80,9 +80,9 @@ def asked_of(pictures) -> list[dict]:
     return [{"image": str(picture), "text": text} for picture in pictures for text in QUESTIONS]
 
 
-def ask(models: dict[str, Path], pictures, folder: Path, **more: str) -> dict:
+def ask(models: dict[str, Path], pictures, folder: Path, options: dict | None = None, **more: str) -> dict:
     request = {"models": {name: str(path) for name, path in models.items()}, "asked": asked_of(pictures)}
-    (folder / "request.json").write_text(json.dumps(request | {"max_tokens": 8}))
+    (folder / "request.json").write_text(json.dumps(request | {"max_tokens": 8, "options": options or {}}))
     command = [PYTHON, ROOT / "tests" / "helpers" / "ask_vllm.py", folder / "request.json", folder / "answers.json"]
     one_process = environment(VLLM_ENABLE_V1_MULTIPROCESSING="0", **more)
     done = subprocess.run(command, env=one_process, cwd=folder, capture_output=True, text=True, timeout=900)
@@ -141,6 +141,12 @@ def test_clip_and_the_full_tower_answer_as_here(models, pictures, expected, tmp_
 def test_a_merged_model_needs_no_plugin(models, pictures, expected, tmp_path):
     said = ask({"clip": models["clip"]}, pictures, tmp_path, VLLM_PLUGINS="")
     assert_as_here(said["clip"], expected["clip"])
+
+
+def test_through_vllms_backend_of_transformers(models, pictures, expected, tmp_path):
+    """`--model-impl transformers`: transformers' LLaVA with our tower in it, vLLM's attention and batches."""
+    said = ask({"tove": models["tove"]}, pictures, tmp_path, {"model_impl": "transformers"})
+    assert_as_here(said["tove"], expected["tove"])
 
 
 @pytest.fixture

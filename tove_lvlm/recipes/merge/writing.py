@@ -19,7 +19,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import (
-    AutoModelForCausalLM,
     LlavaForConditionalGeneration,
     PreTrainedModel,
     VisionEncoderDecoderModel,
@@ -37,7 +36,7 @@ from ...config.trained import read_model_info
 from ...licenses import commercial_use
 from ...lvlm.build import assemble, make_processor, stock_vision, without_zero3_init
 from ...lvlm.image_processor import as_trained
-from ...lvlm.parts import text_config
+from ...lvlm.parts import causal_language_model
 from ...storage import save_json
 from ...storage.pretrained import save_stock
 from ...tower.configuration import ToVEVisionConfig
@@ -228,11 +227,7 @@ def replace_tower(
     """
     old = loaded.llava
     dtype = old.dtype
-    with torch.device("meta"):
-        llm = AutoModelForCausalLM.from_config(text_config(old.config))
-    setattr(llm, llm.base_model_prefix, old.model.language_model)
-    llm.set_output_embeddings(old.lm_head)
-    llm.generation_config = old.generation_config
+    llm = causal_language_model(old)
     cast(nn.Module, clip).to(dtype)  # as above
     vision_config = old.model.vision_tower.config
     side = vision_config.base_size if isinstance(vision_config, ToVEVisionConfig) else vision_config.image_size
