@@ -1,4 +1,4 @@
-"""The command that brings a tower's weights to where there is no network: `tove fetch`."""
+"""The command that brings weights to where there is no network: `tove fetch`."""
 
 import json
 from collections.abc import Sequence
@@ -18,29 +18,31 @@ if TYPE_CHECKING:
 
 @app.command()
 def fetch(
-    tower: Annotated[Path, typer.Argument(help="A tower's YAML, or the folder of a light one.")],
+    source: Annotated[
+        Path, typer.Argument(help="A tower's YAML, the folder of a light one, or a training YAML with its tower.")
+    ],
     to: Annotated[Path, typer.Option(help="The mirror folder; it may hold a part already, or other towers' weights.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be downloaded.")] = False,
     options: Options = None,
     further: FurtherOptions = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Download all that a tower needs into a folder, for a machine without network.
+    """Download all that a tower, or a training run with its language model, needs, for a machine without network.
 
     An interrupted download goes on where it stopped; sizes and checksums are compared. There, set TOVE_MIRROR=DIR (and
     HF_HUB_OFFLINE=1).
     """
     from huggingface_hub import constants
 
+    from ..lvlm.weight_sources import TEXT_KEYS, read_weight_sources
     from ..storage import refuse_inputs
-    from ..tower.parts import read_parts
     from ..weights import mirror
 
-    refuse_inputs(to, [tower], may_contain=True)
+    refuse_inputs(to, [source], may_contain=True)
     if constants.is_offline_mode():
         raise UserError("HF_HUB_OFFLINE is set, so nothing can be downloaded; unset it for this command")
-    parts = read_parts(tower, [*(options or []), *(further or [])])
-    repositories = mirror.plan(parts, to)
+    parts = read_weight_sources(source, [*(options or []), *(further or [])])
+    repositories = mirror.plan(parts, to, with_text=[f"model.{key}" for key in TEXT_KEYS])
     mirror.check_space(repositories, to)
     states = _states(repositories, to)
     refused: dict[str, str] = {}

@@ -15,6 +15,7 @@ from transformers import CLIPVisionModel, SiglipVisionModel
 from ..errors import UserError
 from .files import WeightsError, first_names
 from .layout import INDEX, STANDARD_NAMES, shard_names
+from .mirror import located
 from .tensors import check_numbers
 
 # What of the whole text of an error goes into a message of one line.
@@ -47,6 +48,7 @@ def load_pretrained(
             not be; an index names files outside of its folder.
     """
     where = where or f"`{source}`"
+    source = located(source)
     if source is not None and Path(source).is_dir():
         for name in STANDARD_NAMES:
             if (Path(source) / f"{name}{INDEX}").is_file():
@@ -114,7 +116,7 @@ def read_pretrained(reader: Any, source: str | Path, *, where: str = "", **optio
         WeightsError: It is not there, or broken.
     """
     try:
-        return reader.from_pretrained(source, **options)
+        return reader.from_pretrained(located(source), **options)
     except UserError:
         raise
     except Exception as error:

@@ -1,8 +1,8 @@
 """A hub repository's files on this machine: in a mirror folder, in the hub's cache, or downloaded.
 
 Of a repository that holds its weights in several formats one is taken, and besides it only the files that say how the
-network is built. The mirror folder (TOVE_MIRROR) is what `tove fetch TOWER.yaml --to DIR` writes: DIR/OWNER/NAME/...,
-and in each repository's folder a record of the commit that its files are of.
+network is built; of a language model also those of its tokenizer. The mirror folder (TOVE_MIRROR) is what `tove fetch
+YAML --to DIR` writes: DIR/OWNER/NAME/..., and in each repository's folder a record of the commit that its files are of.
 """
 
 import errno
@@ -25,15 +25,27 @@ from .. import storage
 from ..config import UserError
 from ..registry import nearest
 from ..storage import MissingWeightsError, PartialWeightsError
+from ..storage.mirror import MIRROR_VARIABLE, in_mirror
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-MIRROR_VARIABLE = "TOVE_MIRROR"
 RECORD = ".tove.json"
 """In a mirrored repository's folder: {"repo", "revision" (as asked), "commit", "files": {NAME: {"size", "sha256"}}}."""
 CONFIG_FILES = ("config.json", "open_clip_config.json", "preprocessor_config.json", "processor_config.json")
 """What is taken besides the weights, where a repository has it."""
+TEXT_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+"""And of a language model's, besides these."""
 DEFAULT_REVISION = "main"
 
 
@@ -113,17 +125,8 @@ def mirrored(repo: str, revision: str | None = None) -> Path | None:
     Raises:
         UserError: TOVE_MIRROR is no folder, or the repository is there at another revision.
     """
-    named = os.environ.get(MIRROR_VARIABLE)
-    if not named:
-        return None
-    if not Path(named).is_dir():
-        raise UserError(
-            f"{MIRROR_VARIABLE}={named}: there is no such folder; `tove fetch TOWER.yaml --to DIR` makes one"
-        )
-    folder = Path(named).resolve() / repo
-    if not folder.is_dir():
-        return None
-    if revision is not None:
+    folder = in_mirror(repo)
+    if folder is not None and revision is not None:
         record = read_record(folder)
         if not record or revision not in (record["commit"], record["revision"]):
             holds_file = (

@@ -1,4 +1,4 @@
-"""A mirror folder: all that a tower needs from the hub, for a cluster without network.
+"""A mirror folder: all that a tower or a run needs from the hub, for a cluster without network.
 
 DIR/OWNER/NAME/ holds one commit of each repository, and `hub.RECORD` in it says which. What was begun at a commit is
 finished at that commit, so a download that is resumed a week later is still one model.
@@ -39,16 +39,17 @@ class MirroredRepository:
     commit: str
     """What that is on the hub."""
     parts: dict[str, WeightSource]
-    """The tower's parts that are read from it."""
+    """What is read from it."""
     files: list[RemoteFile] = field(default_factory=list)
 
 
-def plan(parts: Mapping[str, WeightSource], to: Path) -> list[MirroredRepository]:
+def plan(parts: Mapping[str, WeightSource], to: Path, with_text: Collection[str] = ()) -> list[MirroredRepository]:
     """Ask the hub what there is to download; nothing is written.
 
     Args:
-        parts: The tower's frozen parts by name; those that are not on the hub are passed over.
+        parts: What is wanted, by name; parts that are not on the hub are passed over.
         to: The mirror folder; it may hold a part already.
+        with_text: Names of the parts whose tokenizer is wanted too.
 
     Raises:
         UserError: One repository is wanted at two revisions, or is mirrored at another one.
@@ -59,7 +60,7 @@ def plan(parts: Mapping[str, WeightSource], to: Path) -> list[MirroredRepository
     for part, source in parts.items():
         if source.pretrained is not None and is_hub_id(source.pretrained):
             repositories.setdefault(source.pretrained, {})[part] = source
-    return [_look_up(repo, of_it, to / repo) for repo, of_it in repositories.items()]
+    return [_look_up(repo, of_it, to / repo, with_text) for repo, of_it in repositories.items()]
 
 
 def fill(repositories: Iterable[MirroredRepository], to: Path, progress: Progress) -> tuple[list[str], dict[str, str]]:
@@ -121,7 +122,7 @@ def check_space(repositories: Iterable[MirroredRepository], to: Path) -> None:
         raise UserError(f"`{to}` needs {missing / 1e9:.2f} GB more, and its disk has {free / 1e9:.2f} GB left")
 
 
-def _look_up(repo: str, parts: dict[str, WeightSource], folder: Path) -> MirroredRepository:
+def _look_up(repo: str, parts: dict[str, WeightSource], folder: Path, with_text: Collection[str]) -> MirroredRepository:
     revisions = sorted({source.revision or hub.DEFAULT_REVISION for source in parts.values()})
     if len(revisions) > 1:
         raise UserError(f"`{repo}` is wanted at the revisions {' and '.join(revisions)}; a mirror folder holds one")
@@ -141,9 +142,10 @@ def _look_up(repo: str, parts: dict[str, WeightSource], folder: Path) -> Mirrore
     listed = hub.listed(info)
     described = functools.partial(_described, repo, info.sha, listed)
     files_needed: dict[str, RemoteFile] = {}
-    for source in parts.values():
+    for part, source in parts.items():
         names = _needed(listed, described, source, repo, revision)
-        files_needed |= {name: described(name) for name in names}
+        text = [name for name in hub.TEXT_FILES if name in listed and part in with_text]
+        files_needed |= {name: described(name) for name in (*names, *text)}
         weights = [name for name in names if name not in hub.CONFIG_FILES]
         stated = files_needed[weights[0]].sha256 if len(weights) == 1 else None
         if source.sha256 is not None and stated not in (None, source.sha256):
