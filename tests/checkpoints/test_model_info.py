@@ -1,9 +1,12 @@
 """What is written down about a model's tower, and checked when it is opened."""
 
 import json
+import logging
+import re
 import shutil
 
 import pytest
+import transformers
 import yaml
 from typer.testing import CliRunner
 
@@ -99,3 +102,22 @@ def test_what_the_package_ships_is_written_so_that_it_is_found_elsewhere(built, 
     assert info["model"] == {"llm": "shipped:miniature/vicuna", "tower": "/a/tower.yaml", "clip": None}
     save_model_info(tmp_path, info)
     assert read_model_block(tmp_path).llm == str(vicuna)
+
+
+@pytest.mark.parametrize(("then", "warns"), [("99.0", True), ("0.0.1", False), (None, False), ("new", False)])
+def test_a_model_of_a_newer_version_is_named_and_loads(checkpoints, tmp_path, caplog, then, warns):
+    folder = shutil.copytree(checkpoints["merged"], tmp_path / "model")
+    info = json.loads((folder / MODEL_FILE).read_text()) if (folder / MODEL_FILE).is_file() else {}
+    save_model_info(folder, info | {"written_by": {"tove-lvlm": then}})
+    with caplog.at_level(logging.INFO):
+        open_checkpoint(folder)
+    assert ("was trained with tove-lvlm 99.0, and this is" in caplog.text) == warns
+    (line,) = [record.message for record in caplog.records if "sha256" in record.message]
+    assert re.fullmatch(rf"{folder}: a tower with depth, normals, shapes, cnn, sha256 [0-9a-f]{{16}}", line)
+
+
+def test_what_wrote_a_model_is_written_down(built):
+    model, _ = built
+    written_by = make_model_info({}, model, "pad")["written_by"]
+    assert written_by["transformers"] == transformers.__version__
+    assert {"tove-lvlm", "torch", "python"} <= written_by.keys()

@@ -19,11 +19,13 @@ from ..lvlm.image_processor import as_trained
 from ..lvlm.parts import as_llava, vision_part
 from ..lvlm.processor import conversation_of
 from ..storage import load_json, new_folder
+from ..tower.checkpoint import log_weights
 from ..tower.modeling import ToVEVisionModel
 from ..tower.parts import SOURCES_FILE
 from ..tower.recorder import find_tower
 from . import forget
 from .experts import CONFIG, Attachment, experts_by_tensor, no_experts, set_detached
+from .model_info import check_version
 from .rewrite import INDEX, arrange, edit_json, index_of
 from .tensor_files import TensorAt, read_header
 
@@ -157,7 +159,11 @@ class Checkpoint(ABC):
         pixels = pixel_settings(self.folder, image_aspect_ratio)
         where = f"file `{self.folder / MODEL_FILE}`"
         processor.image_processor = as_trained(processor.image_processor, **pixels, where=where)
-        return LoadedCheckpoint(checkpoint=self, model=model, processor=processor, **pixels)
+        loaded = LoadedCheckpoint(checkpoint=self, model=model, processor=processor, **pixels)
+        check_version(self.folder)
+        if loaded.tower is not None:
+            log_weights(loaded.tower, str(self.folder))
+        return loaded
 
     @abstractmethod
     def experts(self) -> Attachment:

@@ -1,11 +1,13 @@
 """`tove_model.json` beside a model: the `model` block that it was built from, and what else loading must know."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from packaging.version import InvalidVersion, Version
 from torch import nn
 
 from ..config import ConfigError, UserError, parse
@@ -14,15 +16,18 @@ from ..config.sources import SHIPPED, local_path, portable
 from ..config.tower import FusionConfig
 from ..config.trained import left_out, read_model_info, trained_settings
 from ..lvlm.parts import base_model, vision_config
+from ..provenance import versions
 from ..storage import save_json
 from ..tower.from_yaml import read_tower_yaml
 
 if TYPE_CHECKING:
     from ..tower.configuration import ToVEVisionConfig
 
+logger = logging.getLogger(__name__)
 
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 """Where transformers' processors write theirs."""
+_PACKAGE = "tove-lvlm"
 _PLACES = ("llm", "vision_tower", "tower", "clip", "decoder", "pretrained", "pretrain_mm_mlp_adapter")
 """Keys of a `model` block that name files, folders or hub ids."""
 
@@ -40,7 +45,31 @@ def make_model_info(
     """
     pixels = {"image_aspect_ratio": image_aspect_ratio, "transparency": transparency}
     places = {key: portable(block[key]) for key in _PLACES if isinstance(block.get(key), str)}
-    return {"model": {**block, **places}, **pixels, "tower": _tower_of(model)}
+    written_by = versions((_PACKAGE, "torch", "transformers"))
+    return {"model": {**block, **places}, **pixels, "tower": _tower_of(model), "written_by": written_by}
+
+
+def check_version(folder: str | Path) -> None:
+    """Warn of a model that a newer version of this package has trained, of which this one may not know all.
+
+    Args:
+        folder: May have MODEL_FILE.
+    """
+    written_by = read_model_info(folder).get("written_by")
+    then = written_by.get(_PACKAGE) if isinstance(written_by, dict) else None
+    now = versions((_PACKAGE,)).get(_PACKAGE)
+    try:
+        is_newer = now is not None and Version(str(then)) > Version(now)
+    except InvalidVersion:  # none, or what somebody wrote there
+        is_newer = False
+    if is_newer:
+        logger.warning(
+            "%s was trained with %s %s, and this is %s; if it is refused or answers otherwise, update this package",
+            folder,
+            _PACKAGE,
+            then,
+            now,
+        )
 
 
 def check_tower(model: nn.Module, model_info: Mapping[str, Any], where: str | Path) -> None:

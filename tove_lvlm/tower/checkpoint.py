@@ -43,6 +43,18 @@ class Tower(Protocol):
     def state_dict(self) -> dict[str, torch.Tensor]: ...
 
 
+def log_weights(model: Tower, where: str) -> None:
+    """Say which weights a tower has after loading: two runs with the same SHA-256 saw through the same tower.
+
+    Args:
+        model: All of its weights whole, on any device.
+        where: What it was read from.
+    """
+    if logger.isEnabledFor(logging.INFO):  # to hash gigabytes takes seconds
+        digest = storage.fingerprint(model.state_dict())
+        logger.info("%s: a tower with %s, sha256 %s", where, ", ".join(model.config.attached_names), digest[:16])
+
+
 # ---- sources ----
 
 
