@@ -93,8 +93,11 @@ def test_merging_writes_a_stock_siglip_that_llava_reads(way, merged):
     t_clip, t_fuse = tower(pixels).hidden_states
     learnt = student(pixel_values=pixels, output_hidden_states=True).hidden_states[-2]
     assert not torch.equal(learnt, t_clip)
-    before, after = (training.weights(folder) for folder in (way / "tower" / "base", merged / "clip"))
-    same = {name.removeprefix("vision_model.") for name in after if torch.equal(before[name], after[name])}
+    before, after = (
+        {name.removeprefix("vision_model."): tensor for name, tensor in training.weights(folder).items()}
+        for folder in (way / "tower" / "base", merged / "clip")
+    )
+    same = {name for name in after if torch.equal(before[name], after[name])}
     assert {"post_layernorm.weight", "encoder.layers.2.mlp.fc1.weight"} <= same, "not read, so not trained"
     assert "encoder.layers.0.mlp.fc1.weight" not in same
     report = json.loads((merged / "clip" / "merge.json").read_text())
