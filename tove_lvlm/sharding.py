@@ -45,7 +45,8 @@ def local_values(parameter: nn.Parameter) -> torch.Tensor:
 
 @contextmanager
 def gathered(parameters: Iterable[nn.Parameter], write: bool = False) -> Iterator[None]:
-    """Hold the whole parameters while inside; every rank must enter.
+    """Hold the whole parameters while inside; every rank must enter. Of FSDP2's, which are divided only once training
+    starts, nothing is gathered: `collect` reads those.
 
     Args:
         parameters: The parameters to hold.

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, CLIPVisionModel
 from tove_lvlm.checkpoints.from_config import build_lvlm
 from tove_lvlm.checkpoints.gguf_source import commands, export_gguf_source
 from tove_lvlm.checkpoints.merged import save_merged
+from tove_lvlm.checkpoints.model_info import save_model_info
 from tove_lvlm.config import UserError
 from tove_lvlm.config.model import ModelConfig
 from tove_lvlm.lvlm.lora import collect_merged
@@ -58,6 +59,16 @@ def test_the_parts_are_the_models(save, tmp_path):
     encoder, language_model = commands(out)
     assert f"-m {out}/vision --clip-model-is-vision --llava-projector {out}/vision/llava.projector -o {out}" in encoder
     assert f"{out}/language_model --outfile {out}/language_model.gguf" in language_model
+
+
+def test_the_sentencepiece_file_lies_beside_what_merging_wrote(save, llm, tmp_path):
+    """`tove merge` names the language model as `../llm`, wherever the command is given."""
+    folder, _ = save("clip")
+    (tmp_path / "llm").mkdir()
+    (tmp_path / "llm" / "tokenizer.model").write_bytes(b"pieces")
+    save_model_info(folder, {"model": {"llm": "../llm", "vision_tower": "../clip"}})
+    out = export_gguf_source(folder, tmp_path / "parts")
+    assert (out / "language_model" / "tokenizer.model").read_bytes() == b"pieces"
 
 
 def test_a_tower_with_experts_is_to_be_merged(save, tmp_path):

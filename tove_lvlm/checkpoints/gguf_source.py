@@ -21,6 +21,7 @@ from ..storage import load_json, new_folder, save_json
 from ..storage.pretrained import save_stock
 from .base import LoadedCheckpoint
 from .detect import open_checkpoint
+from .model_info import read_model_block
 
 VISION, LANGUAGE_MODEL, PROJECTOR = "vision", "language_model", "llava.projector"
 _LINEAR = {"linear_1": "0", "linear_2": "2"}
@@ -109,7 +110,7 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 def _sentencepiece_of(checkpoint: Path) -> Path | None:
     """The language model's SentencePiece file: transformers 5 writes none, and llama.cpp reads it first."""
-    for folder in (checkpoint, Path(read_model_info(checkpoint).get("model", {}).get("llm") or ".nowhere")):
-        if (folder / _SENTENCEPIECE).is_file():
-            return folder / _SENTENCEPIECE
-    return None
+    folders = [checkpoint]
+    if read_model_info(checkpoint).get("model"):
+        folders.append(Path(read_model_block(checkpoint).llm))
+    return next((folder / _SENTENCEPIECE for folder in folders if (folder / _SENTENCEPIECE).is_file()), None)

@@ -19,7 +19,7 @@ from ..config.tower import BackboneConfig, ClipConfig, TowerConfig, check_names
 from ..experts import describe
 from ..storage.pretrained import read_pretrained
 from ..weights.sources import fetch, recorded, verify
-from .checkpoint import load_base, log_weights
+from .checkpoint import load_base
 from .clip import read_architecture, read_normalisation
 from .configuration import ToVEVisionConfig
 from .from_yaml import read_tower_yaml
@@ -64,7 +64,6 @@ def build_tower(
     if detached:
         check_names(saved.expert_names, detached, str(path))
         saved.detach(*detached)
-    log_weights(saved, str(path))
     return saved
 
 
@@ -88,7 +87,6 @@ def _build(tower: TowerConfig, detached: Sequence[str], where: str, dtype: torch
         },
     }
     model.eval()
-    log_weights(model, where)
     return model
 
 

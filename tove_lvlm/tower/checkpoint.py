@@ -48,7 +48,7 @@ def log_weights(model: Tower, where: str) -> None:
 
     Args:
         model: All of its weights whole, on any device.
-        where: What it was read from.
+        where: What it was read from, or the stage that starts with it.
     """
     if logger.isEnabledFor(logging.INFO):  # to hash gigabytes takes seconds
         digest = storage.fingerprint(model.state_dict())

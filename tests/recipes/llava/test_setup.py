@@ -1,6 +1,7 @@
 """What LLaVA's two stages train, with a ToVE tower and with a plain CLIP, and which run may go on."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import webdataset
 from safetensors.torch import load_file
 
 from helpers.training import metrics, same, weights
+from tove_lvlm.lvlm.parts import base_model
 from tove_lvlm.recipes.llava import FINETUNE
+from tove_lvlm.storage import fingerprint
 from tove_lvlm.train.stage import load_run
 
 
@@ -92,3 +95,12 @@ def test_shards_train_as_loose_files_do(world, train):
     assert train("finetune", *same_order, *of_shards) == 0
     assert metrics(world / "shards") == metrics(world / "out-finetune")
     assert same(weights(world / "shards"), weights(world / "out-finetune"))
+
+
+def test_what_training_starts_with_is_in_the_log(make_trainer, caplog):
+    """After the weights of an earlier stage are in: two runs with the same SHA-256 start from the same tower."""
+    with caplog.at_level(logging.INFO):
+        model = make_trainer("finetune").model
+    tower = base_model(model).model.vision_tower
+    digest = fingerprint(tower.state_dict())[:16]
+    assert f"finetune: a tower with depth, normals, shapes, cnn, sha256 {digest}" in caplog.text

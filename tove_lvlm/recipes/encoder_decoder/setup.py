@@ -24,7 +24,9 @@ from ...lvlm.lora import collect_merged
 from ...lvlm.prompt_processor import PromptProcessor
 from ...lvlm.trainable import set_trainable
 from ...sharding import numel
+from ...tower.checkpoint import log_weights
 from ...tower.modeling import ToVEVisionModel
+from ...tower.recorder import find_tower
 from ...train.stage import TrainingSetup, block_values
 from ..expert_cache import close_of, use_expert_cache
 from ..expert_speed import use_expert_speed
@@ -41,6 +43,8 @@ def build(config: RunConfig) -> TrainingSetup:
         config: The resolved configuration.
     """
     model, processor = build_model(config.model, torch.bfloat16 if config.train.bf16 else torch.float32)
+    if (tower := find_tower(model)) is not None:
+        log_weights(tower, "training")
     set_trainable(model, config.train.trainable)
     _log_trainable(model, config.train.trainable)
     pixels = (config.data.image_aspect_ratio, config.data.transparency)

@@ -35,7 +35,8 @@ from ...lvlm.padding_free import problem as rows_problem
 from ...lvlm.parts import adapter_parts, as_llava, base_model, decoder_layers, text_config
 from ...lvlm.quantization import check_bits
 from ...sharding import collect_trainable
-from ...tower.recorder import GateRecorder
+from ...tower.checkpoint import log_weights
+from ...tower.recorder import GateRecorder, find_tower
 from ...train.stage import TrainingSetup, block_values
 from ..expert_cache import close_of, use_expert_cache
 from ..expert_speed import use_expert_speed
@@ -69,6 +70,8 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     check_bits(config.train.bits, is_deepspeed_zero3_enabled())
     dtype = torch.bfloat16 if config.train.bf16 else torch.float32
     lvlm, processor = build_lvlm(config.model, dtype, config.train.bits)
+    if (loaded := find_tower(lvlm)) is not None:
+        log_weights(loaded, stage)
     model = set_trainable(lvlm, stage, config)
     pixels = (config.data.image_aspect_ratio, config.data.transparency)
     processor.image_processor = as_trained(processor.image_processor, *pixels)
