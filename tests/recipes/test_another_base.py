@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from helpers import llava_runs, merge_runs, tiny_bases, tiny_towers, training
+from helpers import llava_runs, merge_runs, tiny_bases, tiny_qwen, tiny_towers, training
 from helpers.tiny_lvlm import make_data, make_llm
 from tove_lvlm import build_tower
 from tove_lvlm.checkpoints import open_checkpoint
@@ -190,3 +190,29 @@ def test_an_lvlm_is_left_out_where_llava_cannot_read_the_tokens(way, tmp_path, c
     assert said.index("state the base's `layer`") < said.rindex("step 1/2"), "before training"
     assert (tmp_path / "out" / "clip" / "model.safetensors").is_file()
     assert not (tmp_path / "out" / "lvlm").exists()
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+def test_qwens_encoder_trains_answers_and_is_merged_into_its_own_class(way, tmp_path, kind, capfd):
+    tiny_qwen.make_qwen(tmp_path / "base", kind, 32)
+    base = {"family": "transformers", "pretrained": "./base", "image_size": 32}
+    path = tiny_bases.make_tower_on(tmp_path, base)
+    out = tmp_path / "stage1"
+    options = [f"model.tower={path}", f"train.output_dir={out}", "train.max_steps=2"]
+    assert training.run_here(llava_runs.STAGES["pretrain"], way / "pretrain.yaml", options) == 0
+    options = [f"model.tower={path}", f"model.pretrain_mm_mlp_adapter={out}"]
+    options += [f"train.output_dir={tmp_path / 'tuned'}", "train.max_steps=2"]
+    assert training.run_here(llava_runs.STAGES["finetune"], way / "finetune.yaml", options) == 0
+    assert len(ask(tmp_path / "tuned", way / "data" / "images")) == 3
+    assert (
+        merge_runs.run(merge_runs.write_yaml(tmp_path, tmp_path / "tuned", way / "data" / "images", max_steps=3)) == 0
+    )
+    assert "only clip will be written, no LVLM" in capfd.readouterr().err
+    tower = open_checkpoint(tmp_path / "tuned").tower
+    encoder_class = type(tower.clip.backbone)
+    merged = encoder_class.from_pretrained(tmp_path / "out" / "clip")
+    before = tower.clip.backbone.state_dict()
+    trained = {name for name, tensor in merged.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert "blocks.0.attn.qkv.weight" in trained
+    assert not any("deepstack" in name for name in trained), "not read, so not trained"
+    assert f"{encoder_class.__name__}.from_pretrained" in (tmp_path / "out" / "clip" / "README.md").read_text()

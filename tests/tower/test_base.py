@@ -1,10 +1,15 @@
 """A base encoder that is no CLIP: SigLIP, DINOv2 and timm's, from the YAML to saved towers."""
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
+from transformers import Qwen2VLImageProcessor, RadioConfig, RadioModel
 
 from helpers import tiny_bases, tiny_towers
+from helpers.tiny_qwen import MODELS as QWEN
+from helpers.tiny_qwen import make_qwen
 from tove_lvlm import ToVEImageProcessor, ToVEVisionConfig, ToVEVisionModel, build_tower
 from tove_lvlm.config import ConfigError
 from tove_lvlm.tower.build import tower_config_from_yaml
@@ -174,3 +179,45 @@ def test_a_grid_that_is_not_square_is_refused():
     }
     with pytest.raises(ConfigError, match="a grid of 4 x 2"):
         ToVEVisionConfig(base=fields)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", QWEN)
+def test_qwens_vision_encoder_of_a_whole_model(tmp_path, kind):
+    """The base's tokens are those that Qwen's own language model reads; the tower without experts is that encoder."""
+    model = make_qwen(tmp_path / "base", kind, 32)
+    path = tiny_bases.make_tower_on(tmp_path, {"family": "transformers", "pretrained": "./base", "image_size": 32})
+    tower = tiny_towers.wake(build_tower(path))
+    config = tower.config
+    assert (config.hidden_size, config.side, config.image_size, config.patch_size) == (48, 4, 32, 8)
+    pixels = torch.randn(2, 3, 32, 32)
+    patches, _, _ = Qwen2VLImageProcessor().patchify(pixels, patch_size=4, merge_size=2, temporal_patch_size=2)
+    grid = torch.tensor([[1, 8, 8]] * 2)
+    expected = model.visual(patches.flatten(0, 1), grid_thw=grid).pooler_output.unflatten(0, (2, 16))
+    t_clip, t_fuse = tower(pixels).hidden_states
+    torch.testing.assert_close(t_clip, expected, atol=1e-5, rtol=1e-4)
+    assert (t_fuse - t_clip).abs().max() > 0.1
+    tower.save_pretrained(tmp_path / "saved")
+    again = ToVEVisionModel.from_pretrained(tmp_path / "saved")
+    assert torch.equal(again(pixels).last_hidden_state, t_fuse)
+    tower.detach(*tower.expert_names)
+    assert torch.equal(tower(pixels).last_hidden_state, t_clip)
+
+
+@torch.no_grad()
+def test_radio_normalises_its_images_itself(tmp_path):
+    """Hosts then give pixels in [0, 1]; summary and register tokens are left out."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 16, "patch_size": 4}
+    stock = RadioModel(RadioConfig(**sizes, max_img_size=32, initializer_range=0.2)).eval()
+    stock.save_pretrained(tmp_path / "base")
+    entry = {"family": "transformers", "pretrained": "./base", "layer": -2}
+    tower = tiny_towers.wake(build_tower(tiny_bases.make_tower_on(tmp_path, entry)))
+    assert (tower.config.image_mean, tower.config.image_std) == ([0, 0, 0], [1, 1, 1])
+    processor = ToVEImageProcessor.for_tower(tower.config)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    pixels = processor(picture, return_tensors="pt")["pixel_values"]
+    assert torch.equal(pixels, torch.as_tensor(np.array(picture)).permute(2, 0, 1)[None] / 255)
+    t_clip, t_fuse = tower(pixels).hidden_states
+    assert torch.equal(t_clip, stock(pixels, output_hidden_states=True).hidden_states[-2][:, 10:])
+    assert (t_fuse - t_clip).abs().max() > 0.1

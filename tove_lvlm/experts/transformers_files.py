@@ -31,14 +31,16 @@ def fields_of_folder(folder: Path) -> dict[str, Any]:
     size = vision.get("image_size") or (processing.get("size") or {}).get("height")  # a depth estimator's is there
     if isinstance(size, int):
         stated["image_size"] = size
-    for key, stated_key in (("mean", "image_mean"), ("std", "image_std")):
-        if stated_key in processing:
+    for key, stated_key, without in (("mean", "image_mean", 0.0), ("std", "image_std", 1.0)):
+        if processing.get("do_normalize") is False:
+            stated[key] = [without] * 3
+        elif stated_key in processing:
             stated[key] = list(processing[stated_key])
     return stated
 
 
-def renamed(backbone: "PreTrainedModel", tensors: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
-    """The tensors under today's names, as transformers loads them; as they were where it does not know them all.
+def renamed(backbone: "PreTrainedModel", tensors: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor] | None":
+    """The tensors under today's names, as transformers loads them; None where it does not know them all.
 
     Args:
         backbone: A model of transformers.
@@ -50,6 +52,6 @@ def renamed(backbone: "PreTrainedModel", tensors: "dict[str, torch.Tensor]") -> 
     loaded, report = cast("tuple[PreTrainedModel, dict[str, Any]]", both)  # which the option makes it
     missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]  # taken out of the backbone
     if missing or report["unexpected_keys"] or report["mismatched_keys"]:
-        return tensors
+        return None
     expected = backbone.state_dict().keys()
     return {key: tensor for key, tensor in loaded.state_dict().items() if key in expected}

@@ -15,6 +15,8 @@ from transformers import (
     Dinov2WithRegistersModel,
     DINOv3ViTConfig,
     DINOv3ViTModel,
+    RadioConfig,
+    RadioModel,
     SamVisionConfig,
     SamVisionModel,
     Siglip2VisionConfig,
@@ -27,6 +29,7 @@ from transformers import (
     ViTModel,
 )
 
+from tove_lvlm import storage
 from tove_lvlm.config import ConfigError
 from tove_lvlm.experts import build_expert
 from tove_lvlm.experts.schema import complete_fields
@@ -42,9 +45,10 @@ MODELS = {
     "dinov3": lambda: DINOv3ViTModel(DINOv3ViTConfig(**SIZES, **MLP, num_register_tokens=2)),
     "vit": lambda: ViTModel(ViTConfig(**SIZES, **MLP), add_pooling_layer=False),
     "siglip": lambda: SiglipVisionModel(SiglipVisionConfig(**SIZES, **MLP)),
+    "radio": lambda: RadioModel(RadioConfig(**SIZES, max_img_size=32)),
     "sam": lambda: SamVisionModel(SamVisionConfig(**SIZES, output_channels=12, window_size=2)),
 }
-PREFIX_TOKENS = {"clip": 1, "dinov2_plain": 1, "dinov2": 4, "dinov3": 3, "vit": 1, "siglip": 0}
+PREFIX_TOKENS = {"clip": 1, "dinov2_plain": 1, "dinov2": 4, "dinov3": 3, "vit": 1, "siglip": 0, "radio": 10}
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -194,3 +198,35 @@ def test_attention_switch_reaches_the_encoder(tmp_path):
         expert.use_attention("eager")
         assert expert.backbone.config._attn_implementation == "eager"
         torch.testing.assert_close(expert(PIXELS), fused, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_file_of_radio_gives_the_same_in_timm_and_in_transformers(tmp_path):
+    """NVIDIA's own names but for the layer scale's; transformers' network normalises its images itself, timm's not."""
+    lively(RadioModel(RadioConfig(**SIZES, mlp_ratio=2.0, max_img_size=16))).save_pretrained(tmp_path)
+    ours = expert_of(tmp_path)
+    scales = {"layer_scale1.lambda1": "ls1.grandma", "layer_scale2.lambda1": "ls2.grandma"}
+    tensors = storage.load_tensors(tmp_path)
+    for saved, own in scales.items():
+        tensors = {key.replace(saved, own): tensor for key, tensor in tensors.items()}
+    storage.save_tensors(tmp_path / "own.safetensors", tensors)
+    args = {"patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2, "mlp_ratio": 2, "reg_tokens": 9}
+    entry = {"architecture": "vit_base_patch16_radio_v3", "image_size": 16, "model_args": args}
+    pixels = torch.rand(2, 3, 16, 16)
+    config = ours.backbone.config
+    mean, std = config.norm_mean, config.norm_std
+    timms = build_expert({"name": "x", "family": "timm", **entry, "mean": list(mean), "std": list(std)})
+    timms.load_pretrained(tmp_path / "own.safetensors")
+    mean_31, std_31 = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    torch.testing.assert_close(timms((pixels - mean_31) / std_31), ours(pixels), atol=1e-4, rtol=1e-4)
+    assert (ours.spec.preprocessing.mean, ours.spec.preprocessing.std) == ((0, 0, 0), (1, 1, 1))
+    with pytest.raises(ConfigError, match=r"RADIO normalises its images itself.* write `mean: \[0, 0, 0\]`"):
+        expert_of(tmp_path, mean=[0.5, 0.5, 0.5])
+
+
+def test_a_folder_that_says_that_nothing_is_normalised(tmp_path):
+    lively(MODELS["vit"]()).save_pretrained(tmp_path)
+    processing = {"do_normalize": False, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+    storage.save_json(tmp_path / "preprocessor_config.json", processing)
+    fields = expert_of(tmp_path).fields
+    assert (fields["mean"], fields["std"]) == ([0, 0, 0], [1, 1, 1])

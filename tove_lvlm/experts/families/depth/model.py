@@ -69,7 +69,7 @@ class DepthEstimator(Expert):
             like = self.network.neck.fusion_stage.layers[1].residual_layer1.state_dict()
             unit = {f"{_FIRST_UNIT}.{key}": tensor for key, tensor in like.items()}
             run = {key: tensor for key, tensor in tensors.items() if not key.startswith(_NEVER_RUN)}
-            used = self._used(renamed(self.network, {**run, **unit}))
+            used = self._used(renamed(self.network, {**run, **unit}) or tensors)
         return {f"network.{key}": tensor for key, tensor in used.items()}
 
     def _used(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ from ....config import ConfigError
 from ...base import EXPERTS, Expert
 from ...transformers_files import renamed
 from ...unread_layers import pass_on, unread_layers
+from . import qwen
 from .config import TransformersConfig
 
 
@@ -33,7 +34,8 @@ class TransformersBackbone(Expert):
         config = self.backbone.config
         # The size that a network was trained at need not be a multiple of its patch (SigLIP's 384 is none of 14).
         if fields["image_size"] != fields["architecture"].get("image_size"):
-            self.patch_size = getattr(config, "patch_size", None)
+            is_qwen = qwen.is_qwen(config.model_type)
+            self.patch_size = qwen.patch_size(config) if is_qwen else getattr(config, "patch_size", None)
         self.options = _size_options(self.backbone, fields["image_size"])
         stop_at(self.backbone, fields["layer"])
         self.remember_meta_device()
@@ -66,9 +68,11 @@ class TransformersBackbone(Expert):
             if "" in prefixes or not prefixes
             else min(prefixes, key=lambda candidate: ("text" in candidate, candidate))
         )
-        tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        whole = tensors
+        tensors = {key.removeprefix(prefix): tensor for key, tensor in whole.items() if key.startswith(prefix)}
         if tensors.keys() != state.keys():
-            tensors = renamed(self.backbone, tensors)
+            names = renamed(self.backbone, tensors) or renamed(self.backbone, whole)  # RADIO's begin with its prefix
+            tensors = names or tensors
         if self.backbone.config.model_type == "sam_vision_model":
             tensors = {
                 key: _resampled(tensor, state[key]) if key in state else tensor for key, tensor in tensors.items()
@@ -79,6 +83,8 @@ class TransformersBackbone(Expert):
 def _create(fields: Mapping[str, Any]) -> PreTrainedModel:
     architecture = dict(fields["architecture"])
     kind = architecture.pop("model_type", None)
+    if qwen.is_qwen(kind):
+        return qwen.create(kind, architecture)
     try:
         config = AutoConfig.for_model(kind, **architecture)
     except ValueError as error:
@@ -149,6 +155,8 @@ def read_features(
         layer: Index into its hidden states; None takes its own last hidden state.
         options: Of its forward.
     """
+    if qwen.is_qwen(backbone.config.model_type):
+        return qwen.read_tokens(backbone, pixels_B3HW)
     inputs = {"pixel_values": pixels_B3HW}
     if backbone.config.model_type == "siglip2_vision_model":
         inputs = _patches(pixels_B3HW, backbone.config.patch_size)
