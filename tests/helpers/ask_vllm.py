@@ -3,7 +3,7 @@
 python ask_vllm.py REQUEST ANSWERS      two JSON files
 
 REQUEST: {"models": {NAME: FOLDER}, "asked": [{"image": FILE, "text": QUESTION}, ...], "max_tokens": N,
-          "options": {...}}, the last of vLLM's `LLM`
+          "options": {...}, "lora": FOLDER or null}; the options are of vLLM's `LLM`
 ANSWERS: {NAME: [{"ids": PROMPT IDS, "text": ANSWER, "logprobs": {TOKEN: of the first, ...}}, ...] or {"error": TEXT}}
 """
 
@@ -25,6 +25,7 @@ def chat_message(image: str, text: str) -> dict[str, Any]:
 
 def ask(folder: str, request: dict[str, Any]) -> Any:
     from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
 
     try:
         llm = LLM(
@@ -34,19 +35,21 @@ def ask(folder: str, request: dict[str, Any]) -> Any:
             max_model_len=512,
             max_num_seqs=8,
             limit_mm_per_prompt={"image": 1},
+            enable_lora=request["lora"] is not None,
             **request["options"],
         )
     except Exception as error:
         return {"error": str(error)}
     talks = [[chat_message(**one)] for one in request["asked"]]
     sampling = SamplingParams(temperature=0, max_tokens=request["max_tokens"], logprobs=5)
+    lora = LoRARequest("adapter", 1, request["lora"]) if request["lora"] else None
     return [
         {
             "ids": list(output.prompt_token_ids),
             "text": output.outputs[0].text,
             "logprobs": {str(token): one.logprob for token, one in output.outputs[0].logprobs[0].items()},
         }
-        for output in llm.chat(talks, sampling, use_tqdm=False)
+        for output in llm.chat(talks, sampling, use_tqdm=False, lora_request=lora)
     ]
 
 

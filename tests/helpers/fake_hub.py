@@ -1,4 +1,4 @@
-"""A hub on this machine: the part of its REST interface that downloading a model uses, and its ways of failing.
+"""A hub on this machine: the part of its REST interface that moving models uses, and its ways of failing.
 
     with FakeHub({"owner/name": {"config.json": b"{}", "model.safetensors": content}}) as hub:
         HF_ENDPOINT=hub.url
@@ -6,6 +6,7 @@
 Files of 1 kB and more are served as Git LFS ones, so with a SHA-256; smaller ones with git's own hash.
 """
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -31,6 +32,10 @@ class FakeHub:
         self.repositories = repositories
         self.gated: set[str] = set()
         """Repositories that say what they hold and give nothing of it away."""
+        self.may_write = True
+        """Whether a token that may write is sent."""
+        self.commits: list[str] = []
+        """Titles of what was uploaded."""
         self.cut: dict[str, int] = {}
         """File name -> after so many bytes the connection is cut, once."""
         self.more: dict[str, int] = {}
@@ -74,6 +79,37 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             self._answer()
+
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            path = self.path.partition("?")[0]
+            hub.asked.append((self.command, path, None))
+            wanted = re.fullmatch(r"/api/(repos/create|models/([^/]+/[^/]+)/(preupload|commit|branch)/([^/]+))", path)
+            if not hub.may_write:
+                self._fail(403, "Forbidden")
+            elif path == "/api/repos/create":
+                asked = json.loads(content)
+                repo = f"{asked.get('organization') or 'me'}/{asked['name']}"
+                hub.repositories.setdefault(repo, {})
+                self._json({"url": f"{hub.url}/{repo}", "id": repo})
+            elif path == "/api/validate-yaml":
+                self._json({"errors": [], "warnings": []})
+            elif wanted[3] == "preupload":  # all of it in the commit itself, as small files go
+                as_asked = {"uploadMode": "regular", "shouldIgnore": False}
+                modes = [{"path": file["path"], **as_asked} for file in json.loads(content)["files"]]
+                self._json({"files": modes})
+            elif wanted[3] == "commit":
+                for line in map(json.loads, content.splitlines()):
+                    if line["key"] == "header":
+                        hub.commits.append(line["value"]["summary"])
+                    else:
+                        file = line["value"]
+                        hub.repositories[wanted[2]][file["path"]] = base64.b64decode(file["content"])
+                self._json(
+                    {"success": True, "commitOid": COMMIT, "commitUrl": f"{hub.url}/{wanted[2]}/commit/{COMMIT}"}
+                )
+            else:
+                self._json({})
 
         def log_message(self, *args) -> None:
             pass
@@ -133,7 +169,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             for key, value in {"Content-Length": str(len(content)), **headers}.items():
                 self.send_header(key, value)
             self.end_headers()
-            if self.command == "GET" and pause is None:
+            if self.command in ("GET", "POST") and pause is None:
                 self.wfile.write(content[:stop])
             elif self.command == "GET":
                 with contextlib.suppress(OSError):  # the other side had enough

@@ -22,6 +22,7 @@ from . import (  # noqa: F401  each registers its commands
     merge,
     models,
     new,
+    push,
     serve,
     usage,
 )

@@ -26,6 +26,12 @@ _SENTENCES = {
     NO: "Commercial use is FORBIDDEN by the licence of",
     UNKNOWN: "Whether commercial use is allowed is UNKNOWN, because of the licence of",
 }
+_REMOTE = """
+
+Where `tove_lvlm` is not installed, by the code that lies beside it:
+
+    from transformers import AutoModel
+    tower = AutoModel.from_pretrained(folder, trust_remote_code=True)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,27 +80,27 @@ def write_card(folder: str | os.PathLike[str], sources_file: str) -> None:
         return
     path_of_sources = Path(folder) / sources_file
     sources = storage.load_json(path_of_sources) if path_of_sources.is_file() else {}
-    text = card(ToVEVisionConfig(**storage.load_json(Path(folder) / "config.json")), sources)
+    config = storage.load_json(Path(folder) / "config.json")
+    text = card(ToVEVisionConfig(**config), sources, remote_code="auto_map" in config)
     with storage.atomic_file(path) as writing:
         writing.write_text(text, encoding="utf-8")
 
 
-def card(config: ToVEVisionConfig, sources: Mapping[str, Any]) -> str:
+def card(config: ToVEVisionConfig, sources: Mapping[str, Any], remote_code: bool = False) -> str:
     """The text.
 
     Args:
         config: Of the tower.
         sources: Content of sources.json; empty where nothing is known.
+        remote_code: Whether the code that loads it lies beside it.
     """
-    parts = _parts(config, sources)
+    parts = parts_of(config, sources)
     attached = [part for part in parts if not part.detached]
-    rows = "\n".join(_row(part) for part in parts)
     light = " Only the fusion is in this folder; the frozen parts are read from where the table says."
     fused = "concatenated to" if config.fusion_settings.kind == "concat" else "fused into"
     names = ", ".join(config.attached_names) or "none"
-    return f"""---
-{yaml.safe_dump(_front(attached), sort_keys=False).strip()}
----
+    front = {"library_name": "tove_lvlm", "pipeline_tag": "image-feature-extraction"} | front_of(attached)
+    return f"""{front_matter(front)}
 {MARK}
 
 # A ToVE vision tower
@@ -104,9 +110,15 @@ An image of {config.image_size} x {config.image_size} pixels gives {config.num_t
 {config.hidden_size}.{light if sources.get("form") == "light" else ""}
 
     from tove_lvlm import ToVEVisionModel
-    tower = ToVEVisionModel.from_pretrained(folder)
+    tower = ToVEVisionModel.from_pretrained(folder){_REMOTE if remote_code else ""}
 
-**{_verdict(attached)}**
+{table(parts)}"""
+
+
+def table(parts: list[Part]) -> str:
+    """What the licences allow, and a line for each part."""
+    rows = "\n".join(_row(part) for part in parts)
+    return f"""**{_verdict([part for part in parts if not part.detached])}**
 
 | part | network | gives | weights | sha256 | licence of weights | licence of code | commercial use |
 |---|---|---|---|---|---|---|---|
@@ -116,18 +128,28 @@ Licences are as the tower's YAML or the catalogue states them; this is no legal 
 """
 
 
-def _front(parts: list[Part]) -> dict[str, Any]:
+def front_matter(front: Mapping[str, Any]) -> str:
     """The YAML block that the hub reads."""
+    return f"---\n{yaml.safe_dump(dict(front), sort_keys=False).strip()}\n---"
+
+
+def front_of(parts: list[Part]) -> dict[str, Any]:
+    """What its parts say in that block: tags, licence, and the models that it is made of."""
     licenses = {license_of(name).id for part in parts for name in part.weights_license}
     origins = [str(part.source.get("source")) for part in parts if part.source.get("source")]
     bases = list(dict.fromkeys(origin for origin in origins if is_hub_id(origin)))
-    front: dict[str, Any] = {"library_name": "tove_lvlm", "pipeline_tag": "image-feature-extraction"}
-    front["tags"] = ["tove", "vision-tower", "mixture-of-experts", "llava"]
+    front: dict[str, Any] = {"tags": ["tove", "vision-tower", "mixture-of-experts", "llava"]}
     front["license"] = licenses.pop() if len(licenses) == 1 and licenses != {"unknown"} else "other"
     return front | ({"base_model": bases} if bases else {})
 
 
-def _parts(config: ToVEVisionConfig, sources: Mapping[str, Any]) -> list[Part]:
+def parts_of(config: ToVEVisionConfig, sources: Mapping[str, Any]) -> list[Part]:
+    """CLIP, or the base in its place, and the experts.
+
+    Args:
+        config: Of the tower.
+        sources: As for `card`.
+    """
     expert_sources = sources.get("experts", {})
     base = _base(config, sources.get("clip") or {})
     return [base, *(_expert(entry, config, expert_sources.get(entry["name"]) or {}) for entry in config.experts)]

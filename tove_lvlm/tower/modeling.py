@@ -18,7 +18,7 @@ from transformers.models.auto.modeling_auto import AutoModel
 
 from ..experts import Expert, ExpertHub, build_expert
 from ..experts.preprocess import Preprocessing, prepare
-from ..registry import nearest
+from ..registry import nearest, require
 from . import checkpoint
 from .checks import check_all_loaded, check_pixels, check_selected_layers
 from .configuration import ToVEVisionConfig
@@ -304,6 +304,25 @@ class ToVEVisionModel(PreTrainedModel):
             ValueError: A light tower needs to know where every frozen part came from.
         """
         checkpoint.save(self, super().save_pretrained, save_directory, light, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # type: ignore[override]  # the options by name
+        """Upload the tower, whole, with its card and the code that loads it where this package is not installed.
+
+        Args:
+            repo_id: Hub id; the repository is made where there is none.
+            **kwargs: `private`, `revision`, `create_pr`, `token`, `commit_message`, `commit_description`, as
+                transformers takes them.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            ImportError: The tower was loaded by remote code, and this package is not installed.
+            UserError: No network, or no right to write there.
+        """
+        publish = require("tove_lvlm.tower.publish", extra="train")  # no file of an exported tower
+        renamed = {key.removeprefix("commit_"): value for key, value in kwargs.items()}
+        return cast(str, publish.push_tower(self, repo_id, **renamed))
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # never without a place, and the options as they come

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import storage
+from .card import write_card
+from .parts import SOURCES_FILE
 
 if TYPE_CHECKING:
     from .modeling import ToVEVisionModel
@@ -57,6 +59,7 @@ def save_remote_code(tower: "ToVEVisionModel", folder: str | os.PathLike[str]) -
         ):
             content = storage.load_json(writing / file)
             storage.save_json(writing / file, content | {"auto_map": {auto: references[auto] for auto in autos}})
+        write_card(writing, SOURCES_FILE)  # which then names the code
     return Path(folder)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ...config import UserError
-from .checks import check_model
+from .checks import BACKEND, backend_of, check_model
 from .register import register
 
 _SERVER = "vllm.entrypoints.openai.api_server"
@@ -32,7 +32,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"`{argv[0]}` comes before the model's folder; {_USAGE}")
     check_model(argv[0])
     register()
-    sys.argv = [_SERVER, "--model", *argv]
+    chosen = any(argument.partition("=")[0] == BACKEND[0] for argument in argv)
+    sys.argv = [_SERVER, "--model", *argv, *(() if chosen else backend_of(argv[0]))]
     runpy.run_module(_SERVER, run_name="__main__", alter_sys=True)
 
 

@@ -15,6 +15,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from ...config import UserError
 from ...tower.configuration import ToVEVisionConfig
+from .checks import check_language_model
 from .register import TESTED, version
 from .tower import ServedTower
 
@@ -88,3 +89,7 @@ host.init_vision_tower_for_llava = vision_tower
 )
 class ToVELlava(host.LlavaForConditionalGeneration):
     """vLLM's LLaVA, of stock models and of those with a ToVE tower."""
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        check_language_model(vllm_config.model_config.hf_config.text_config.to_dict())
+        super().__init__(vllm_config=vllm_config, prefix=prefix)

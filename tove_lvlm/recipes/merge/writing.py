@@ -26,13 +26,13 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from ...checkpoints import LoadedCheckpoint, detect, open_checkpoint
+from ...checkpoints.card import stated_sources
 from ...checkpoints.model_info import make_model_info, save_model_info
 from ...checkpoints.projector import collect_projector
 from ...checkpoints.stage1 import save_stage1
 from ...config import ConfigError, to_dict
 from ...config.merge import MergeRunConfig
 from ...config.model import ModelConfig
-from ...config.trained import read_model_info
 from ...licenses import commercial_use
 from ...lvlm.build import assemble, make_processor, stock_vision, without_zero3_init
 from ...lvlm.image_processor import as_trained
@@ -40,7 +40,6 @@ from ...lvlm.parts import causal_language_model
 from ...storage import save_json
 from ...storage.pretrained import save_stock
 from ...tower.configuration import ToVEVisionConfig
-from ...tower.from_yaml import read_tower_yaml
 from ...tower.modeling import ToVEVisionModel
 from .encoder_decoder import write_encoder_decoder
 
@@ -83,7 +82,7 @@ class MergeSource:
             student: The whole student, before it learns.
             fingerprint: Of the tower.
         """
-        weight_sources = tower.sources or _sources_of_yaml(loaded.folder)
+        weight_sources = tower.sources or stated_sources(loaded.folder)
         parts = {"clip": weight_sources.get("clip") or {}}
         parts |= {name: (weight_sources.get("experts") or {}).get(name) or {} for name in tower.attached_names}
         layer = tower.config.select_layer if tower.config.base is None else tower.config.base.get("layer")
@@ -270,13 +269,3 @@ Source tower: sha256 `{source.fingerprint}` over its tensors. All settings: merg
 |---|---|---|
 {rows}
 """
-
-
-def _sources_of_yaml(folder: Path) -> dict[str, Any]:
-    """Licences out of the tower's YAML, for a merged LLaVA folder, which has no sources.json."""
-    yaml = read_model_info(folder).get("model", {}).get("tower")
-    if not yaml or not Path(yaml).is_file():
-        return {}
-    tower = read_tower_yaml(yaml)
-    experts = {expert.name: {"license": expert.license} for expert in tower.experts}
-    return {"clip": {"license": tower.base.license}, "experts": experts}
