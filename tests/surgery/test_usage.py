@@ -137,6 +137,11 @@ def test_an_estimate_is_the_first_order_signal_and_takes_no_pass_without_each(re
         assert (row["loss_change"], row["score_change"]) == (None, None)
         assert row["gate_mass"] == report["experts"][name]["gate_mass"]
         assert report["experts"][name]["loss_estimate"] is None
+    for ranked, by in ((found, "answer_norm"), (report, "loss_change")):
+        assert ranked["ranked_by"] == by
+        values = [ranked["experts"][name][by] for name in ranked["least_useful_first"]]
+        assert values == sorted(values)
+        assert set(ranked["least_useful_first"]) == set(found["experts"])
 
 
 def test_an_estimate_needs_answers(checkpoints, world):
@@ -280,6 +285,7 @@ def test_the_table_says_what_is_an_estimate(checkpoints, world, tmp_path):
     result = _tove(checkpoints["merged"], "--data", data, "--estimate", "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "(estimate)" in " ".join(result.stdout.split())
+    assert "Least useful first, by their norm at the answers' tokens: " in result.stdout
     assert "loss without" not in result.stdout
 
 

@@ -68,6 +68,7 @@ def usage(
     use, cost = usage_tables(report)
     console.print(use)
     _print_quality(report)
+    _print_ranking(report)
     console.print(cost)
     console.print(f"Cost of one image on {report['device']}, {report['dtype']}.", markup=False)
     _print_left_out(report)
@@ -117,6 +118,15 @@ def _print_quality(report: dict[str, Any]) -> None:
             f"without any expert {clip_only['loss']:.4f}, {clip_only['score']:.2%}"
         )
     console.print(text + ".")
+
+
+def _print_ranking(report: dict[str, Any]) -> None:
+    by = {"loss_change": "the loss without each", "answer_norm": "their norm at the answers' tokens"}
+    if report["ranked_by"] is not None and len(report["least_useful_first"]) > 1:
+        names = ", ".join(report["least_useful_first"])
+        console.print(f"Least useful first, by {by[report['ranked_by']]}: {names}.", markup=False, soft_wrap=True)
+    elif report["ranked_by"] is None:
+        console.print("Gate mass and norm alone do not say which expert matters: give --data with answers.")
 
 
 def _print_left_out(report: dict[str, Any]) -> None:

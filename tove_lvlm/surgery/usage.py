@@ -33,6 +33,9 @@ from .usage_sums import State, Sums, add_gate, rank_batches
 logger = logging.getLogger(__name__)
 
 _FORMAT = 2
+RANKED_BY = ("loss_change", "answer_norm")
+"""By what experts are ranked: the loss without each, or the cheap signal that agrees best with it (docs/results.md,
+"Who should be detached")."""
 _NO_QUALITY = Quality(None, None, 0, 0)
 _NO_COST = Cost(ms=0.0, gflops=0.0, parameters=0, memory_bytes=0)
 
@@ -69,7 +72,8 @@ def measure_usage(
         `answer_norm` (`Signals.first_order` and `answer_norm`; None without `estimate`), `ms`, `gflops`,
         `parameters`, `memory_bytes`;
         `clip`, `tove_fusion`, `tower`: cost; `quality` and `quality_clip` (all experts away): `loss` and `score`, or
-        None; `num_images`, `num_answers`, and what was left out. The same on every rank, but cost is None on all
+        None; `ranked_by` (of `RANKED_BY`; None without answers) and `least_useful_first`, the attached experts in
+        that order; `num_images`, `num_answers`, and what was left out. The same on every rank, but cost is None on all
         ranks but 0.
 
     Raises:
@@ -212,7 +216,16 @@ def _figures(
         "quality_clip": _shown(quality.get(frozenset(), full_quality)),
         "experts": experts,
         **whole_parts,
+        **_ranking(experts),
     }
+
+
+def _ranking(experts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The attached experts, the least useful first, by the best measure that there is."""
+    attached = {name: row for name, row in experts.items() if not row["detached"]}
+    measured = next((by for by in RANKED_BY if all(row[by] is not None for row in attached.values())), None)
+    ranking = [] if measured is None else sorted(attached, key=lambda name: float(attached[name][measured]))
+    return {"ranked_by": measured, "least_useful_first": ranking}
 
 
 def _change(before: float | None, after: float | None) -> float | None:
