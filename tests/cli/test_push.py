@@ -104,6 +104,14 @@ def test_a_whole_model_goes_with_a_card_and_without_this_machines_places(hub, to
     assert theirs.image_aspect_ratio == ours.image_aspect_ratio
 
 
+def test_saving_does_not_upload_a_part_of_a_tower(hub, tiny_tower, tmp_path):
+    with pytest.raises(ValueError, match=r"would upload a part of the tower; call push_to_hub\(REPO\)"):
+        tiny_tower.save_pretrained(tmp_path / "tower", push_to_hub=True)
+    assert not (tmp_path / "tower").exists()
+    tiny_tower.save_pretrained(tmp_path / "tower", push_to_hub=False)
+    assert hub.repositories == {}
+
+
 def test_what_is_uploaded_is_told_before(hub, tove, checkpoints):
     code, out, _ = tove("push", checkpoints["tower"], "me/tower", "--dry-run", "--json")
     told = json.loads(out)

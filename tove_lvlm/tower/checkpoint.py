@@ -127,8 +127,11 @@ def save(
         **kwargs: For `save_whole`.
 
     Raises:
+        ValueError: `push_to_hub` among the options, which would upload before all is written.
         WeightsError: A light tower has a frozen part of unknown origin.
     """
+    if kwargs.pop("push_to_hub", False):
+        raise ValueError("save_pretrained(push_to_hub=True) would upload a part of the tower; call push_to_hub(REPO)")
     if light:
         unknown = [part for part, entry in _parts(model) if not (entry or {}).get("source")]
         if unknown:
