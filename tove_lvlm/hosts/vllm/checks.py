@@ -1,13 +1,11 @@
-"""Refuses in one line what vLLM would not serve, before it is started."""
+"""Refuses in one line what vLLM would not serve, before it is started. Every command imports this: no torch here."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...checkpoints.model_info import check_version
 from ...config import UserError
 from ...storage import load_json, weight_files
-from ...tower.configuration import ToVEVisionConfig
 
 _CONFIG = "config.json"
 _OTHERWISE = {
@@ -50,8 +48,14 @@ def check_model(folder: str | Path) -> None:
         }
         raise UserError(f"`{folder}` is a model of type `{kind}`: {reasons.get(str(kind), 'expected `llava`')}")
     weight_files(path)
+    _check_tower(path, config.get("vision_config") or {})
+
+
+def _check_tower(path: Path, tower: Mapping[str, Any]) -> None:
+    from ...checkpoints.model_info import check_version
+    from ...tower.configuration import ToVEVisionConfig
+
     check_version(path)
-    tower = config.get("vision_config") or {}
     if tower.get("model_type") == ToVEVisionConfig.model_type:
         ToVEVisionConfig(**tower)
 
