@@ -1,7 +1,8 @@
 """Who should be detached, and what takes its place: greedy order, cheap signals, three ways to go on without an expert.
 
-    renormalised    the gate shares the expert's mass among the others (what `tove detach` does)
+    renormalised    the gate shares the expert's mass among the others (`tove detach --renormalise`)
     mean_term       its mean term E[g_k e_k] stays in its place, one vector for every token; the others' shares stay
+                    (what `tove detach` does)
     mean_token      its mean token E[e_k] stays, weighted by the gate, token by token
 
 Shapes: I images of a batch, N tokens, D width, K experts.
@@ -16,6 +17,7 @@ import torch
 
 from tove_lvlm.checkpoints import LoadedCheckpoint, open_checkpoint
 from tove_lvlm.surgery.choose import KEEP, Rule, choose
+from tove_lvlm.surgery.mean_terms import measure_mean_terms
 from tove_lvlm.surgery.probe import EncodedBatch, Probe
 from tove_lvlm.surgery.probe_data import ProbeData, read_probe_data
 from tove_lvlm.surgery.signals import measure_signals, total
@@ -24,19 +26,18 @@ RENORMALISED, MEAN_TERM, MEAN_TOKEN = "overall", "mean_term", "mean_token"
 WAYS = (RENORMALISED, MEAN_TERM, MEAN_TOKEN)
 
 
-class MeanProbe(Probe):
-    """A probe that puts an expert's mean in its place when it is away.
+class MeanTokenProbe(Probe):
+    """A probe that puts an expert's mean token in its place when it is away.
 
     Args:
         loaded: A model with a gated tower.
         data: What to measure on.
-        way: `mean_term` or `mean_token`.
-        means: Expert -> (D,), from `expert_means`.
+        means: Expert -> (D,), from `mean_tokens`.
     """
 
-    def __init__(self, loaded: LoadedCheckpoint, data: ProbeData, way: str, means: Mapping[str, torch.Tensor]):
+    def __init__(self, loaded: LoadedCheckpoint, data: ProbeData, means: Mapping[str, torch.Tensor]):
         super().__init__(loaded, data)
-        self.way, self.means = way, means
+        self.means = means
 
     def _visual_tokens(self, encoded: EncodedBatch, names: Collection[str]) -> torch.Tensor:
         fusion = self.tower.tove_fusion
@@ -44,30 +45,22 @@ class MeanProbe(Probe):
         t_clip_IND = encoded.t_clip_IND
         away = {name: mean.to(t_clip_IND.dtype) for name, mean in self.means.items() if name not in names}
         tokens = {name: mean_D.expand_as(t_clip_IND) for name, mean_D in away.items()}
-        if self.way == MEAN_TOKEN:
-            tokens = fusion._weighed(t_clip_IND, tokens, full.gate_BNK)
+        tokens = fusion._weighed(t_clip_IND, tokens, full.gate_BNK)
         terms = fusion.terms(t_clip_IND, encoded.grids, full.gate_BNK)
         delta_IND = total({name: tokens.get(name, term_IND) for name, term_IND in terms.items()}, t_clip_IND)
         return self._language.visual_tokens(t_clip_IND + delta_IND.to(t_clip_IND.dtype))
 
 
 @torch.no_grad()
-def expert_means(probe: Probe) -> dict[str, dict[str, torch.Tensor]]:
-    """`mean_term` and `mean_token` of each attached expert, over all tokens of a probe's images; (D,) each."""
-    fusion = probe.tower.tove_fusion
-    sums: dict[str, dict[str, torch.Tensor]] = {MEAN_TERM: {}, MEAN_TOKEN: {}}
+def mean_tokens(probe: Probe) -> dict[str, torch.Tensor]:
+    """E[e_k] of each attached expert, before its unit, over all tokens of a probe's images; (D,) each."""
+    sums: dict[str, torch.Tensor] = {}
     num_tokens = 0
     for batch in probe.encode(range(probe.num_batches)):
-        full = fusion(batch.t_clip_IND, batch.grids, torch.ones(len(batch.t_clip_IND)))
-        found = {
-            MEAN_TERM: fusion.terms(batch.t_clip_IND, batch.grids, full.gate_BNK),
-            MEAN_TOKEN: fusion._transferred(batch.grids),
-        }
-        for way, tensors in found.items():
-            for name, tensor_IND in tensors.items():
-                sums[way][name] = sums[way].get(name, 0) + tensor_IND.double().sum((0, 1))
+        for name, token_IND in probe.tower.tove_fusion._transferred(batch.grids).items():
+            sums[name] = sums.get(name, 0) + token_IND.double().sum((0, 1))
         num_tokens += batch.t_clip_IND[..., 0].numel()
-    return {way: {name: (total / num_tokens).float() for name, total in of.items()} for way, of in sums.items()}
+    return {name: (sum_D / num_tokens).float() for name, sum_D in sums.items()}
 
 
 def detachment(model: Path, world: Path) -> dict:
@@ -95,8 +88,9 @@ def detachment(model: Path, world: Path) -> dict:
         RENORMALISED: measured[: len(ladder)],
         "single": dict(zip(names, measured[len(ladder) :], strict=True)),
     }
-    for way, means in expert_means(probe).items():
-        found[way] = [quality.score for quality in MeanProbe(loaded, held, way, means).quality(ladder)]
+    with_terms = Probe(loaded, held, mean_terms=measure_mean_terms(probe))
+    for way, measuring in ((MEAN_TERM, with_terms), (MEAN_TOKEN, MeanTokenProbe(loaded, held, mean_tokens(probe)))):
+        found[way] = [quality.score for quality in measuring.quality(ladder)]
     full, *without = probe.quality([names, *singles])
     found["loss_change"] = {name: gone.loss - full.loss for name, gone in zip(names, without, strict=True)}
     found["signals"] = {name: asdict(of) for name, of in measure_signals(probe).items()}

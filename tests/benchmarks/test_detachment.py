@@ -9,6 +9,7 @@ from study import detachment
 
 from helpers.tiny_lvlm import WORDS, make_data
 from tove_lvlm.checkpoints import open_checkpoint
+from tove_lvlm.surgery.mean_terms import measure_mean_terms
 from tove_lvlm.surgery.probe import Probe
 from tove_lvlm.surgery.probe_data import read_probe_data
 
@@ -36,26 +37,28 @@ def model(checkpoints):
     return checkpoints["merged"]
 
 
-def test_means_are_over_all_tokens_of_all_pictures(model, world):
+def test_mean_tokens_are_over_all_tokens_of_all_pictures(model, world):
     probe = probe_of(model, world)
-    means = detachment.expert_means(probe)
-    fusion = probe.tower.tove_fusion
+    means = detachment.mean_tokens(probe)
     (batch,) = probe.encode(range(probe.num_batches))
     with torch.no_grad():
-        full = fusion(batch.t_clip_IND, batch.grids, torch.ones(len(batch.t_clip_IND)))
-        terms = fusion.terms(batch.t_clip_IND, batch.grids, full.gate_BNK)
-    assert list(means["mean_term"]) == list(means["mean_token"]) == probe.tower.attached_names
-    for name, mean in means["mean_term"].items():
-        torch.testing.assert_close(mean, terms[name].flatten(0, 1).mean(0))
+        tokens = probe.tower.tove_fusion._transferred(batch.grids)
+    assert list(means) == probe.tower.attached_names
+    for name, mean in means.items():
+        torch.testing.assert_close(mean, tokens[name].flatten(0, 1).mean(0))
 
 
 @pytest.mark.parametrize("way", ["mean_term", "mean_token"])
 def test_a_mean_takes_the_place_of_its_own_expert_alone(model, world, way):
     plain = probe_of(model, world)
     names = tuple(plain.tower.attached_names)
-    means = detachment.expert_means(plain)[way]
     loaded, data = open_checkpoint(model), read_probe_data(world / "probe" / "questions.jsonl")
-    probe = detachment.MeanProbe(loaded, data, way, means)
+    if way == "mean_term":
+        means = measure_mean_terms(plain)
+        probe = Probe(loaded, data, mean_terms=means)
+    else:
+        means = detachment.mean_tokens(plain)
+        probe = detachment.MeanTokenProbe(loaded, data, means)
     with torch.no_grad():
         (batch,) = plain.encode(range(plain.num_batches))
         torch.testing.assert_close(probe._visual_tokens(batch, names), plain._visual_tokens(batch, names))

@@ -15,6 +15,7 @@ from tove_lvlm.surgery import detach as operation
 from tove_lvlm.surgery.choose import BUDGET_MS, KEEP, MAX_DROP, MIN_GAIN, Rule
 from tove_lvlm.surgery.compare import alternate, share_equal, tower_ms
 from tove_lvlm.surgery.detach import detach
+from tove_lvlm.surgery.mean_terms import measure_mean_terms
 from tove_lvlm.surgery.probe import Probe
 from tove_lvlm.surgery.probe_data import read_probe_data
 
@@ -24,11 +25,16 @@ def data(world):
     return read_probe_data(data=world / "questions.jsonl", image_folder=world / "images", limit=12)
 
 
-def test_keep_chooses_as_brute_force_would_and_reports_what_is_there(trained, data, tmp_path):
+@pytest.mark.parametrize("renormalise", [False, True])
+def test_keep_chooses_as_brute_force_would_and_reports_what_is_there(trained, data, tmp_path, renormalise):
     before = hashes(trained)
-    report = detach(trained, tmp_path / "out", rule=Rule(name=KEEP, limit=2), data=data, device="cpu", seconds=0.1)
+    rule = Rule(name=KEEP, limit=2)
+    options = {"data": data, "device": "cpu", "seconds": 0.1, "renormalise": renormalise}
+    report = detach(trained, tmp_path / "out", rule=rule, **options)
     loaded = open_checkpoint(trained)
     probe = Probe(loaded, data)
+    if not renormalise:
+        probe = Probe(loaded, data, mean_terms=measure_mean_terms(probe))
     now = list(tiny_towers.EXPERT_NAMES)
     for removed, step in zip(report["removed"], report["history"], strict=False):
         sets = [[name for name in now if name != gone] for gone in now]
@@ -40,6 +46,8 @@ def test_keep_chooses_as_brute_force_would_and_reports_what_is_there(trained, da
     assert report["attached"] == now
     saved = open_checkpoint(tmp_path / "out")
     assert saved.tower.attached_names == now
+    in_order = [name for name in tiny_towers.EXPERT_NAMES if name in report["removed"]]
+    assert report["mean_terms"] == saved.tower.config.mean_terms == ([] if renormalise else in_order)
     whole, left = probe.quality([tiny_towers.EXPERT_NAMES, now])
     for side, quality in (("before", whole), ("after", left)):
         assert report[side]["loss"] == pytest.approx(quality.loss, abs=1e-6)
@@ -56,11 +64,14 @@ def test_keep_chooses_as_brute_force_would_and_reports_what_is_there(trained, da
     assert hashes(trained) == before
 
 
+@pytest.mark.parametrize("renormalise", [False, True])
 @pytest.mark.parametrize("kind", ["tower", "stage1", "adapter", "merged"])
-def test_every_kind_by_name(checkpoints, data, tmp_path, kind):
-    report = detach(checkpoints[kind], tmp_path / "out", ["cnn", "depth"], data=data, device="cpu", seconds=0)
+def test_every_kind_by_name(checkpoints, data, tmp_path, kind, renormalise):
+    options = {"data": data, "device": "cpu", "seconds": 0, "renormalise": renormalise}
+    report = detach(checkpoints[kind], tmp_path / "out", ["cnn", "depth"], **options)
     expected = open_checkpoint(checkpoints[kind])
-    expected.tower.detach("cnn", "depth")
+    means = {} if renormalise else measure_mean_terms(Probe(expected, data))
+    expected.tower.detach("cnn", "depth", mean_terms={name: means[name] for name in means if name in ("cnn", "depth")})
     saved = open_checkpoint(tmp_path / "out")
     assert report["kind"] == saved.kind == kind
     pixels = tiny_towers.pixels()
@@ -107,7 +118,7 @@ def test_nothing_to_remove_names_the_least_useful(trained, data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("where", ["surgery.detach._measure", "surgery.detach.share_equal", "checkpoints.base.arrange"])
+@pytest.mark.parametrize("where", ["surgery.detach._measure", "surgery.detach.share_equal", "checkpoints.write_experts.arrange"])
 def test_a_failure_anywhere_leaves_nothing(checkpoints, tmp_path, monkeypatch, where):
     def fail(*args, **kwargs):
         raise RuntimeError("power cut")

@@ -27,6 +27,7 @@ from .from_config import build_lvlm
 from .model_info import check_tower, own_template, read_trained_block, save_model_info
 from .projector import assign_projector
 from .tensor_files import TensorAt
+from .write_experts import write_referring
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -94,7 +95,7 @@ class AdapterCheckpoint(Checkpoint):
         raise WeightsError(f"`{self.folder}` lacks {_PARTS}, its projector and `tove_fusion`; copy the whole folder")
 
     def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
-        return self._write_referring(target, detached)
+        return write_referring(self, target, detached, extra)
 
 
 def load_adapter(model: nn.Module, folder: Path) -> "PeftModel":

@@ -24,7 +24,13 @@ from ..tower.modeling import ToVEVisionModel
 from ..tower.parts import SOURCES_FILE
 from ..tower.recorder import find_tower
 from . import forget
-from .experts import CONFIG, Attachment, experts_by_tensor, no_experts, set_detached
+from .experts import (
+    CONFIG,
+    MEAN_TERMS,
+    Attachment,
+    no_experts,
+    tower_prefix,
+)
 from .model_info import check_version
 from .rewrite import INDEX, arrange, edit_json, index_of
 from .tensor_files import TensorAt, read_header
@@ -215,6 +221,7 @@ class Checkpoint(ABC):
         detached: Sequence[str],
         extra: Mapping[str, TensorAt] | None = None,
         layout: Path | None = None,
+        mean_terms: Mapping[str, TensorAt] | None = None,
     ) -> list[str]:
         """Write the model with other experts attached: only their tensors come or go.
 
@@ -225,6 +232,7 @@ class Checkpoint(ABC):
             detached: All the experts that are detached in what is written, in the order of the gate's columns.
             extra: Tensors of experts that this checkpoint does not hold.
             layout: Folder whose files say which tensor goes where; none takes this one.
+            mean_terms: Detached expert -> what stands in its place from now on; what stood there already stays.
 
         Returns:
             The kinds written: its own, and `adapter` where one lies in a merged folder.
@@ -235,7 +243,8 @@ class Checkpoint(ABC):
             OSError: The disk is full or refuses.
         """
         self._copy_about(target, apart_from=(CONFIG, MODEL_FILE, INDEX))
-        return self._write_model(target, list(detached), extra or {}, layout or self.folder)
+        further = {**(extra or {}), **self._named(mean_terms or {})}
+        return self._write_model(target, list(detached), further, layout or self.folder)
 
     def without_experts(self, target: Path, detached: Sequence[str]) -> list[str]:
         """Write the model as if it had never had the detached experts: what was trained for them is left out too.
@@ -278,36 +287,11 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
-        """Weights, CONFIG and MODEL_FILE, for `with_experts`; gives the kinds written."""
+        """Weights, CONFIG and MODEL_FILE, for `with_experts`; gives the kinds written. Mean terms are in `extra`."""
 
-    def _write_holding(
-        self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path
-    ) -> list[str]:
-        """Of a checkpoint that has a tower in its files."""
-        attached = [name for name in self.experts().expert_names if name not in detached]
-        tensors = {**self.tensors(), **extra}
-        if self.holds_experts:
-            owners = experts_by_tensor(tensors)
-            absent = [name for name in attached if name not in owners.values()]
-            if absent:
-                raise UserError(
-                    f"`{self.folder}` does not hold the weights of `{absent[0]}`; bring it back with `tove attach`"
-                )
-            tensors = {name: at for name, at in tensors.items() if name not in owners or owners[name] in attached}
-        arrange(layout, target, tensors)
-        if (self.folder / MODEL_FILE).is_file():
-            shutil.copyfile(self.folder / MODEL_FILE, target / MODEL_FILE)
-        edit_json(self.folder / CONFIG, target, lambda config: set_detached(config, self.folder, detached))
-        return [self.kind]
-
-    def _write_referring(self, target: Path, detached: list[str]) -> list[str]:
-        """Of a checkpoint that names its tower in MODEL_FILE."""
-        for file in self.weight_files():
-            shutil.copyfile(file, target / file.name)
-        edit_json(self.folder / MODEL_FILE, target, lambda info: info["model"].update(detached=detached))
-        if (self.folder / CONFIG).is_file():
-            edit_json(self.folder / CONFIG, target, lambda config: set_detached(config, self.folder, detached))
-        return [self.kind]
+    def _named(self, mean_terms: Mapping[str, TensorAt]) -> dict[str, TensorAt]:
+        prefix = tower_prefix(self.tensors()) if mean_terms else None
+        return {f"{prefix}{MEAN_TERMS}{name}": at for name, at in mean_terms.items()}
 
 
 def save_with_experts(loaded: LoadedCheckpoint, output: str | Path) -> list[str]:

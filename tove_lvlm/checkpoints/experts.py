@@ -12,6 +12,10 @@ from .model_info import read_model_block
 
 CONFIG = "config.json"
 _FUSION = "tove_fusion."
+MEAN_TERMS = "tove_fusion.mean_terms."
+"""What the names of tensors begin with, after the tower's prefix, that stand in a detached expert's place."""
+GATE = "tove_fusion.gate.fc2.weight"
+"""A tensor that every gated tower has; in its file they lie."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +95,23 @@ def experts_by_tensor(tensors: Iterable[str]) -> dict[str, str]:
     return {name: name[len(prefix) :].split(".", 1)[0] for name in tensors if name.startswith(prefix)}
 
 
-def set_detached(config: dict[str, Any], folder: Path, detached: list[str]) -> None:
+def mean_terms_by_tensor(tensors: Iterable[str]) -> dict[str, str]:
+    """Name of every tensor that stands in a detached expert's place, and that expert's name."""
+    prefix = f"{tower_prefix(tensors)}{MEAN_TERMS}"
+    return {name: name.removeprefix(prefix) for name in tensors if name.startswith(prefix)}
+
+
+def set_detached(config: dict[str, Any], folder: Path, detached: list[str], mean_terms: Iterable[str]) -> None:
     """Put the names of the detached experts into a config.json's content.
 
     Args:
         config: Changed in place.
         folder: Named in the error.
         detached: In the order of the gate's columns.
+        mean_terms: Those whose mean term stands in their place.
 
     Raises:
         UserError: The model has a plain CLIP.
     """
-    vision_block(config, folder).update(detached=detached)
+    kept = {*mean_terms}
+    vision_block(config, folder).update(detached=detached, mean_terms=[name for name in detached if name in kept])

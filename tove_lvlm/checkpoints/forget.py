@@ -1,7 +1,7 @@
 """A tower's files without what was trained for its detached experts: as if it had never had them.
 
-Gone are the experts' transfers and their rows of the gate's last layer; every other byte is kept. The gate's softmax
-runs over the experts that are left, as it does where the others are masked.
+Gone are the experts' transfers, mean terms in their places and their rows of the gate's last layer; every other byte is
+kept. The gate's softmax runs over the experts that are left, as it does where the others are masked.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import UserError
-from .experts import tower_prefix, vision_block
+from .experts import MEAN_TERMS, tower_prefix, vision_block
 from .tensor_files import TensorAt, read_bytes
 
 GATE_OUT = ("gate.fc2.weight", "gate.fc2.bias")
@@ -55,6 +55,7 @@ def remaining_tensors(
     """
     prefix = tower_prefix(tensors) or ""
     own = tuple(f"{prefix}{part}{name}." for name in detached for part in ("experts.", "tove_fusion.transfers."))
+    own += (f"{prefix}{MEAN_TERMS}",)
     remaining = {name: at for name, at in tensors.items() if not name.startswith(own)}
     kept = [row for row, name in enumerate(names) if name not in detached]
     file = working / ".gate"
@@ -86,6 +87,7 @@ def drop_experts(config: dict[str, Any], folder: Path, detached: Sequence[str]) 
     vision = vision_block(config, folder)
     vision["experts"] = [entry for entry in vision["experts"] if entry["name"] not in detached]
     vision["detached"] = []
+    vision["mean_terms"] = []
 
 
 def drop_sources(content: dict[str, Any], detached: Sequence[str]) -> None:

@@ -16,6 +16,9 @@ from ..config.trained import read_model_info
 from ..lvlm.parts import adapter_parts
 from ..sharding import assign, collect
 from ..storage import check_numbers, load_tensors
+from ..tower.attachment import keep_mean_terms
+from ..tower.recorder import find_tower
+from .experts import MEAN_TERMS
 from .model_info import check_tower
 
 
@@ -59,6 +62,7 @@ def assign_projector(model: nn.Module, tensors: Mapping[str, torch.Tensor], path
     Raises:
         ConfigError: They are not those of this model's projector and tower.
     """
+    _make_room(model, tensors)
     parts = adapter_parts(model)
     for prefix, part in parts.items():
         part_tensors = {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
@@ -72,3 +76,16 @@ def assign_projector(model: nn.Module, tensors: Mapping[str, torch.Tensor], path
             f"{key}{path} also holds `{foreign[0]}`, which this model has no place for; "
             "was it trained with another `model.vision_tower`?"
         )
+
+
+def _make_room(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Mean terms in the place of detached experts are weights that a tower out of a YAML does not have yet."""
+    prefix = f"vision_tower.{MEAN_TERMS}"
+    found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    tower = find_tower(model)
+    if tower is None or not found:
+        return
+    try:
+        keep_mean_terms(tower, found)
+    except ValueError as error:
+        raise ConfigError(f"`model.detached` is not that of the weights: {error}") from error

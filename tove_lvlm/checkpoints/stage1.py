@@ -16,6 +16,7 @@ from .experts import Attachment, experts_of_block
 from .from_config import build_lvlm
 from .model_info import check_places, own_template, read_model_block
 from .tensor_files import TensorAt
+from .write_experts import write_referring
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Stage1Checkpoint(Checkpoint):
         return [self.folder / PROJECTOR_FILE]
 
     def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
-        return self._write_referring(target, detached)
+        return write_referring(self, target, detached, extra)
 
 
 def save_stage1(folder: str | Path, tensors: dict[str, torch.Tensor], model: nn.Module, processor: Any) -> None:

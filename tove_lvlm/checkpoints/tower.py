@@ -13,6 +13,7 @@ from ..tower.parts import SOURCES_FILE, is_light
 from .base import Checkpoint, LoadedCheckpoint
 from .experts import CONFIG, Attachment, experts_in_config
 from .tensor_files import TensorAt
+from .write_experts import write_holding
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,6 @@ class TowerCheckpoint(Checkpoint):
         return written
 
     def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
-        written = self._write_holding(target, detached, extra, layout)
+        written = write_holding(self, target, detached, extra, layout)
         write_card(target, SOURCES_FILE)  # the copied card names other experts
         return written

@@ -16,6 +16,7 @@ from ..tower.configuration import ToVEVisionConfig
 from .base import Checkpoint
 from .experts import Attachment, experts_in_config
 from .tensor_files import TensorAt
+from .write_experts import write_holding
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class WholeCheckpoint(Checkpoint):
         return weight_files(self.folder)
 
     def _write_model(self, target: Path, detached: list[str], extra: Mapping[str, TensorAt], layout: Path) -> list[str]:
-        return self._write_holding(target, detached, extra, layout)
+        return write_holding(self, target, detached, extra, layout)
 
 
 def read_llava_config(folder: str | Path) -> LlavaConfig:

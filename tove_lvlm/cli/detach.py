@@ -42,12 +42,16 @@ def detach(
     forget: Annotated[
         bool, typer.Option("--forget", help="What was trained for them goes too: no `tove attach` brings them back.")
     ] = False,
+    renormalise: Annotated[
+        bool, typer.Option("--renormalise", help="The others share their part of the gate, also with --data.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Take experts out of a trained model, without retraining: neither held, loaded nor run any more.
 
     Say which in exactly one way. Every way but --experts goes by leave-one-out on --data, measured anew after each
-    removal. The report (before and after, and every step) is printed and written to detach.json.
+    removal. With --data the mean of what an expert added to a token stays in its place. The report
+    (before and after, and every step) is printed and written to detach.json.
     """
     from ..surgery.choose import BUDGET_MS, KEEP, MAX_DROP, MIN_GAIN, Rule
 
@@ -74,7 +78,15 @@ def detach(
     with nullcontext() if as_json else Progress(console=console, transient=True) as bar:
         progress = None if bar is None else _shown_on(bar)
         report = run(
-            checkpoint, output, names, rule, questions, batch_size=batch_size, progress=progress, forget=forget
+            checkpoint,
+            output,
+            names,
+            rule,
+            questions,
+            batch_size=batch_size,
+            progress=progress,
+            forget=forget,
+            renormalise=renormalise,
         )
     if as_json:
         print(json.dumps(report))

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Checkpoint, detect
-from ..checkpoints.experts import CONFIG, Attachment, experts_by_tensor, tower_prefix, vision_block
+from ..checkpoints.experts import (
+    CONFIG,
+    Attachment,
+    experts_by_tensor,
+    mean_terms_by_tensor,
+    tower_prefix,
+    vision_block,
+)
 from ..checkpoints.tensor_files import TensorAt, fingerprint
 from ..config import UserError
 from ..registry import nearest
@@ -112,10 +119,11 @@ def _architecture(folder: Path) -> dict[str, Any]:
 
 
 def _trained_and_clip(tensors: Mapping[str, TensorAt]) -> dict[str, TensorAt]:
-    """The tower without its experts."""
+    """The tower without its experts, and without what stands in the place of one."""
     prefix, owners = tower_prefix(tensors), experts_by_tensor(tensors)
     if prefix is None:
         return {}
+    owners |= mean_terms_by_tensor(tensors)
     return {name: at for name, at in tensors.items() if name.startswith(prefix) and name not in owners}
 
 

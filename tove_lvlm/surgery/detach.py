@@ -23,6 +23,7 @@ from ..tower.cost import measure_cost
 from ..tower.modeling import ToVEVisionModel
 from .choose import BUDGET_MS, Attached, Choice, Rule, choose
 from .compare import file_bytes, latencies, share_equal, tower_ms, weight_bytes
+from .mean_terms import fusion_dtype, is_gated, mean_terms_file, measure_mean_terms
 from .probe import Probe, Quality
 from .probe_data import ProbeData
 
@@ -54,8 +55,11 @@ def detach(
     seconds: float = 4.0,
     progress: Progress | None = None,
     forget: bool = False,
+    renormalise: bool = False,
 ) -> dict[str, Any]:
     """Write a checkpoint without some of its experts, of the same kind, with REPORT_FILE beside it.
+
+    With data to measure on, the mean term of each stands in its place, as long as another expert is left.
 
     Args:
         folder: Any checkpoint with a ToVE tower; not changed.
@@ -68,7 +72,9 @@ def detach(
         seconds: How long to measure the speed of the tower, and then that of the whole prompt.
         progress: Told after each batch.
         forget: Leave out what was trained for these experts too (their transfers, their rows of the gate): they cannot
-            be attached again. For a saved tower or a merged model, whose adapter is then not written.
+            be attached again. For a saved tower or a merged model, whose adapter is then not written. Nothing stands in
+            their place.
+        renormalise: Let the other experts share what the gate gave these, also where there are data.
 
     Returns:
         The report, plain values; see UNITS.
@@ -90,14 +96,23 @@ def detach(
         _check(before.tower, experts, before.folder)
         before.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         probe = Probe(before, data, batch_size) if data is not None else None
+        if probe is not None and not (forget or renormalise) and is_gated(before.tower):
+            probe.mean_terms = measure_mean_terms(probe, _labelled(progress, "mean terms"))
         choice = _choose(before, probe, rule, progress) if rule is not None and probe is not None else None
         removed = list(choice.removed) if choice else list(dict.fromkeys(experts))
         detached = [name for name in before.tower.expert_names if name not in names or name in removed]
-        write = before.checkpoint.without_experts if forget else before.checkpoint.with_experts
-        written = write(writing, detached)
+        means = {name: probe.mean_terms[name] for name in removed if probe is not None and name in probe.mean_terms}
+        if len(detached) == len(before.tower.expert_names):
+            means = {}  # without any expert the tower is its base, bit for bit
+        if forget:
+            written = before.checkpoint.without_experts(writing, detached)
+        else:
+            with mean_terms_file(means, fusion_dtype(before.tower), writing) as files:
+                written = before.checkpoint.with_experts(writing, detached, mean_terms=files)
 
         after = open_checkpoint(writing)
-        share_equal(before.model, after.model, changed=GATE_OUT if forget else ())
+        own = GATE_OUT if forget else tuple(f"mean_terms.{name}" for name in means)
+        share_equal(before.model, after.model, changed=own)
         after.model.to(before.device)
         sides = {"before": before, "after": after}
         measured = _measure(sides, data, batch_size, seconds, progress)
@@ -107,6 +122,7 @@ def detach(
             "written": written,
             "by": {rule.name: rule.limit} if rule else {"experts": removed},
             "removed": removed,
+            "mean_terms": after.require_tower().config.mean_terms,
             "attached": after.require_tower().attached_names,
             **measured,
             "change": _change(**measured),
@@ -204,6 +220,11 @@ def _notes(after: LoadedCheckpoint, rule: Rule | None, measured: dict[str, Any])
     if not after.checkpoint.holds_experts:
         notes.append(
             "this checkpoint refers to its experts and holds none, so its files keep their size; it reads less"
+        )
+    if after.require_tower().config.mean_terms:
+        notes.append(
+            "the mean term of what is gone stands in its place, for every token; `--renormalise` lets the other "
+            "experts share its part of the gate instead"
         )
     if rule is not None and rule.name == BUDGET_MS and measured["tower_ms"] > rule.limit:
         notes.append(

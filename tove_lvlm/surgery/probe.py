@@ -9,7 +9,7 @@ Shapes: I images of a batch, N visual tokens, D width, R rows (conversations), T
 V vocabulary.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,6 +77,7 @@ class Probe:
         batch_size: Images that run together, and conversations that do.
         device: Where to move the model to; None leaves it where it is.
         num_workers: Processes that read images; 0 reads in this one.
+        mean_terms: Attached expert -> (D,): what stands in its place where it is away and another is not.
 
     Attributes:
         broken: Name -> reason of what was left out so far.
@@ -89,11 +90,13 @@ class Probe:
         batch_size: int = 32,
         device: str | torch.device | None = None,
         num_workers: int = 0,
+        mean_terms: Mapping[str, torch.Tensor] | None = None,
     ):
         model = loaded.model if device is None else loaded.model.to(device)
         self.data, self.batch_size, self.num_workers = data, batch_size, num_workers
         self.model, self.tower = model, loaded.tower
         self.broken = dict(data.bad)
+        self.mean_terms = {name: mean_D.to(loaded.device) for name, mean_D in (mean_terms or {}).items()}
         has_language_model = loaded.checkpoint.has_language_model
         self._responder = responder_of(model, loaded.processor) if has_language_model else None
         encode = self._responder.encode_conversation if self._responder and data.records is not None else None
@@ -240,7 +243,8 @@ class Probe:
             return encoded.t_clip_IND
         grids = {name: grid for name, grid in encoded.grids.items() if name in names}
         weight_I = torch.ones(len(encoded.t_clip_IND), device=encoded.t_clip_IND.device)
-        fused = self.tower.tove_fusion(encoded.t_clip_IND, grids, weight_I)
+        means = {"mean_terms": self.mean_terms} if self.mean_terms else {}  # which concatenating towers do not have
+        fused = self.tower.tove_fusion(encoded.t_clip_IND, grids, weight_I, **means)
         return self._language.visual_tokens(fused.t_fuse_BND)
 
 

@@ -46,6 +46,8 @@ class Part:
     """As in sources.json."""
     code_license: str | None
     detached: bool = False
+    mean_term: bool = False
+    """Whether the mean of what it added stands in its place."""
 
     @property
     def commercial(self) -> str:
@@ -178,12 +180,14 @@ def _expert(entry: Mapping[str, Any], config: ToVEVisionConfig, origin: Mapping[
         source=origin,
         code_license=origin.get("code_license") or code_license(spec.library),
         detached=spec.name in config.detached,
+        mean_term=spec.name in config.mean_terms,
     )
 
 
 def _row(part: Part) -> str:
     origin = part.source
-    name = f"{part.name} (detached)" if part.detached else part.name
+    state = " (detached, its mean term stays)" if part.mean_term else " (detached)" if part.detached else ""
+    name = f"{part.name}{state}"
     sha256 = f"`{origin['sha256'][:16]}...`" if origin.get("sha256") else "-"
     weights_license = (origin.get("license") or "not stated") if origin.get("source") else "-"
     cells = [name, part.network, part.gives, _place(origin), sha256, weights_license]

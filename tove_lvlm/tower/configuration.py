@@ -44,6 +44,7 @@ class ToVEVisionConfig(PreTrainedConfig):
         base: In place of a CLIP, a base encoder that an expert family gives: `family` and its architecture fields.
         experts: One plain dictionary for each expert: `name`, `family` and the family's architecture fields.
         detached: Names of experts that are not run; their weights are neither loaded nor saved.
+        mean_terms: Those of them whose mean term stands in their place, a weight of `tove_fusion`.
         select_layer: CLIP's hidden state whose patch tokens are used; of another base its `layer` says that.
         fusion: Settings of `tove_fusion` (`FusionConfig`).
         image_mean: Mean of the tower's input over [0, 1] RGB, three floats; OpenAI's CLIP's when left out, and another
@@ -75,12 +76,13 @@ class ToVEVisionConfig(PreTrainedConfig):
         input_size: int | None = None,
         expert_resample: str | None = None,
         base: dict[str, Any] | None = None,
+        mean_terms: Sequence[str] = (),
         **kwargs: Any,
     ):
         self.base = None if base is None else parse_base(base, where="tower config")
         self.clip_config = None if base is not None else {**_CLIP_FIELDS, **_known_clip_fields(clip_config or {})}
         self.experts = [parse_expert(entry, where="tower config") for entry in experts]
-        self.detached = list(detached)
+        self.detached, self.mean_terms = list(detached), list(mean_terms)
         self.select_layer = select_layer
         fusion = dict(fusion or {})
         saved = "num_hidden_layers" in kwargs
@@ -163,6 +165,8 @@ class ToVEVisionConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         check_names(self.expert_names, self.detached, "tower config")
+        if attached := [name for name in self.mean_terms if name not in self.detached]:
+            raise ConfigError(f"tower config: `mean_terms` names `{attached[0]}`, which is not detached")
         for name in self.expert_names:
             if hasattr(nn.ModuleDict, name):
                 raise ConfigError(f"tower config: an expert cannot be called `{name}`; choose another `name`")

@@ -2,6 +2,8 @@
 
     t_fuse = t_clip + sum_k g_k * e_k,    e_k = scale * rms(t_clip) * transfer_k(grid_k)
 
+or, of a detached expert, its mean term in place of g_k e_k: one vector for every token, the others' shares as before.
+
 The transfers speak in units of the token that they are added to (our choice): how fast they become heard in training
 then does not hang on how large a CLIP's features happen to be.
 
@@ -37,12 +39,20 @@ class ToVEFusion(nn.Module):
         width: D.
         side: Tokens along a side.
         settings: Sizes and switches.
+        mean_terms: Detached experts whose mean term stands in their place.
 
     Raises:
         ConfigError: One transfer for all is asked for, and the experts' outputs are not alike.
     """
 
-    def __init__(self, specs: Sequence[ExpertSpec], width: int, side: int, settings: FusionConfig):
+    def __init__(
+        self,
+        specs: Sequence[ExpertSpec],
+        width: int,
+        side: int,
+        settings: FusionConfig,
+        mean_terms: Sequence[str] = (),
+    ):
         super().__init__()
         self.names = [spec.name for spec in specs]
         self.scale = settings.transfer_scale
@@ -77,10 +87,15 @@ class ToVEFusion(nn.Module):
         own = specs if self.shared_transfer is None else []
         self.transfers = nn.ModuleDict({spec.name: transfer(spec) for spec in own})
         self.shared_out = out_layer(hidden, width, settings.zero_init) if shares_out and specs else None
+        self.mean_terms = nn.ParameterDict({name: nn.Parameter(torch.zeros(width)) for name in mean_terms})
         self.apply(init_weights)
 
     def forward(
-        self, t_clip_BND: torch.Tensor, grids: Mapping[str, torch.Tensor], weight_B: torch.Tensor
+        self,
+        t_clip_BND: torch.Tensor,
+        grids: Mapping[str, torch.Tensor],
+        weight_B: torch.Tensor,
+        mean_terms: Mapping[str, torch.Tensor] | None = None,
     ) -> FusionOutput:
         """Enrich CLIP's tokens.
 
@@ -88,6 +103,7 @@ class ToVEFusion(nn.Module):
             t_clip_BND: CLIP's tokens; returned as they are when no expert is attached.
             grids: The attached experts' grids by name, (B, C, h, w) each.
             weight_B: 1 for an image that counts in the balance loss, 0 for a dummy.
+            mean_terms: Further mean terms than its own, (D,) each, for experts without a grid: to try them.
         """
         attached_K = [name in grids for name in self.names]
         if self.gate is None or not any(attached_K):
@@ -96,8 +112,17 @@ class ToVEFusion(nn.Module):
         # The trainable part may be kept in another dtype than the frozen one (float32 masters under autocast).
         # Its norms say which, since a quantised layer's weight is of integers.
         e = self._transferred(grids)
-        gate = self.gate(t_clip_BND.to(self.gate.norm.weight.dtype), attached_K, [e.get(name) for name in self.names])
+        every = {**self.mean_terms, **(mean_terms or {})}
+        means = {name: every[name] for name in self.names if name in every and name not in grids}
+        gate = self.gate(
+            t_clip_BND.to(self.gate.norm.weight.dtype),
+            attached_K,
+            [e.get(name) for name in self.names],
+            [name in means for name in self.names],
+        )
         delta_BND = cast(torch.Tensor, sum(self._weighed(t_clip_BND, e, gate.probs_BNK).values()))
+        for mean_D in means.values():
+            delta_BND = delta_BND + mean_D.to(delta_BND.dtype)
         return FusionOutput(
             t_fuse_BND=t_clip_BND + delta_BND.to(t_clip_BND.dtype),
             gate_BNK=gate.probs_BNK,

@@ -64,7 +64,11 @@ class Gate(nn.Module):
             self.fc_expert = set_init(nn.Linear(width, hidden, bias=False), ZERO)
 
     def forward(
-        self, t_clip_BND: torch.Tensor, attached_K: list[bool], e_KBND: Sequence[torch.Tensor | None] = ()
+        self,
+        t_clip_BND: torch.Tensor,
+        attached_K: list[bool],
+        e_KBND: Sequence[torch.Tensor | None] = (),
+        fixed_K: Sequence[bool] = (),
     ) -> GateOutput:
         """Probabilities for each token.
 
@@ -73,9 +77,12 @@ class Gate(nn.Module):
             attached_K: Which experts take part; the others get exactly 0. Without any, all are 0.
             e_KBND: The experts' tokens after their transfers, None of a detached one; for `token_and_expert` alone,
                 which reads them without sending a gradient back.
+            fixed_K: Experts that are not run and keep their share, which is not given out (0 in the output): what
+                stands in their place is added by the caller. Expert dropout leaves them.
         """
+        fixed = [k for k, is_fixed in enumerate(fixed_K) if is_fixed]
         logits_BNK = self._logits(t_clip_BND, e_KBND).float() / self.temperature
-        detached = [k for k, attached in enumerate(attached_K) if not attached]
+        detached = [k for k, attached in enumerate(attached_K) if not attached and k not in fixed]
         if not any(attached_K):
             nothing_BNK = torch.zeros_like(logits_BNK)
             return GateOutput(nothing_BNK, nothing_BNK)
@@ -85,15 +92,17 @@ class Gate(nn.Module):
             logits_BNK = logits_BNK.clone()
             for k in detached:
                 logits_BNK[..., k] = float("-inf")
-        full_probs_BNK = logits_BNK.softmax(-1)
+        full_probs_BNK = _without(logits_BNK.softmax(-1), fixed)
         if not (self.training and self.expert_dropout > 0):
             return GateOutput(full_probs_BNK, full_probs_BNK)
         keep_BK = torch.rand(len(logits_BNK), len(attached_K), device=logits_BNK.device) >= self.expert_dropout
         attached_BK = torch.ones_like(keep_BK)
-        for k in detached:
+        for k in (*detached, *fixed):
             keep_BK[:, k] = attached_BK[:, k] = False
         keep_BK = torch.where(keep_BK.any(-1, keepdim=True), keep_BK, attached_BK)
-        return GateOutput(logits_BNK.masked_fill(~keep_BK[:, None], float("-inf")).softmax(-1), full_probs_BNK)
+        keep_BK[:, fixed] = True
+        probs_BNK = logits_BNK.masked_fill(~keep_BK[:, None], float("-inf")).softmax(-1)
+        return GateOutput(_without(probs_BNK, fixed), full_probs_BNK)
 
     def _logits(self, t_clip_BND: torch.Tensor, e_KBND: Sequence[torch.Tensor | None]) -> torch.Tensor:
         read_BNH = self.fc1(self.norm(self._read(t_clip_BND)))
@@ -119,3 +128,7 @@ class Gate(nn.Module):
             generator = None if self.training else torch.Generator().manual_seed(0)
             return t_clip_BND[:, torch.randperm(t_clip_BND.shape[1], generator=generator).to(t_clip_BND.device)]
         return t_clip_BND
+
+
+def _without(probs_BNK: torch.Tensor, fixed: list[int]) -> torch.Tensor:
+    return probs_BNK.index_fill(-1, torch.tensor(fixed, device=probs_BNK.device), 0.0) if fixed else probs_BNK

@@ -33,4 +33,4 @@ def make_fusion(config: ToVEVisionConfig) -> nn.Module:
     specs, settings = [describe(entry) for entry in config.experts], config.fusion_settings
     if settings.kind == "concat":
         return ConcatFusion(specs, config.side, settings)
-    return ToVEFusion(specs, config.base_width, config.side, settings)
+    return ToVEFusion(specs, config.base_width, config.side, settings, config.mean_terms)

@@ -9,6 +9,7 @@ See docs/design.md, "Tower".
 """
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,8 +19,8 @@ from transformers.models.auto.modeling_auto import AutoModel
 
 from ..experts import Expert, ExpertHub, build_expert
 from ..experts.preprocess import Preprocessing, prepare
-from ..registry import nearest, require
-from . import checkpoint
+from ..registry import require
+from . import attachment, checkpoint
 from .checks import check_all_loaded, check_pixels, check_selected_layers
 from .configuration import ToVEVisionConfig
 from .init import drawn_in_float32, has_init, init_weights
@@ -191,25 +192,23 @@ class ToVEVisionModel(PreTrainedModel):
         """The experts that are run, in order."""
         return self.config.attached_names
 
-    def detach(self, *names: str) -> None:
-        """Take experts out: they are neither run nor saved, their gate probability is exactly 0, the others share it.
+    def detach(self, *names: str, mean_terms: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Take experts out: they are neither run nor saved, and their gate probability is exactly 0.
+
+        The others share what the gate gave them; or, with a mean term, that stays in an expert's place for every
+        token and the others' shares stay what they were. With every expert detached the tower is its base, bit for bit.
 
         Args:
             *names: At least one; those already detached stay so.
+            mean_terms: Expert -> (D,), the mean of g_k e_k (`surgery.mean_terms`); of some or all of them.
 
         Raises:
-            ValueError: No such expert, or no name.
+            ValueError: No such expert, no name, or a mean term that does not fit.
         """
-        if not names:
-            raise ValueError(f"name the experts to detach; {nearest('', self.expert_names)}")
-        self._check_names(names)
-        for name in names:
-            if name in self.experts:
-                self._put_aside[name] = self.experts.pop(name)
-        self.config.detached = [name for name in self.expert_names if name in {*self.config.detached, *names}]
+        attachment.detach(self, names, mean_terms or {})
 
     def attach(self, *names: str) -> None:
-        """Put detached experts back, bit for bit.
+        """Put detached experts back, bit for bit; a mean term in their place goes.
 
         Args:
             *names: All detached ones when left out. One that was detached when the tower was loaded has no weights
@@ -218,24 +217,8 @@ class ToVEVisionModel(PreTrainedModel):
         Raises:
             ValueError: No such expert, or its weights are unknown.
         """
-        self._check_names(names)
-        selected = [name for name in self.config.detached if name in names or not names]
-        loaded = {
-            name: self._put_aside[name] if name in self._put_aside else checkpoint.load_expert(self, name)
-            for name in selected
-        }
-        like = next(self.clip.parameters())
-        attached = {**dict(self.experts.items()), **{name: expert.to(like) for name, expert in loaded.items()}}
-        self._put_aside = {name: expert for name, expert in self._put_aside.items() if name not in loaded}
-        self.config.detached = [name for name in self.config.detached if name not in selected]
-        self.experts.clear()
-        self.experts.update({name: attached[name] for name in self.attached_names})
+        attachment.attach(self, names)
         self._attention = None
-
-    def _check_names(self, names: tuple[str, ...]) -> None:
-        for name in names:
-            if name not in self.expert_names:
-                raise ValueError(f"the tower has no expert `{name}`; {nearest(str(name), self.expert_names)}")
 
     # ---- what is frozen ----
 

@@ -1,0 +1,83 @@
+"""What can stand in a detached expert's place: the mean of what it adds to a token.
+
+    m_k = E[g_k e_k],  over all tokens of the images
+
+The other experts' shares then stay what they were, so that the token's length changes less than where they share the
+mass of the one that is gone. Our choice; measured in docs/results.md, "Who should be detached".
+
+Shapes: I images of a batch, N tokens, D width, K experts.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from ..checkpoints.tensor_files import TensorAt, read_header
+from ..cost import eval_mode
+from ..storage import save_tensors
+from ..tower.fusion import ToVEFusion
+from ..tower.modeling import ToVEVisionModel
+from .probe import Probe, Progress
+
+
+@torch.no_grad()
+def measure_mean_terms(probe: Probe, progress: Progress | None = None) -> dict[str, torch.Tensor]:
+    """The mean term of each attached expert, (D,) float32 on the CPU.
+
+    Args:
+        probe: Of a model with a gated tower.
+        progress: Told after each batch.
+
+    Raises:
+        ValueError: There is no gate.
+        DataError: Too many images are broken.
+    """
+    fusion = probe.tower.tove_fusion if probe.tower is not None else None
+    if not isinstance(fusion, ToVEFusion):
+        raise ValueError("mean terms need a gated tower")
+    sums: dict[str, torch.Tensor] = {}
+    num_tokens = 0
+    with eval_mode(probe.model):
+        for done, batch in enumerate(probe.encode(range(probe.num_batches)), start=1):
+            weight_I = torch.ones(len(batch.t_clip_IND), device=batch.t_clip_IND.device)
+            gate_INK = fusion(batch.t_clip_IND, batch.grids, weight_I).gate_BNK
+            for name, term_IND in fusion.terms(batch.t_clip_IND, batch.grids, gate_INK).items():
+                sums[name] = sums.get(name, 0) + term_IND.double().sum((0, 1)).cpu()
+            num_tokens += batch.t_clip_IND[..., 0].numel()
+            if progress is not None:
+                progress(done, probe.num_batches)
+    return {name: (sum_D / max(num_tokens, 1)).float() for name, sum_D in sums.items()}
+
+
+def is_gated(tower: ToVEVisionModel) -> bool:
+    """Whether the tower has a gate, and so terms."""
+    return isinstance(tower.tove_fusion, ToVEFusion)
+
+
+def fusion_dtype(tower: ToVEVisionModel) -> torch.dtype:
+    """In which its `tove_fusion` is kept."""
+    return next(tower.tove_fusion.parameters()).dtype
+
+
+@contextlib.contextmanager
+def mean_terms_file(
+    means: Mapping[str, torch.Tensor], dtype: torch.dtype, working: Path
+) -> Iterator[dict[str, TensorAt]]:
+    """Where the bytes of mean terms lie, for a checkpoint that is written anew.
+
+    Args:
+        means: Expert -> (D,).
+        dtype: In which they are written.
+        working: Folder for a file that is gone at the end.
+    """
+    file = working / ".mean_terms"
+    if not means:
+        yield {}
+        return
+    try:
+        save_tensors(file, {name: mean_D.to(dtype) for name, mean_D in means.items()})
+        yield read_header(file).tensors
+    finally:
+        file.unlink(missing_ok=True)
