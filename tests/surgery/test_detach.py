@@ -118,7 +118,9 @@ def test_nothing_to_remove_names_the_least_useful(trained, data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("where", ["surgery.detach._measure", "surgery.detach.share_equal", "checkpoints.write_experts.arrange"])
+@pytest.mark.parametrize(
+    "where", ["surgery.detach._measure", "surgery.detach.share_equal", "checkpoints.write_experts.arrange"]
+)
 def test_a_failure_anywhere_leaves_nothing(checkpoints, tmp_path, monkeypatch, where):
     def fail(*args, **kwargs):
         raise RuntimeError("power cut")

@@ -1,12 +1,14 @@
 """A detached expert's mean term in its place: what the tower then computes, in every kind of checkpoint, and back."""
 
+import shutil
+
 import pytest
 import torch
 
 from helpers import tiny_checkpoints, tiny_towers
 from helpers.tiny_towers import hashes
 from tove_lvlm import ToVEVisionModel
-from tove_lvlm.checkpoints import open_checkpoint
+from tove_lvlm.checkpoints import open_checkpoint, save_with_experts
 from tove_lvlm.config import ConfigError
 from tove_lvlm.surgery.attach import attach
 from tove_lvlm.surgery.detach import detach
@@ -160,3 +162,20 @@ def test_without_data_and_when_forgotten_the_others_share(checkpoints, data, tmp
     tower = open_checkpoint(tmp_path / "gone").tower
     assert tower.expert_names == list(LEFT)
     assert not any("mean_terms" in name for name, _ in tower.named_parameters())
+
+
+@torch.no_grad()
+def test_the_adapter_in_a_merged_folder_and_a_tower_in_memory(checkpoints, data, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints["merged"], folder)
+    shutil.copytree(checkpoints["adapter"], folder / "adapter")
+    report = detach(folder, tmp_path / "out", ["depth"], data=data, device="cpu", seconds=0)
+    assert report["written"] == ["merged", "adapter"]
+    whole, adapter = (open_checkpoint(tmp_path / "out" / name) for name in ("", "adapter"))
+    pixels = tiny_towers.pixels()
+    expected = whole.tower(pixels).last_hidden_state
+    assert torch.equal(adapter.tower(pixels).last_hidden_state, expected)
+    loaded = open_checkpoint(folder)
+    loaded.tower.detach("depth", mean_terms=dict(whole.tower.tove_fusion.mean_terms))
+    save_with_experts(loaded, tmp_path / "saved")
+    assert torch.equal(open_checkpoint(tmp_path / "saved").tower(pixels).last_hidden_state, expected)

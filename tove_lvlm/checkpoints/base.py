@@ -34,6 +34,7 @@ from .experts import (
 from .model_info import check_version
 from .rewrite import INDEX, arrange, edit_json, index_of
 from .tensor_files import TensorAt, read_header
+from .write_experts import mean_terms_file
 
 _ABOUT = (
     "*config.json",
@@ -295,7 +296,7 @@ class Checkpoint(ABC):
 
 
 def save_with_experts(loaded: LoadedCheckpoint, output: str | Path) -> list[str]:
-    """Write a checkpoint with the experts that its tower has attached at this moment.
+    """Write a checkpoint with the experts that its tower has attached at this moment, and its mean terms.
 
     Args:
         loaded: From `open_checkpoint`; what is written comes from its folder, not from memory.
@@ -310,8 +311,11 @@ def save_with_experts(loaded: LoadedCheckpoint, output: str | Path) -> list[str]
     """
     if loaded.tower is None:
         raise no_experts(loaded.folder)
-    with new_folder(output, loaded.folder) as writing:
-        return loaded.checkpoint.with_experts(writing, loaded.tower.config.detached)
+    tower = loaded.tower
+    fusion: Any = tower.tove_fusion  # a concatenating one has no terms, and its config names none
+    means = {name: fusion.mean_terms[name] for name in tower.config.mean_terms}
+    with new_folder(output, loaded.folder) as writing, mean_terms_file(means, tower, writing) as files:
+        return loaded.checkpoint.with_experts(writing, tower.config.detached, mean_terms=files)
 
 
 def _is_about(name: str) -> bool:

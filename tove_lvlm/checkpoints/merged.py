@@ -19,7 +19,7 @@ from ..storage import load_json, new_folder
 from ..storage.pretrained import read_pretrained, save_stock
 from .adapter import AdapterCheckpoint
 from .base import LoadedCheckpoint
-from .experts import CONFIG
+from .experts import CONFIG, mean_terms_by_tensor
 from .model_info import read_model_block, save_model_info
 from .tensor_files import TensorAt
 from .whole import WholeCheckpoint, load_whole
@@ -61,7 +61,9 @@ class MergedCheckpoint(WholeCheckpoint):
         if self.adapter is None:
             return written
         (target / self.adapter.kind).mkdir()
-        return [*written, *self.adapter.with_experts(target / self.adapter.kind, detached)]
+        mean_terms = {expert: extra[name] for name, expert in mean_terms_by_tensor(extra).items()}
+        folder = target / self.adapter.kind
+        return [*written, *self.adapter.with_experts(folder, detached, mean_terms=mean_terms)]
 
 
 def export_merged(checkpoint: str | Path, output: str | Path) -> Path:

@@ -1,17 +1,22 @@
 """A checkpoint written anew with other experts attached: tensors that come or go, and what its JSON files say."""
 
+import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import UserError
 from ..config.model import MODEL_FILE
+from ..storage import save_tensors
 from .experts import CONFIG, GATE, experts_by_tensor, mean_terms_by_tensor, set_detached, tower_prefix
 from .rewrite import arrange, edit_json
 from .tensor_files import TensorAt, read_header, write_file
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..tower.modeling import ToVEVisionModel
     from .base import Checkpoint
 
 
@@ -73,6 +78,29 @@ def write_referring(
     if (checkpoint.folder / CONFIG).is_file():
         _edit_config(checkpoint, target, detached, mean_terms)
     return [checkpoint.kind]
+
+
+@contextlib.contextmanager
+def mean_terms_file(
+    means: Mapping[str, "torch.Tensor"], tower: "ToVEVisionModel", working: Path
+) -> Iterator[dict[str, TensorAt]]:
+    """Where the bytes of mean terms lie, for a checkpoint that is written anew.
+
+    Args:
+        means: Expert -> (D,).
+        tower: Whose `tove_fusion` they go to; in its dtype.
+        working: Folder for a file that is gone at the end.
+    """
+    file = working / ".mean_terms"
+    if not means:
+        yield {}
+        return
+    try:
+        dtype = next(tower.tove_fusion.parameters()).dtype
+        save_tensors(file, {name: mean_D.to(dtype) for name, mean_D in means.items()})
+        yield read_header(file).tensors
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _edit_config(checkpoint: "Checkpoint", target: Path, detached: list[str], mean_terms: list[str]) -> None:

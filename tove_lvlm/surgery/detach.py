@@ -17,13 +17,14 @@ from .. import storage
 from ..checkpoints import LoadedCheckpoint, open_checkpoint
 from ..checkpoints.experts import no_experts
 from ..checkpoints.forget import GATE_OUT
+from ..checkpoints.write_experts import mean_terms_file
 from ..config import UserError
 from ..registry import nearest
 from ..tower.cost import measure_cost
 from ..tower.modeling import ToVEVisionModel
 from .choose import BUDGET_MS, Attached, Choice, Rule, choose
 from .compare import file_bytes, latencies, share_equal, tower_ms, weight_bytes
-from .mean_terms import fusion_dtype, is_gated, mean_terms_file, measure_mean_terms
+from .mean_terms import is_gated, measure_mean_terms
 from .probe import Probe, Quality
 from .probe_data import ProbeData
 
@@ -107,7 +108,7 @@ def detach(
         if forget:
             written = before.checkpoint.without_experts(writing, detached)
         else:
-            with mean_terms_file(means, fusion_dtype(before.tower), writing) as files:
+            with mean_terms_file(means, before.tower, writing) as files:
                 written = before.checkpoint.with_experts(writing, detached, mean_terms=files)
 
         after = open_checkpoint(writing)
@@ -221,7 +222,7 @@ def _notes(after: LoadedCheckpoint, rule: Rule | None, measured: dict[str, Any])
         notes.append(
             "this checkpoint refers to its experts and holds none, so its files keep their size; it reads less"
         )
-    if after.require_tower().config.mean_terms:
+    if after.require_tower().config.mean_terms and after.require_tower().attached_names:
         notes.append(
             "the mean term of what is gone stands in its place, for every token; `--renormalise` lets the other "
             "experts share its part of the gate instead"

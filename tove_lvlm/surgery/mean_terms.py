@@ -8,15 +8,9 @@ mass of the one that is gone. Our choice; measured in docs/results.md, "Who shou
 Shapes: I images of a batch, N tokens, D width, K experts.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-
 import torch
 
-from ..checkpoints.tensor_files import TensorAt, read_header
 from ..cost import eval_mode
-from ..storage import save_tensors
 from ..tower.fusion import ToVEFusion
 from ..tower.modeling import ToVEVisionModel
 from .probe import Probe, Progress
@@ -54,30 +48,3 @@ def measure_mean_terms(probe: Probe, progress: Progress | None = None) -> dict[s
 def is_gated(tower: ToVEVisionModel) -> bool:
     """Whether the tower has a gate, and so terms."""
     return isinstance(tower.tove_fusion, ToVEFusion)
-
-
-def fusion_dtype(tower: ToVEVisionModel) -> torch.dtype:
-    """In which its `tove_fusion` is kept."""
-    return next(tower.tove_fusion.parameters()).dtype
-
-
-@contextlib.contextmanager
-def mean_terms_file(
-    means: Mapping[str, torch.Tensor], dtype: torch.dtype, working: Path
-) -> Iterator[dict[str, TensorAt]]:
-    """Where the bytes of mean terms lie, for a checkpoint that is written anew.
-
-    Args:
-        means: Expert -> (D,).
-        dtype: In which they are written.
-        working: Folder for a file that is gone at the end.
-    """
-    file = working / ".mean_terms"
-    if not means:
-        yield {}
-        return
-    try:
-        save_tensors(file, {name: mean_D.to(dtype) for name, mean_D in means.items()})
-        yield read_header(file).tensors
-    finally:
-        file.unlink(missing_ok=True)
