@@ -100,7 +100,8 @@ class Gate(nn.Module):
         for k in (*detached, *fixed):
             keep_BK[:, k] = attached_BK[:, k] = False
         keep_BK = torch.where(keep_BK.any(-1, keepdim=True), keep_BK, attached_BK)
-        keep_BK[:, fixed] = True
+        for k in fixed:
+            keep_BK[:, k] = True
         probs_BNK = logits_BNK.masked_fill(~keep_BK[:, None], float("-inf")).softmax(-1)
         return GateOutput(_without(probs_BNK, fixed), full_probs_BNK)
 
@@ -131,4 +132,8 @@ class Gate(nn.Module):
 
 
 def _without(probs_BNK: torch.Tensor, fixed: list[int]) -> torch.Tensor:
-    return probs_BNK.index_fill(-1, torch.tensor(fixed, device=probs_BNK.device), 0.0) if fixed else probs_BNK
+    if fixed:
+        probs_BNK = probs_BNK.clone()
+        for k in fixed:
+            probs_BNK[..., k] = 0
+    return probs_BNK
