@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from transformers import VisionEncoderDecoderModel
 
 from helpers import tiny_towers
 from helpers.tiny_base import build_base, save_base
 from helpers.tiny_decoders import make_decoder
 from tove_lvlm.checkpoints import detect, load_model, open_checkpoint, open_tower, save_with_experts
 from tove_lvlm.checkpoints.encoder_decoder import EncoderDecoderCheckpoint
+from tove_lvlm.checkpoints.publish import stage
 from tove_lvlm.storage import WeightsError, load_tensors, save_tensors
 from tove_lvlm.surgery.attach import attach
 
@@ -79,3 +81,25 @@ def test_a_missing_tensor_is_named(folder, tmp_path):
     save_tensors(broken / "model.safetensors", tensors, metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=f"1 missing, which would be random .{name}"):
         open_checkpoint(broken)
+
+
+@torch.no_grad()
+def test_as_it_goes_to_the_hub_stock_transformers_loads_it(folder, tmp_path):
+    stage(folder, "me/base", tmp_path / "staged")
+    card = (tmp_path / "staged" / "README.md").read_text()
+    assert 'VisionEncoderDecoderModel.from_pretrained("me/base")' in card
+    assert "| depth |" in card
+    model = VisionEncoderDecoderModel.from_pretrained(tmp_path / "staged").eval()
+    inputs = {"pixel_values": tiny_towers.pixels(), "decoder_input_ids": torch.tensor([[0, 5, 6, 7]] * 2)}
+    assert torch.equal(model(**inputs).logits, logits(load_model(folder)))
+
+
+def test_a_mean_term_is_saved_and_goes_when_its_expert_comes_back(folder, tmp_path):
+    loaded = open_checkpoint(folder)
+    whole = logits(loaded)
+    loaded.tower.detach("depth", mean_terms={"depth": torch.full((tiny_towers.WIDTH,), 0.5)})
+    without = logits(loaded)
+    save_with_experts(loaded, tmp_path / "without")
+    assert torch.equal(logits(open_checkpoint(tmp_path / "without")), without)
+    attach(tmp_path / "without", tmp_path / "back", folder)
+    assert torch.equal(logits(open_checkpoint(tmp_path / "back")), whole)

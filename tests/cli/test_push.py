@@ -12,19 +12,14 @@ from huggingface_hub import constants
 
 from helpers import tiny_checkpoints, tiny_towers
 from helpers.fake_hub import COMMIT, FakeHub
+from helpers.without_package import ABSENT
 from tove_lvlm.checkpoints import open_checkpoint
 from tove_lvlm.checkpoints.publish import stage
 from tove_lvlm.tower.card import MARK
 
-ELSEWHERE = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "tove_lvlm":
-            raise ModuleNotFoundError("not installed", name=name)
-
-sys.meta_path.insert(0, Absent())
+ELSEWHERE = (
+    ABSENT
+    + """
 import torch
 from transformers import AutoModel
 
@@ -38,6 +33,7 @@ except ImportError as error:
 else:
     raise AssertionError
 """
+)
 
 
 @pytest.fixture
@@ -90,6 +86,7 @@ def test_a_whole_model_goes_with_a_card_and_without_this_machines_places(hub, to
     assert files["model.safetensors"] == (source / "model.safetensors").read_bytes()
     card = files["README.md"].decode()
     assert 'pipeline("image-text-to-text", model="me/model")' in card
+    assert "tove chat a.png --model FOLDER " in card
     for name in tiny_towers.EXPERT_NAMES:
         assert f"| {name} |" in card
     assert front_of(files["README.md"])["pipeline_tag"] == "image-text-to-text"

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from helpers import tiny_checkpoints, tiny_towers
+from helpers import llava_runs, tiny_checkpoints, tiny_towers, training
 from helpers.tiny_towers import hashes
 from tove_lvlm import ToVEVisionModel
 from tove_lvlm.checkpoints import open_checkpoint, save_with_experts
@@ -179,3 +179,24 @@ def test_the_adapter_in_a_merged_folder_and_a_tower_in_memory(checkpoints, data,
     loaded.tower.detach("depth", mean_terms=dict(whole.tower.tove_fusion.mean_terms))
     save_with_experts(loaded, tmp_path / "saved")
     assert torch.equal(open_checkpoint(tmp_path / "saved").tower(pixels).last_hidden_state, expected)
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_stage_2_goes_on_from_a_stage_1_with_a_mean_term(data, tmp_path):
+    """It learns with the rest of the fusion, and lies in the adapter and in the merged model."""
+    llava_runs.make_world(tmp_path)
+    yaml_of = {stage: tmp_path / f"{stage}.yaml" for stage in llava_runs.SCRIPTS}
+    assert training.run_here(llava_runs.STAGES["pretrain"], yaml_of["pretrain"], ["train.max_steps=2"]) == 0
+    less = tmp_path / "less"
+    detach(tmp_path / "out-pretrain", less, ["depth"], data=data, device="cpu", seconds=0)
+    start = ["train.max_steps=2", f"model.pretrain_mm_mlp_adapter={less}"]
+    assert training.run_here(llava_runs.STAGES["finetune"], yaml_of["finetune"], start) == 2, "depth is attached"
+    assert (
+        training.run_here(llava_runs.STAGES["finetune"], yaml_of["finetune"], [*start, "model.detached=[depth]"]) == 0
+    )
+    before = open_checkpoint(less).tower
+    for name in ("", "adapter"):
+        tower = open_checkpoint(tmp_path / "out-finetune" / name).tower
+        assert tower.config.mean_terms == ["depth"]
+        moved = tower.tove_fusion.mean_terms["depth"] - before.tove_fusion.mean_terms["depth"]
+        assert 0 < moved.abs().max() < 0.1

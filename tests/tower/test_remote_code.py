@@ -11,19 +11,14 @@ import torch
 from typer.testing import CliRunner
 
 from helpers import tiny_bases, tiny_towers
+from helpers.without_package import ABSENT
 from tove_lvlm.cli import app
 from tove_lvlm.config import UserError
 from tove_lvlm.tower.remote_code import bundle
 
-LOADER = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "tove_lvlm":
-            raise ModuleNotFoundError("not installed", name=name)
-
-sys.meta_path.insert(0, Absent())
+LOADER = (
+    ABSENT
+    + """
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
@@ -44,6 +39,7 @@ tower.detach("depth")
 assert not torch.equal(tower(pixels).last_hidden_state, tokens)
 print("loaded")
 """
+)
 
 
 @pytest.fixture(scope="module", params=["clip", "siglip"])

@@ -24,13 +24,7 @@ from ..tower.modeling import ToVEVisionModel
 from ..tower.parts import SOURCES_FILE
 from ..tower.recorder import find_tower
 from . import forget
-from .experts import (
-    CONFIG,
-    MEAN_TERMS,
-    Attachment,
-    no_experts,
-    tower_prefix,
-)
+from .experts import CONFIG, MEAN_TERMS, Attachment, no_experts, tower_prefix
 from .model_info import check_version
 from .rewrite import INDEX, arrange, edit_json, index_of
 from .tensor_files import TensorAt, read_header

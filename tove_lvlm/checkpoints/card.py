@@ -18,13 +18,13 @@ _USE = {
     from transformers import pipeline
     ask = pipeline("image-text-to-text", model="{repo}")
 
-    tove chat --model FOLDER --image a.png          # a copy of this repository
+    tove chat a.png --model FOLDER                  # a copy of this repository
     tove serve --model FOLDER                       # vLLM or `transformers serve`""",
     "vision-encoder-decoder": """    import tove_lvlm  # pip install tove-lvlm
-    from transformers import AutoModelForImageTextToText
-    model = AutoModelForImageTextToText.from_pretrained("{repo}")
+    from transformers import VisionEncoderDecoderModel
+    model = VisionEncoderDecoderModel.from_pretrained("{repo}")
 
-    tove chat --model FOLDER --image a.png          # a copy of this repository""",
+    tove chat a.png --model FOLDER                  # a copy of this repository""",
 }
 _STOCK = """    from transformers import pipeline
     ask = pipeline("image-text-to-text", model="{repo}")"""

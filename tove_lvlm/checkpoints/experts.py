@@ -15,7 +15,7 @@ _FUSION = "tove_fusion."
 MEAN_TERMS = "tove_fusion.mean_terms."
 """What the names of tensors begin with, after the tower's prefix, that stand in a detached expert's place."""
 GATE = "tove_fusion.gate.fc2.weight"
-"""A tensor that every gated tower has; in its file they lie."""
+"""A tensor that every gated tower has; mean terms are put into the file that holds it."""
 
 
 @dataclass(frozen=True, kw_only=True)

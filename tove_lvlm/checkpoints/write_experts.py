@@ -67,8 +67,8 @@ def write_referring(
     mean_terms: list[str] = []
     for file in checkpoint.weight_files():
         header = read_header(file)
-        gate = next((name for name in header.tensors if name.endswith(GATE)), None)
-        tensors, found = _with_mean_terms({**header.tensors, **(extra if gate else {})}, detached)
+        holds_gate = any(name.endswith(GATE) for name in header.tensors)
+        tensors, found = _with_mean_terms({**header.tensors, **(extra if holds_gate else {})}, detached)
         mean_terms += found
         if tensors == header.tensors:
             shutil.copyfile(file, target / file.name)

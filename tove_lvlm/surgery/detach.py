@@ -24,7 +24,7 @@ from ..tower.cost import measure_cost
 from ..tower.modeling import ToVEVisionModel
 from .choose import BUDGET_MS, Attached, Choice, Rule, choose
 from .compare import file_bytes, latencies, share_equal, tower_ms, weight_bytes
-from .mean_terms import is_gated, measure_mean_terms
+from .mean_terms import measure_mean_terms
 from .probe import Probe, Quality
 from .probe_data import ProbeData
 
@@ -97,7 +97,8 @@ def detach(
         _check(before.tower, experts, before.folder)
         before.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         probe = Probe(before, data, batch_size) if data is not None else None
-        if probe is not None and not (forget or renormalise) and is_gated(before.tower):
+        is_gated = before.tower.config.fusion_settings.kind == "gated"
+        if probe is not None and is_gated and not (forget or renormalise):
             probe.mean_terms = measure_mean_terms(probe, _labelled(progress, "mean terms"))
         choice = _choose(before, probe, rule, progress) if rule is not None and probe is not None else None
         removed = list(choice.removed) if choice else list(dict.fromkeys(experts))

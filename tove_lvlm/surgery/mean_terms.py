@@ -12,13 +12,12 @@ import torch
 
 from ..cost import eval_mode
 from ..tower.fusion import ToVEFusion
-from ..tower.modeling import ToVEVisionModel
 from .probe import Probe, Progress
 
 
 @torch.no_grad()
 def measure_mean_terms(probe: Probe, progress: Progress | None = None) -> dict[str, torch.Tensor]:
-    """The mean term of each attached expert, (D,) float32 on the CPU.
+    """The mean term of each attached expert, (D,) float32 where the model is.
 
     Args:
         probe: Of a model with a gated tower.
@@ -28,8 +27,7 @@ def measure_mean_terms(probe: Probe, progress: Progress | None = None) -> dict[s
         ValueError: There is no gate.
         DataError: Too many images are broken.
     """
-    fusion = probe.tower.tove_fusion if probe.tower is not None else None
-    if not isinstance(fusion, ToVEFusion):
+    if probe.tower is None or not isinstance(fusion := probe.tower.tove_fusion, ToVEFusion):
         raise ValueError("mean terms need a gated tower")
     sums: dict[str, torch.Tensor] = {}
     num_tokens = 0
@@ -42,9 +40,4 @@ def measure_mean_terms(probe: Probe, progress: Progress | None = None) -> dict[s
             num_tokens += batch.t_clip_IND[..., 0].numel()
             if progress is not None:
                 progress(done, probe.num_batches)
-    return {name: (sum_D / max(num_tokens, 1)).float() for name, sum_D in sums.items()}
-
-
-def is_gated(tower: ToVEVisionModel) -> bool:
-    """Whether the tower has a gate, and so terms."""
-    return isinstance(tower.tove_fusion, ToVEFusion)
+    return {name: (sum_D / max(num_tokens, 1)).float().to(probe.tower.device) for name, sum_D in sums.items()}

@@ -77,7 +77,8 @@ class Probe:
         batch_size: Images that run together, and conversations that do.
         device: Where to move the model to; None leaves it where it is.
         num_workers: Processes that read images; 0 reads in this one.
-        mean_terms: Attached expert -> (D,): what stands in its place where it is away and another is not.
+        mean_terms: Attached expert -> (D,), where the model is: what stands in its place where it is away and another
+            is not.
 
     Attributes:
         broken: Name -> reason of what was left out so far.
@@ -96,7 +97,7 @@ class Probe:
         self.data, self.batch_size, self.num_workers = data, batch_size, num_workers
         self.model, self.tower = model, loaded.tower
         self.broken = dict(data.bad)
-        self.mean_terms = {name: mean_D.to(loaded.device) for name, mean_D in (mean_terms or {}).items()}
+        self.mean_terms = dict(mean_terms or {})
         has_language_model = loaded.checkpoint.has_language_model
         self._responder = responder_of(model, loaded.processor) if has_language_model else None
         encode = self._responder.encode_conversation if self._responder and data.records is not None else None
