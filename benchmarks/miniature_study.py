@@ -49,14 +49,15 @@ def main() -> int:
     setting = {"scenes": {split: num for split, (num, _) in scenes.items()}, "steps": steps}
     trials = choices.wanted_trials(every, curves)
     earlier = plan.earlier_results(output, file, setting)
-    summary.restore(earlier, output, every, trials, arguments.seeds)
+    known = summary.known_seeds(earlier, arguments.seeds)
+    summary.restore(earlier, output, every, trials, known)
     world = write_world(output / "world", scenes, sorted({row.scenes for row in every}), with_statements=True)
     jobs = study_jobs.study_jobs(every, curves, arguments.only or groups, arguments.seeds, world, output, steps)
     guesses = chance(read_questions(world / "heldout" / "questions.jsonl"))
     before = earlier.get("minutes", 0.0)
 
     def write() -> dict:
-        found = summary.collect(output, every, curves, trials, arguments.seeds, guesses)
+        found = summary.collect(output, every, curves, trials, known, guesses)
         minutes = round(before + (time.time() - started) / 60, 1)
         results = {"rich_clip": earlier.get("rich_clip")} | found
         results |= {"setting": setting, "minutes": minutes, "workers": arguments.workers}

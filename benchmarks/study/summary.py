@@ -41,6 +41,19 @@ def ladder_files(output: Path, seeds: Sequence[int]) -> dict[tuple[str, str], Pa
     return {(row, str(seed)): row_folder(output, seed, row) / "ladder.json" for row in LADDERS for seed in seeds}
 
 
+def known_seeds(results: Mapping, seeds: Sequence[int]) -> list[int]:
+    """The seeds asked for and those that an earlier run's results hold, which stay in what is written.
+
+    Args:
+        results: What `collect` gave; may be empty.
+        seeds: Asked for.
+    """
+    found = [entry["seeds"] for entry in results.get("rows", {}).values()]
+    return sorted(
+        {*seeds, *(int(seed) for by_seed in [*found, *results.get("detach", {}).values()] for seed in by_seed)}
+    )
+
+
 def collect(
     output: Path,
     rows: Sequence[Row],

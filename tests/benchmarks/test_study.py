@@ -348,3 +348,5 @@ def test_results_are_collected_over_seeds_and_put_back_elsewhere(tmp_path):
     here = tmp_path / "here"
     summary.restore(json.loads(json.dumps(results)), here, rows.FULL, trials, [0, 1])
     assert collect(here) == results
+    assert summary.known_seeds(results, [0]) == [0, 1]  # a run with fewer seeds writes what the others found, too
+    assert summary.known_seeds({}, [2, 0]) == [0, 2]
