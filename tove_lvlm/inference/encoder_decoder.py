@@ -18,11 +18,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..config import UserError
 from ..data.conversations import IGNORE_INDEX, Encoded
-from ..data.turns import Conversation, rounds
+from ..data.turns import IMAGE_TOKEN, Conversation, rounds
 from .batching import DecodingConfig, pad_right
 from .ranking import RankedAnswer, RankingConfig
 from .responder import AnswerLogits, Responder, ScoredChoice, choices_of, likeliest
 from .shared import Pixels, PixelsAbout, SharedPicture, pixel_list, pixels_of
+from .watching import OnText, TokenWatch
 
 
 class EncoderDecoderResponder(Responder):
@@ -44,9 +45,20 @@ class EncoderDecoderResponder(Responder):
             )
         return self.processor.prompt_ids(question)
 
+    def encode_turns(self, conversation: Conversation, num_images: int) -> list[int]:
+        """See `Responder`; the last question alone."""
+        return self.encode_question(conversation[-1]["value"].replace(IMAGE_TOKEN, "").strip(), num_images)
+
     @torch.inference_mode()
-    def generate(self, rows: Sequence[Sequence[int]], pixels: Sequence[Pixels], decoding: DecodingConfig) -> list[str]:
+    def generate(
+        self,
+        rows: Sequence[Sequence[int]],
+        pixels: Sequence[Pixels],
+        decoding: DecodingConfig,
+        on_text: OnText | None = None,
+    ) -> list[str]:
         """See `Responder`."""
+        ends = [self.processor.end_token_id]
         tokens_BND = self._see(pixels)
         generating: Any = self.model  # `generate` is annotated with a protocol that transformers' models do not fulfil
         texts = [""] * len(rows)
@@ -55,6 +67,7 @@ class EncoderDecoderResponder(Responder):
             ids_BT = torch.tensor([list(rows[index]) for index in chosen], device=generating.device)
             if decoding.temperature:
                 torch.manual_seed(decoding.seed + zlib.crc32(repr(ids_BT.tolist()).encode()))
+            watched = {} if on_text is None else TokenWatch(self.tokenizer, ends, on_text, length).arguments()
             options = decoding.arguments()
             for name in options.keys() & {"max_new_tokens", "min_new_tokens"}:
                 options[name] = min(options[name], self._room(length))
@@ -62,9 +75,10 @@ class EncoderDecoderResponder(Responder):
                 encoder_outputs=BaseModelOutput(last_hidden_state=cast(torch.FloatTensor, tokens_BND[chosen])),
                 decoder_input_ids=ids_BT,
                 **options,
+                **watched,
                 use_cache=True,
             )
-            for index, text in zip(chosen, self._texts(out_BT[:, length:], [self.processor.end_token_id]), strict=True):
+            for index, text in zip(chosen, self._texts(out_BT[:, length:], ends), strict=True):
                 texts[index] = text
         return texts
 

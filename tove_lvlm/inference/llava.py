@@ -39,6 +39,7 @@ from .prompts import Part, PromptReader, model_inputs
 from .ranking import RankedAnswer, RankingConfig
 from .responder import AnswerLogits, Responder, ScoredChoice, choices_of, likeliest
 from .shared import Pixels, PixelsAbout, SharedPicture, pixel_list, pixels_of, share_repeated
+from .watching import OnText, TokenWatch
 
 
 class LlavaResponder(Responder):
@@ -56,7 +57,11 @@ class LlavaResponder(Responder):
 
     def encode_question(self, question: str, num_images: int) -> list[int]:
         """See `Responder`; the images' placeholders are expanded."""
-        ids = self._reader.prompt_ids(question, num_images)
+        return self.encode_turns([human_turn(question, num_images)], num_images)
+
+    def encode_turns(self, conversation: Conversation, num_images: int) -> list[int]:
+        """See `Responder`; the images' placeholders are expanded."""
+        ids = self._reader.prompt_ids(conversation, num_images)
         if len(ids) >= self._max_length:
             raise DataError(
                 f"a question of {len(ids)} tokens, the image's among them, leaves no place for an answer in the "
@@ -79,7 +84,13 @@ class LlavaResponder(Responder):
         return Encoded(ids, expand_image_tokens(encoded.labels, encoded.input_ids, IGNORE_INDEX, count))
 
     @torch.inference_mode()
-    def generate(self, rows: Sequence[Sequence[int]], pixels: Sequence[Pixels], decoding: DecodingConfig) -> list[str]:
+    def generate(
+        self,
+        rows: Sequence[Sequence[int]],
+        pixels: Sequence[Pixels],
+        decoding: DecodingConfig,
+        on_text: OnText | None = None,
+    ) -> list[str]:
         """See `Responder`."""
         texts = [""] * len(rows)
         for part in self._reader.parts(rows, pixels):
@@ -88,15 +99,18 @@ class LlavaResponder(Responder):
                 inputs[CACHE].batch_repeat_interleave(decoding.num_beams)
             if decoding.temperature:
                 torch.manual_seed(decoding.seed + zlib.crc32(repr(part.rows).encode()))
+            length = inputs["input_ids"].shape[1]
+            watched = {} if on_text is None else TokenWatch(self.tokenizer, self._ends, on_text, length).arguments()
             generating: Any = self.model  # `generate` is annotated with a protocol that no model fulfils
             out_BT = generating.generate(
                 **inputs,
                 **decoding.arguments(),
+                **watched,
                 use_cache=True,
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=self._ends,
             )
-            said = self._texts(out_BT[:, inputs["input_ids"].shape[1] :], self._ends)
+            said = self._texts(out_BT[:, length:], self._ends)
             for place, text in zip(part.places, said, strict=True):
                 texts[place] = text
         return texts

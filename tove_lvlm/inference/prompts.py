@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..data.conversations import encode_prompt, expand_image_tokens, template_of
+from ..data.turns import Conversation
 from ..lvlm.parts import as_llava, text_config, vision_config
 from .batching import human_turn, pad_left
 from .cache import CACHE, can_be_shared, joined, split
@@ -48,15 +49,14 @@ class PromptReader:
         self.template = template_of(tokenizer)
         """Name of the conversation."""
 
-    def prompt_ids(self, question: str, num_images: int) -> list[int]:
-        """Ids of a question's prompt, the images' placeholders expanded.
+    def prompt_ids(self, conversation: Conversation, num_images: int) -> list[int]:
+        """Ids of the prompt of a conversation that ends with a question, the images' placeholders expanded.
 
         Args:
-            question: Plain text.
+            conversation: LLaVA's.
             num_images: How many images it is about.
         """
-        turns = [human_turn(question, num_images)]
-        ids = encode_prompt(self._tokenizer, turns, self.template, num_images)
+        ids = encode_prompt(self._tokenizer, conversation, self.template, num_images)
         config = as_llava(self._model).config
         return expand_image_tokens(ids, ids, config.image_token_id, config.image_seq_length)
 
@@ -66,7 +66,7 @@ class PromptReader:
         config = as_llava(self._model).config
         if not can_be_shared(text_config(config)):
             return []
-        ids = self.prompt_ids("?", num_images=1)
+        ids = self.prompt_ids([human_turn("?", num_images=1)], num_images=1)
         last = max(place for place, token in enumerate(ids) if token == config.image_token_id)
         return ids[: last + 1]
 

@@ -18,6 +18,7 @@ from ..data.turns import Conversation
 from .batching import DecodingConfig
 from .ranking import RankedAnswer, RankingConfig
 from .shared import Pixels, PixelsAbout
+from .watching import OnText
 
 
 class ScoredChoice(NamedTuple):
@@ -72,7 +73,23 @@ class Responder(ABC):
         """
 
     @abstractmethod
-    def generate(self, rows: Sequence[Sequence[int]], pixels: Sequence[Pixels], decoding: DecodingConfig) -> list[str]:
+    def encode_turns(self, conversation: Conversation, num_images: int) -> list[int]:
+        """As `encode_question`, of a conversation that ends with a question.
+
+        Args:
+            conversation: LLaVA's; its images stand in its first turn. A model that knows no conversations is asked its
+                last question.
+            num_images: How many images it is about.
+        """
+
+    @abstractmethod
+    def generate(
+        self,
+        rows: Sequence[Sequence[int]],
+        pixels: Sequence[Pixels],
+        decoding: DecodingConfig,
+        on_text: OnText | None = None,
+    ) -> list[str]:
         """The texts that follow some prompts.
 
         Args:
@@ -80,6 +97,7 @@ class Responder(ABC):
             pixels: (3, H, W) for each image of each row, in the rows' order. The tower sees a tensor or a
                 `SharedPicture` once, in however many places it stands, and what it makes of the latter stays with it.
             decoding: How.
+            on_text: Told of the text after each token, of one row that is answered without beams; it may end it.
         """
 
     @abstractmethod
