@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..registry import require
 from . import palette
 from .gates import TokenGates
 from .style import SMALL, TEXT, new_figure, set_gaps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
 CELL = 1.62
 """Side of one picture on a panel, in inches."""
@@ -68,16 +69,16 @@ def gate_panel(gates: TokenGates, title: str, scale: Scale) -> "Figure":
     rows = figure.subplots(3, num_columns + 1, width_ratios=[1] * num_columns + [_BAR])
     rows[0, -1].set_axis_off()
     figure.suptitle(title, x=0.01, ha="left", fontsize=TEXT + 1, color=palette.INK, parse_math=False)
-    show_picture(rows[0, 0], gates.picture_HW3, "the picture")
+    _show(rows[0, 0], gates.picture_HW3, "the picture")
     _show_owner(rows[1, 0], gates, gates.first_YX, colors, "first by gate")
     _show_owner(rows[2, 0], gates, gates.strongest_YX, colors, "first by strength")
     mass, share, strength, heat = gates.gate_mass(), gates.first_share(), gates.strength(), {}
     for index, name in enumerate(names):
         column = rows[:, index + 1]
         if name in gates.maps:
-            show_picture(column[0], gates.maps[name], "")
-            heat["gate"] = show_heat(column[1], gates, gates.gate_KYX[index], scale.gate)
-            heat["strength"] = show_heat(column[2], gates, gates.strength_KYX[index], scale.strength)
+            _show(column[0], gates.maps[name], "")
+            heat["gate"] = _show_heat(column[1], gates, gates.gate_KYX[index], scale.gate)
+            heat["strength"] = _show_heat(column[2], gates, gates.strength_KYX[index], scale.strength)
             _set_title(column[1], f"gate {mass[name]:.3f}, first {share[name]:.0%}")
             _set_title(column[2], f"strength {strength[name]:.3f}")
         else:
@@ -109,7 +110,7 @@ def gate_page(gates: Sequence[TokenGates], titles: Sequence[str], scale: Scale) 
     rows = figure.subplots(len(gates), num_columns + 1, squeeze=False, width_ratios=[1] * num_columns + [_BAR])
     heat = None
     for number, (row, image_gates, title) in enumerate(zip(rows, gates, titles, strict=True)):
-        show_picture(row[0], image_gates.picture_HW3, "")
+        _show(row[0], image_gates.picture_HW3, "")
         row[0].set_title(title, fontsize=SMALL - 1, color=palette.SOFT, loc="left", parse_math=False)
         _show_owner(row[1], image_gates, image_gates.first_YX, colors, "" if number else "first\nby gate")
         _show_owner(row[2], image_gates, image_gates.strongest_YX, colors, "" if number else "first\nby strength")
@@ -117,7 +118,7 @@ def gate_page(gates: Sequence[TokenGates], titles: Sequence[str], scale: Scale) 
         for index, name in enumerate(names):
             axes, head = row[index + 3], {"color": colors[name], "fontweight": "bold"}
             if name in image_gates.maps:
-                heat = show_heat(axes, image_gates, image_gates.gate_KYX[index], scale.gate)
+                heat = _show_heat(axes, image_gates, image_gates.gate_KYX[index], scale.gate)
             else:
                 _show_detached(axes)
             figures = f"{mass[name]:.3f}" if name in image_gates.maps else ""
@@ -135,40 +136,43 @@ def _set_title(axes: "Axes", text: str, **changes: Any) -> None:
     axes.set_title(text, **settings | changes)
 
 
-def show_picture(axes: "Axes", picture_HW3: np.ndarray, title: str = "") -> None:
-    """A picture that fills its axes.
+def heat_picture(gates: TokenGates, values_YX: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Values over a picture, whose colours are taken away so that a colour means one thing.
 
     Args:
-        axes: Drawn into.
-        picture_HW3: uint8.
-        title: Above it.
-    """
-    axes.imshow(picture_HW3, extent=(0, 1, 1, 0), interpolation="nearest")
-    axes.set_axis_off()
-    _set_title(axes, title)
-
-
-def show_heat(axes: "Axes", gates: TokenGates, values_YX: np.ndarray, limits: tuple[float, float]) -> "AxesImage":
-    """Values over the picture, whose colours are taken away so that a colour means one thing.
-
-    Args:
-        axes: Drawn into.
         gates: The picture's.
         values_YX: One for each token.
         limits: What the darkest and the brightest colour stand for.
 
     Returns:
-        What a colour bar is made of.
+        (H, W, 3) uint8.
     """
     gray_HW = gates.picture_HW3 @ np.array([0.299, 0.587, 0.114])
     gray_HW = (gray_HW - gray_HW.min()) / max(np.ptp(gray_HW), 1.0)
-    axes.imshow(gray_HW, cmap="gray", vmin=-_PALE, vmax=1, extent=(0, 1, 1, 0), interpolation="nearest")
-    image = axes.imshow(
-        values_YX, cmap=palette.HEAT, vmin=limits[0], vmax=limits[1], alpha=_OPACITY, extent=(0, 1, 1, 0),
-        interpolation="nearest",
-    )  # fmt: skip
+    pale_HW1 = ((gray_HW + _PALE) / (1 + _PALE))[..., None]
+    heat_YX3 = heat_scale(limits).to_rgba(values_YX)[..., :3]
+    rows, columns = (np.arange(n) * m // n for n, m in zip(gray_HW.shape, values_YX.shape, strict=True))
+    mixed_HW3 = (1 - _OPACITY) * pale_HW1 + _OPACITY * heat_YX3[rows][:, columns]
+    return np.asarray(np.rint(255 * mixed_HW3), dtype=np.uint8)
+
+
+def heat_scale(limits: tuple[float, float]) -> "ScalarMappable":
+    """Colours of values between two limits, for a colour bar."""
+    cm, colors = (require(f"matplotlib.{name}", extra="viz") for name in ("cm", "colors"))
+    scale: ScalarMappable = cm.ScalarMappable(colors.Normalize(*limits), palette.HEAT)
+    return scale
+
+
+def _show(axes: "Axes", picture_HW3: np.ndarray, title: str) -> None:
+    axes.imshow(picture_HW3, extent=(0, 1, 1, 0), interpolation="nearest")
     axes.set_axis_off()
-    return image
+    _set_title(axes, title)
+
+
+def _show_heat(axes: "Axes", gates: TokenGates, values_YX: np.ndarray, limits: tuple[float, float]) -> "ScalarMappable":
+    """`heat_picture` that fills its axes; gives what a colour bar is made of."""
+    _show(axes, heat_picture(gates, values_YX, limits), "")
+    return heat_scale(limits)
 
 
 def _show_owner(axes: "Axes", gates: TokenGates, owner_YX: np.ndarray, colors: dict[str, str], title: str) -> None:
@@ -189,7 +193,7 @@ def _show_detached(axes: "Axes") -> None:
     axes.text(0.5, 0.5, "detached", ha="center", va="center", fontsize=SMALL, color=palette.SOFT, style="italic")
 
 
-def _fill_bar(figure: "Figure", image: "AxesImage", axes: "Axes", label: str, num_attached: int) -> None:
+def _fill_bar(figure: "Figure", image: "ScalarMappable", axes: "Axes", label: str, num_attached: int) -> None:
     """A colour bar with its ends as ticks and, for the gate, what every expert would have if nothing mattered."""
     bar: Any = figure.colorbar(image, cax=axes)  # matplotlib's stubs leave out its ends
     low, high, even = bar.vmin, bar.vmax, 1 / num_attached
