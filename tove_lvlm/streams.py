@@ -23,6 +23,17 @@ def prepare_streams(keep_going: bool = False) -> None:
             setattr(sys, name, _Lenient(stream))
 
 
+def quiet_transformers() -> None:
+    """No bars and no warnings of transformers' own, which would mix with ours.
+
+    Its remarks, on image backends for instance, are not for somebody who asks a model.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
 def _fill_closed() -> None:
     """A closed stream's number would be given to the next file that is opened, and what is printed would land there."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):

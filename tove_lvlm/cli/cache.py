@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from ..streams import quiet_transformers
 from .app import FurtherOptions, JsonFlag, Options, app, choose_device, console
-from .progress import counted, quiet_transformers
+from .progress import counted
 
 if TYPE_CHECKING:
     from ..feature_cache.survey import PartSurvey

@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 from ..config import UserError
+from ..streams import quiet_transformers
 from .app import JsonFlag, app, console
-from .progress import quiet_transformers
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ..streams import quiet_transformers
 from .app import JsonFlag, app, console
-from .progress import quiet_transformers
 
 DEFAULT_OUTPUT = Path("outputs/gates")
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ..streams import quiet_transformers
 from .app import JsonFlag, app, console, heavy_imports
-from .progress import quiet_transformers
 
 
 @app.command()

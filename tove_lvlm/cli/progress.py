@@ -1,4 +1,4 @@
-"""Bars on stderr, so that a program can read stdout, and libraries kept quiet under them."""
+"""Bars on stderr, so that a program can read stdout."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +19,3 @@ def counted(label: str, shown: bool = True) -> Iterator[Callable[[int, int], Non
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
         row = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(row, completed=done, total=total)
-
-
-def quiet_transformers() -> None:
-    """No bars and no warnings of transformers' own, which would mix with ours.
-
-    Its remarks, on image backends for instance, are not for somebody who asks a model.
-    """
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
