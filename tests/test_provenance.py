@@ -26,6 +26,13 @@ def test_commit_is_gits_and_marks_changes(tmp_path, monkeypatch):
     assert provenance.commit().endswith("+")
 
 
+def test_what_a_run_says_of_itself():
+    found = provenance.of_run("cpu", 3)
+    assert list(found) == ["versions", "commit", "hardware", "world_size"]
+    assert (found["commit"], found["world_size"]) == (provenance.commit(), 3)
+    assert found["versions"]["torch"] == provenance.versions(("torch",))["torch"]
+
+
 def test_hardware_of_a_cpu_has_its_cores():
     assert re.search(r".+, \d+ cores$", provenance.hardware())
 

@@ -10,10 +10,31 @@ import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("tove-lvlm", "torch", "transformers", "tokenizers", "timm", "open_clip_torch", "peft", "pycocoevalcap")
 """Those that can change an answer or its score."""
+
+RUN_FILE = "provenance.json"
+"""Where a training run keeps `of_run`."""
+_OF_TRAINING = ("tove-lvlm", "torch", "transformers", "tokenizers", "accelerate", "deepspeed", "peft", "timm",
+                "open_clip_torch")  # fmt: skip
+
+
+def of_run(device: str, world_size: int) -> dict[str, Any]:
+    """What a training run says of the programs and the machine that made it.
+
+    Args:
+        device: Rank 0's, as torch names it.
+        world_size: Number of ranks.
+    """
+    return {
+        "versions": versions(_OF_TRAINING),
+        "commit": commit(),
+        "hardware": hardware(device),
+        "world_size": world_size,
+    }
 
 
 def commit() -> str:

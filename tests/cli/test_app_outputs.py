@@ -19,6 +19,7 @@ COMMANDS = {
     "eval": ("eval", "pope", "--model", "{model}", "--data", "{data}", "--output", "{output}"),
     "usage": ("usage", "{model}", "--images", "{images}", "--output", "{output}"),
     "gates": ("gates", "{model}", "{images}/0.png", "--output", "{output}"),
+    "report": ("report", "{model}", "--output", "{output}"),
     "graft": ("graft", "{model}", "--tower", "{tower}", "--output", "{output}"),
     "detach": ("detach", "{model}", "--experts", "depth", "--output", "{output}"),
     "fetch": ("fetch", "{model}", "--to", "{output}"),
@@ -34,6 +35,7 @@ def places(checkpoints, tiny_tower_yaml, tmp_path_factory):
     shutil.copytree(checkpoints["merged"], folder / "models" / "llava")
     paint(folder / "images" / "0.png", seed=0)
     write_benchmarks(folder / "data", 2)
+    (folder / "models" / "llava" / "metrics.jsonl").write_text('{"step": 1, "max_steps": 1, "loss": 2.0}\n')
     return {
         "model": folder / "models" / "llava",
         "images": folder / "images",
@@ -62,7 +64,7 @@ def test_an_output_in_the_way_of_the_model(tove, places, name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in COMMANDS if name not in ("eval", "usage", "gates", "merge", "fetch")]
+    "name", [name for name in COMMANDS if name not in ("eval", "usage", "gates", "report", "merge", "fetch")]
 )
 def test_what_exists_is_not_replaced(tove, places, tmp_path, name):
     output = tmp_path / "llava-filled"
@@ -99,7 +101,9 @@ def full_disk():
     return full
 
 
-@pytest.mark.parametrize("name", ["export", "export remote-code", "eval", "usage", "gates", "detach", "merge"])
+@pytest.mark.parametrize(
+    "name", ["export", "export remote-code", "eval", "usage", "gates", "report", "detach", "merge"]
+)
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tove, places, tmp_path, full_disk, name):
     root = places["model"].parent.parent
     before = hashes(root)

@@ -23,6 +23,7 @@ from . import (  # noqa: F401  each registers its commands
     models,
     new,
     push,
+    report,
     serve,
     usage,
 )

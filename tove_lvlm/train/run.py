@@ -21,10 +21,10 @@ from transformers import TrainingArguments, set_seed
 
 from .. import dist
 from ..config import save_yaml, to_dict
-from ..provenance import cpu_has_fast_bf16
+from ..provenance import RUN_FILE, cpu_has_fast_bf16, of_run
 from ..registry import require
 from ..sharding import numel
-from ..storage import atomic_file, disk_reason, lock_folder, told_disk_errors
+from ..storage import atomic_file, disk_reason, lock_folder, save_json, told_disk_errors
 from . import checkpoint
 from .launch import local_world_size
 from .loop import GuardedTrainer
@@ -133,6 +133,8 @@ def prepare_folder(config: Any) -> None:
         with told_disk_errors(output):
             checkpoint.prepare_folder(output, config.train.resume)
             save_yaml(config, output / "run.yaml")
+            device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+            save_json(output / RUN_FILE, of_run(device, dist.world_size()))
 
     dist.agree(write)
 

@@ -4,7 +4,8 @@ matplotlib is an optional package: it is imported inside functions, and `pyplot`
 is never used.
 """
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -105,12 +106,28 @@ def save_figure(
     Returns:
         The files.
     """
-    matplotlib = require("matplotlib", extra="viz")
     stem, files = Path(stem), []
     for kind in formats:
         file = stem.parent / f"{stem.name}.{kind}"
-        undated = {"Date": None} if kind == "svg" else {}
-        with matplotlib.rc_context({"svg.hashsalt": "tove"}), atomic_file(file) as temporary:
-            figure.savefig(temporary, format=kind, dpi=dpi, facecolor="white", metadata=undated)
+        with atomic_file(file) as temporary:
+            _save(figure, temporary, kind, dpi)
         files.append(file)
     return files
+
+
+def svg_text(figure: "Figure") -> str:
+    """A figure as SVG whose texts are texts, which a page shows in its own font; the same figure gives the same text.
+
+    Args:
+        figure: What is drawn.
+    """
+    buffer = io.BytesIO()
+    _save(figure, buffer, "svg", DPI, {"svg.fonttype": "none"})
+    return buffer.getvalue().decode("utf-8")
+
+
+def _save(figure: "Figure", target: Path | io.BytesIO, kind: str, dpi: int, settings: Mapping[str, Any] = {}) -> None:
+    matplotlib = require("matplotlib", extra="viz")
+    undated = {"Date": None} if kind == "svg" else {}
+    with matplotlib.rc_context({"svg.hashsalt": "tove", **settings}):
+        figure.savefig(target, format=kind, dpi=dpi, facecolor="white", metadata=undated)

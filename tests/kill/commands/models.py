@@ -1,4 +1,4 @@
-"""`tove` commands that write a model, or figures of one, as one folder."""
+"""`tove` commands that write a model, or figures of one, as one folder or one file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,21 @@ def _tove(*arguments: str) -> Callable[[Path, Path, int], list[str]]:
     return argv
 
 
+def report_world(folder: Path) -> None:
+    """Two runs in `runs`, with an evaluation, its data, a report of usage and gate panels."""
+    from helpers import report_files
+
+    labels = report_files.make_labels(folder / "data")
+    for name in ("clip", "tove"):
+        report_files.make_run(folder / "runs" / name)
+        report_files.make_evaluation(folder / "eval" / name, labels, {1: "yes", 2: "yes"}, model=name)
+    report_files.make_usage(folder / "usage")
+    report_files.make_gates(folder / "gates")
+
+
 _PICTURES = tuple(f"{{inputs}}/data/images/{number}.png" for number in range(3))
+
+_MEASURED = ("--eval", "{inputs}/eval", "--usage", "{inputs}/usage", "--gates", "{inputs}/gates")
 
 MODELS = [
     Command(
@@ -63,5 +77,11 @@ MODELS = [
         make=model_world,
         argv=_tove("gates", "{inputs}/merged", *_PICTURES, "--output", "{output}"),
         older=_tove("gates", "{inputs}/merged", _PICTURES[0], "--output", "{output}"),
+    ),
+    Command(  # one file, which replaces an older one
+        name="report",
+        make=report_world,
+        argv=_tove("report", "{inputs}/runs", *_MEASURED, "--data", "{inputs}/data", "--output", "{output}.html"),
+        older=_tove("report", "{inputs}/runs/tove", "--output", "{output}.html"),
     ),
 ]
