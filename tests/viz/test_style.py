@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from tove_lvlm.viz import palette
-from tove_lvlm.viz.style import spread
+from tove_lvlm.viz.style import new_figure, rendered, save_figure, spread, svg_text
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
 BLINDNESS = {
@@ -51,3 +52,17 @@ def test_labels_keep_their_distance_and_their_order():
     places = spread([3.0, 1.0, 1.1, 1.2, 2.0], least=0.5)
     assert sorted(places) == pytest.approx([places[i] for i in (1, 2, 3, 4, 0)])
     assert np.diff(sorted(places)).min() >= 0.5 - 1e-9
+
+
+def test_a_figure_as_pixels_and_as_a_text_is_what_is_written(tmp_path):
+    def figure():
+        made = new_figure(2, 1)
+        made.subplots().plot([1, 2], [2, 1], color="#0072b2")
+        return made
+
+    (file,) = save_figure(figure(), tmp_path / "a", ("png",), dpi=50)
+    with Image.open(file) as image:
+        assert np.array_equal(rendered(figure(), 50), np.asarray(image.convert("RGB")))
+    assert rendered(figure(), 50).shape == (50, 100, 3)
+    assert svg_text(figure()) == svg_text(figure())
+    assert "<text" in svg_text(figure())

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from ..errors import ConfigError
 from .deepspeed import DeepSpeedConfig, read_deepspeed
@@ -57,6 +57,11 @@ class LoopConfig:
     save_total_limit: int | None = field(default=1, metadata=number(low=1))
     logging_steps: int = field(default=10, metadata=number(low=1))
     report_to: str = field(default="none", metadata={"choices": REPORTERS})
+    gate_panels_steps: int = field(default=0, metadata=number(low=0))
+    """Optimizer steps after which, and after the last, the gate over a few pictures is drawn into tensorboard's events,
+    as by `tove gates`; 0 never. The training is the same. See docs/design.md, "Training"."""
+    gate_panels_images: list[str] = field(default_factory=list)
+    """Those pictures; when empty, the first four of the training data."""
     seed: int = field(default=42, metadata=number(low=0, high=2**32 - 1))
     dataloader_num_workers: int = field(default=4, metadata=number(low=0))
     """Processes for each rank that read and prepare images; 0 does it between the steps."""
@@ -117,9 +122,13 @@ def resolve_loop(train: Loop, base: Path) -> Loop:
     deepspeed_config = None if deepspeed is None else read_deepspeed(deepspeed, train, world_size)
     if deepspeed_config is not None and deepspeed_config.zero_stage == 3:
         _check_zero3(train)
+    if train.gate_panels_steps:
+        _check_gate_panels(train)
+    images = [resolve_path("train.gate_panels_images", image, base, "file") for image in train.gate_panels_images]
     return dataclasses.replace(
         train,
         output_dir=str(output_dir),
+        gate_panels_images=cast("list[str]", images),
         expert_cache=None if cache is None else str(cache),
         deepspeed=deepspeed,
         deepspeed_config=deepspeed_config,
@@ -139,10 +148,37 @@ def refuse_fsdp(train: LoopConfig) -> None:
         )
 
 
+def refuse_gate_panels(train: LoopConfig) -> None:
+    """For stages that train no gate.
+
+    Raises:
+        ConfigError: Panels are asked for.
+    """
+    if train.gate_panels_steps:
+        raise ConfigError(
+            "`train.gate_panels_steps` draws the gate as it learns, and merging leaves it as it is; leave it out "
+            "(`tove gates` draws it)"
+        )
+
+
+def _check_gate_panels(train: LoopConfig) -> None:
+    if train.report_to != "tensorboard":
+        raise ConfigError(
+            f"`train.gate_panels_steps` draws into tensorboard's events, and `train.report_to` is {train.report_to}; "
+            "give train.report_to=tensorboard, or train.gate_panels_steps=0"
+        )
+    if train.fsdp:
+        raise ConfigError(
+            "`train.gate_panels_steps` does not go with `train.fsdp`, which holds weights in pieces that rank 0 alone "
+            "cannot run; leave one of them out"
+        )
+
+
 def _check_zero3(train: LoopConfig) -> None:
     reasons = {
         "expert_channels_last": "holds weights in pieces, flat, which have no memory format",
         "expert_compile": "gathers weights at every layer, where a compiled graph would end",
+        "gate_panels_steps": "holds weights in pieces, which rank 0 alone cannot run",
         "expert_streams": "gathers weights on streams of its own, which know nothing of those of the experts",
     }
     for key, reason in reasons.items():

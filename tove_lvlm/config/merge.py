@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ..errors import ConfigError
-from .loop import LoopConfig, refuse_fsdp
+from .loop import LoopConfig, refuse_fsdp, refuse_gate_panels
 from .model import LoraConfig
 from .parsing import Deprecated, warn_deprecated
 from .ranges import number
@@ -86,6 +86,7 @@ class MergeRunConfig:
 
     def __post_init__(self) -> None:
         refuse_fsdp(self.train)
+        refuse_gate_panels(self.train)
         if self.lora.lora_enable:
             warn_deprecated("`lora` is deprecated for merging: it was measured worse than training all weights")
         if self.merge.cache_teacher is not None:

@@ -4,12 +4,10 @@ See docs/design.md, "Training".
 """
 
 import logging
-import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
@@ -22,6 +20,9 @@ from . import checkpoint, fsdp
 from .agreement import Agreement
 from .guards import NonFiniteLoss, StopSignal, Watchdog, ignore_signals_in_worker
 from .metrics import FigureMeter, MetricsFile
+from .pictures import DrawPictures
+from .random_states import random_states, set_random_states
+from .stage import Pictures
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class GuardedTrainer(Trainer):
         sampler: Order of the samples.
         pixel_table: Where the data set gives pixels as bytes, what they stand for.
         layers: What `train.fsdp` gathers one at a time.
+        pictures: What is drawn meanwhile.
         kwargs: Trainer's own.
     """
 
@@ -81,6 +83,7 @@ class GuardedTrainer(Trainer):
         sampler: Any,
         pixel_table: PixelTable | None = None,
         layers: Sequence[torch.nn.Module] = (),
+        pictures: Pictures | None = None,
         **kwargs,
     ):
         self.run_config, self.identity, self.sampler, self.pixel_table = run_config, identity, sampler, pixel_table
@@ -89,6 +92,8 @@ class GuardedTrainer(Trainer):
         self.loss_is_scaled_for_ga = True  # compute_loss does it
         self.remove_callback(PrinterCallback)
         self.add_callback(_Steps(self))
+        if pictures is not None:
+            self.add_callback(DrawPictures(self, pictures))
         self.meter: Any = FigureMeter()
         self.metrics_file = MetricsFile(Path(run_config.train.output_dir) / "metrics.jsonl")
         self.stop_signal, self.watchdog = StopSignal(), Watchdog(run_config.train.stall_timeout)
@@ -265,29 +270,15 @@ class GuardedTrainer(Trainer):
 
     def rank_state(self) -> dict[str, Any]:
         """This rank's random states and the sums behind the next log line."""
-        numpy_state = cast("tuple[Any, ...]", np.random.get_state())
-        state = {
-            "python": random.getstate(),
-            "numpy": (numpy_state[0], numpy_state[1].tolist(), *numpy_state[2:]),
-            "torch": torch.get_rng_state(),
-            "loss": (self._tr_loss.cpu(), self._total_loss_scalar, self._globalstep_last_logged),
-            "meter": self.meter.state(),
-        }
-        if torch.cuda.is_available():
-            state["cuda"] = torch.cuda.get_rng_state()
-        return state
+        loss = (self._tr_loss.cpu(), self._total_loss_scalar, self._globalstep_last_logged)
+        return {**random_states(), "loss": loss, "meter": self.meter.state()}
 
     def _load_rng_state(self, checkpoint_folder) -> None:
         """Called by Trainer just before the first resumed step, after the skipped batches."""
         if checkpoint_folder is None:
             return
         state = checkpoint.load_rank_state(checkpoint_folder)
-        random.setstate(state["python"])
-        name, keys, *rest = state["numpy"]
-        np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-        torch.set_rng_state(state["torch"])
-        if "cuda" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda"])
+        set_random_states(state)
         loss, self._total_loss_scalar, self._globalstep_last_logged = state["loss"]
         self._tr_loss = loss.to(self.args.device)
         self.meter.load_state(state["meter"])

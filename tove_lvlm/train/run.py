@@ -158,6 +158,7 @@ def build_trainer(stage: Stage, config: Any) -> tuple[GuardedTrainer, TrainingSe
         train_dataset=setup.dataset,
         data_collator=setup.collator,
         layers=setup.layers,
+        pictures=setup.pictures,
         **setup.trainer_arguments,
     )
     log_sizes(stage.name, setup.model, len(setup.dataset))

@@ -8,7 +8,7 @@ See docs/architecture.md, "The life of a YAML key".
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast, overload
@@ -17,6 +17,17 @@ from ..config import ConfigError, UserError, load, to_dict
 from ..config.loop import resolve_loop
 from ..config.sources import WeightSource, resolve_path
 from ..storage import refuse_inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """What is drawn of the model while it is trained."""
+
+    every: int
+    """Optimizer steps."""
+    draw: Callable[[], Mapping[str, Any]]
+    """Pictures of the model as it is, (H, W, 3) uint8, by their names in tensorboard. Called on rank 0 alone, in eval
+    mode, between two steps; it may not call the other ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +53,8 @@ class TrainingSetup:
     """Called on every rank when the run ends, however it ends."""
     layers: Sequence[Any] = ()
     """Modules of the model that `train.fsdp` gathers one at a time."""
+    pictures: Pictures | None = None
+    """Into tensorboard's events, which `train.report_to` must name."""
     trainer_class: type | None = None
     """Of the engine's kind, for a loss or rates of its own."""
     trainer_arguments: dict[str, Any] = field(default_factory=dict)

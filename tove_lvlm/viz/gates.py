@@ -82,13 +82,23 @@ def find_gated_tower(loaded: LoadedCheckpoint) -> ToVEVisionModel:
     Raises:
         UserError: There is no gate in it: a plain CLIP, a tower without experts, or one that concatenates.
     """
-    tower = loaded.tower
+    problem = gate_problem(loaded.tower)
+    if problem is not None:
+        raise UserError(f"`{loaded.folder}`: {problem}; there is no gate to look at")
+    return cast(ToVEVisionModel, loaded.tower)
+
+
+def gate_problem(tower: ToVEVisionModel | None) -> str | None:
+    """Why there is no gate to look at, in a few words; None where there is one.
+
+    Args:
+        tower: None of a model with a plain CLIP.
+    """
     if tower is None:
-        raise UserError(f"`{loaded.folder}` has a plain CLIP as its vision tower; there is no gate to look at")
+        return "a plain CLIP is the vision tower"
     if getattr(tower.tove_fusion, "gate", None) is None:
-        why = "concatenates its experts' channels" if tower.expert_names else "has no experts"
-        raise UserError(f"the tower in `{loaded.folder}` {why}; there is no gate to look at")
-    return tower
+        return "the tower concatenates its experts' channels" if tower.expert_names else "the tower has no experts"
+    return None
 
 
 def gates_of_images(
@@ -112,7 +122,7 @@ def gates_of_images(
         yield from read_gates(tower, torch.stack(pixels).to(like))
 
 
-@torch.inference_mode()
+@torch.no_grad()  # no inference mode: a tower in training, of which something may be kept, is read too
 def read_gates(tower: ToVEVisionModel, pixels_B3HW: torch.Tensor) -> list[TokenGates]:
     """Run the tower once and keep what each token got from whom.
 

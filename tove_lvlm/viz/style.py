@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
+from PIL import Image
+
 from ..registry import require
 from ..storage import atomic_file
 from .palette import GRID, INK, SOFT
@@ -124,6 +127,19 @@ def svg_text(figure: "Figure") -> str:
     buffer = io.BytesIO()
     _save(figure, buffer, "svg", DPI, {"svg.fonttype": "none"})
     return buffer.getvalue().decode("utf-8")
+
+
+def rendered(figure: "Figure", dpi: int) -> np.ndarray:
+    """A figure as pixels, (H, W, 3) uint8.
+
+    Args:
+        figure: What is drawn.
+        dpi: Pixels per inch.
+    """
+    buffer = io.BytesIO()
+    _save(figure, buffer, "png", dpi)
+    with Image.open(buffer) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _save(figure: "Figure", target: Path | io.BytesIO, kind: str, dpi: int, settings: Mapping[str, Any] = {}) -> None:

@@ -30,6 +30,7 @@ from ...tower.recorder import find_tower
 from ...train.stage import TrainingSetup, block_values
 from ..expert_cache import close_of, use_expert_cache
 from ..expert_speed import use_expert_speed
+from ..gate_panels import gate_pictures
 from .objective import TextObjective
 from .trainer import TextTrainer
 
@@ -69,6 +70,7 @@ def build(config: RunConfig) -> TrainingSetup:
             "data.direct_resize": False,
         },
         close=close_of(cache),
+        pictures=gate_pictures(config.train, model.encoder, dataset.sources, table),
         results=lambda trainer: gather_results(config, trainer.model.model, processor),
         trainer_class=TextTrainer,
         trainer_arguments={"pixel_table": table},

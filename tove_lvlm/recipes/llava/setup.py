@@ -40,6 +40,7 @@ from ...tower.recorder import GateRecorder, find_tower
 from ...train.stage import TrainingSetup, block_values
 from ..expert_cache import close_of, use_expert_cache
 from ..expert_speed import use_expert_speed
+from ..gate_panels import gate_pictures
 from .trainer import ToVETrainer
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     recorder = None
     if hasattr(base_model(model).model.vision_tower, "tove_fusion"):
         recorder = GateRecorder(model)
+    vision_tower, forget = base_model(model).model.vision_tower, recorder.clear if recorder is not None else None
+    pictures = gate_pictures(config.train, vision_tower, [dataset], table, forget)
     identity = block_values(config, "model", "data", "lora")
     identity["train.bits"] = config.train.bits
     identity["train.group_by_modality_length"] = config.train.group_by_modality_length
@@ -107,6 +110,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         },
         close=close_of(cache),
         layers=decoder_layers(model),
+        pictures=pictures,
         results=lambda trainer: gather_results(stage, config, trainer.model, processor),
         trainer_class=ToVETrainer,
         trainer_arguments={"recorder": recorder, "padding_free": collator.padding_free, "pixel_table": table},
