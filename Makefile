@@ -25,7 +25,7 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 $(VENV)/.ready-demo: $(BIN)/uv pyproject.toml constraints.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[train,experts,viz]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt -e '.[train,experts,viz,view]'
 	@touch $@
 
 $(VENV)/.ready-test: $(BIN)/uv pyproject.toml constraints.txt

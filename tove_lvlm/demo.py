@@ -253,7 +253,8 @@ def show(results: dict, questions: list[FamilyQuestion], answers: dict, output: 
     console.print(f"{results['seconds']:.0f} s, seed {results['seed']}, commit {results['commit']}")
     console.print(f"models: {output / 'clip'} and {output / 'tove'}")
     console.print(f"results: {output / 'results.json'}; the examples as a picture: {output / 'examples.png'}")
-    console.print(f"now: tove chat --model {output / 'tove'} {output / 'data/heldout/images' / questions[0].image}")
+    console.print(f"now: tove view --model {output / 'tove'} --compare {output / 'clip'}")
+    console.print(f"or:  tove chat --model {output / 'tove'} {output / 'data/heldout/images' / questions[0].image}")
 
 
 def choose_examples(questions: list[FamilyQuestion], answers: dict, images: Path) -> list[tuple[Path, list[str]]]:

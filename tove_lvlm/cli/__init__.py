@@ -26,6 +26,7 @@ from . import (  # noqa: F401  each registers its commands
     report,
     serve,
     usage,
+    view,
 )
 from .app import app
 

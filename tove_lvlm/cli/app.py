@@ -4,7 +4,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
@@ -47,6 +47,22 @@ def heavy_imports() -> Iterator[None]:
         gc.freeze()
     finally:
         gc.enable()
+
+
+@contextlib.contextmanager
+def counted(label: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, so that a program can read stdout, while inside; gives `update(done, total)`.
+
+    Args:
+        label: What is counted.
+        shown: Whether this process shows it, of several ranks one.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
+        row = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(row, completed=done, total=total)
 
 
 def choose_device(requested: str | None) -> str:

@@ -8,8 +8,7 @@ import typer
 from rich.table import Table
 
 from ..streams import quiet_transformers
-from .app import FurtherOptions, JsonFlag, Options, app, choose_device, console
-from .progress import counted
+from .app import FurtherOptions, JsonFlag, Options, app, choose_device, console, counted
 
 if TYPE_CHECKING:
     from ..feature_cache.survey import PartSurvey

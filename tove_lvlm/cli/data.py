@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from .app import JsonFlag, app, console
-from .progress import counted
+from .app import JsonFlag, app, console, counted
 
 if TYPE_CHECKING:
     from ..data.check import DataReport

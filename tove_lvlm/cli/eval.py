@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..config import UserError
-from .app import JsonFlag, app, choose_device, console, heavy_imports
-from .progress import counted
+from .app import JsonFlag, app, choose_device, console, counted, heavy_imports
 
 # Panels of --help.
 _DATA: dict[str, Any] = {"rich_help_panel": "Data"}

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from .app import JsonFlag, app, choose_device, console
-from .progress import counted
+from .app import JsonFlag, app, choose_device, console, counted
 
 
 @app.command()

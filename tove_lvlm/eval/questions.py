@@ -12,6 +12,8 @@ from .benchmark import Benchmark
 from .io.items import Item
 from .io.problems import Problems
 
+RIGHT = 0.5
+"""What an answer is worth that counts as right: VQA's accuracy is soft."""
 _ACCURACY = "accuracy"
 
 
@@ -30,7 +32,7 @@ class ScoredAnswer:
     @property
     def is_right(self) -> bool:
         """Whether it is worth at least half."""
-        return self.share >= 0.5
+        return self.share >= RIGHT
 
 
 def scored_answers(benchmark: Benchmark, texts: Mapping[str, str]) -> Iterator[ScoredAnswer]:
@@ -45,15 +47,22 @@ def scored_answers(benchmark: Benchmark, texts: Mapping[str, str]) -> Iterator[S
     answered = [item for item in benchmark.items if item.gold is not None and item.question_id in texts]
     for item in sorted(answered, key=lambda item: hashlib.sha256(item.question_id.encode("utf-8", "replace")).digest()):
         text = texts[item.question_id]
-        if (expected := _expected(item.gold)) is None:
+        if (expected := expected_text(item)) is None:
             return
-        share = _share(benchmark, item, text)
+        share = share_of(benchmark, item, text)
         if share is None:
             return
         yield ScoredAnswer(item=item, text=text, expected=expected, share=share)
 
 
-def _share(benchmark: Benchmark, item: Item, text: str) -> float | None:
+def share_of(benchmark: Benchmark, item: Item, text: str) -> float | None:
+    """What an answer is worth by the task's own rules, in [0, 1]; None where the task has no accuracy.
+
+    Args:
+        benchmark: Whose convention counts.
+        item: The question, with a label.
+        text: The answer; empty where there is none.
+    """
     score = benchmark.task.score([item], {item.question_id: text}, benchmark.convention, Problems())
     accuracy = score.metrics.get(_ACCURACY)
     if accuracy is None:
@@ -62,7 +71,9 @@ def _share(benchmark: Benchmark, item: Item, text: str) -> float | None:
     return accuracy / 100 if accuracy > 1 else accuracy
 
 
-def _expected(gold: object) -> str | None:
+def expected_text(item: Item) -> str | None:
+    """The right answer for people; None where it is not public, or no single text is right, as of captions."""
+    gold = item.gold
     if isinstance(gold, bool):
         return "yes" if gold else "no"
     answers = getattr(gold, "answers", None)

@@ -3,16 +3,11 @@
 Labels and pictures are found as `tove eval --data` finds them; nothing is asked of a model.
 """
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from ..config import UserError
 from ..data.errors import DataError
-from ..data.images import read_image, resolve_image
 from ..eval.benchmark import read_benchmark, task_class
 from ..eval.io import record
 from ..eval.io.answers import match, read_answers
@@ -20,12 +15,11 @@ from ..eval.io.find import find
 from ..eval.io.problems import Problems
 from ..eval.io.store import ANSWERS
 from ..eval.questions import ScoredAnswer, scored_answers
+from ..viz.embedding import file_address
 from .findings import Evaluation
 
 SIDE = 224
 """Pixels of the longer side of an embedded picture."""
-_SMALL = 128
-"""Up to so many pixels a picture is kept as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,24 +101,8 @@ def _example(one: ScoredAnswer, prompt: str, images: Path) -> Example:
 
 
 def _embedded(folder: Path, name: str) -> str:
-    """A picture, reduced, as a `data:` address; empty where it cannot be read."""
+    """A picture, reduced, as an address; empty where it cannot be read."""
     try:
-        picture = read_image(resolve_image(folder, name, allow_symlinks=True), apply_exif=True).convert("RGB")
+        return file_address(folder, name, SIDE, allow_symlinks=True)
     except DataError:
         return ""
-    small = max(picture.size) <= _SMALL
-    if not small:
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, **({"format": "PNG"} if small else {"format": "JPEG", "quality": 85}))
-    return data_address(buffer.getvalue(), "png" if small else "jpeg")
-
-
-def data_address(content: bytes, kind: str) -> str:
-    """Bytes of a picture as a `data:` address.
-
-    Args:
-        content: The file.
-        kind: `png` or `jpeg`.
-    """
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..eval.compare import incomparable
+from ..viz.embedding import data_address
 from ..viz.usage import usage_figure
-from .examples import Example, Examples, data_address
+from .examples import Example, Examples
 from .findings import DEMO_FILE, Evaluation, Measured, panels
 from .markup import Figures, Html, element, escaped, paragraph, section, table
 
