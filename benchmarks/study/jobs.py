@@ -24,7 +24,7 @@ def study_jobs(
     output: Path,
     steps: Mapping[str, int],
 ) -> list[Job]:
-    """What is missing, group after group and in each seed after seed.
+    """What is missing, group after group, in each seed after seed, and in the first row after row.
 
     Args:
         rows: Every row there is.
@@ -41,13 +41,14 @@ def study_jobs(
         for trial in budget_trials(row):
             jobs += trial_jobs(trial, world, output, steps)
             wanted += [jobs[-1].result] if "main" in groups else []
-    for row in rows:
-        if row.has_choice:
-            jobs += [job for trial in trials(row) for job in trial_jobs(trial, world, output, steps)]
-            jobs.append(choice_job(row, output))
     for group in dict.fromkeys(row.group for row in rows):
-        for seed in seeds:
-            jobs += [job for row in rows if row.group == group for job in row_jobs(row, seed, world, output, steps)]
+        of_group = [row for row in rows if row.group == group]
+        for number, seed in enumerate(seeds):
+            for row in of_group:
+                if number == 0 and row.has_choice:  # and then its first score at once, which the JSON keeps
+                    jobs += [job for trial in trials(row) for job in trial_jobs(trial, world, output, steps)]
+                    jobs.append(choice_job(row, output))
+                jobs += row_jobs(row, seed, world, output, steps)
     by_id = {row.id: row for row in rows}
     for seed in seeds:
         jobs += surgery_jobs(by_id, seed, world, output, steps)
