@@ -99,7 +99,7 @@ def test_the_gate_is_that_of_tove_gates(viewed, demo_folder, scene):
 
 def test_a_plain_clip_says_that_there_is_no_gate(demo_folder, scene):
     viewed = ViewedModel(demo_folder / "clip", "cpu")
-    about = viewed.about(demo_folder / "clip")
+    about = viewed.about(demo_folder / "clip", "clip")
     assert (about.name, about.experts) == ("clip", ())
     seen = viewed.look(Look(model=0, picture=scene))
     assert seen.gates is None
@@ -123,7 +123,7 @@ def test_what_is_detached_on_disk_keeps_its_mean_term(demo_folder, scene, tmp_pa
 
     folder = save(tmp_path / "less", original.model, original.processor, aspect_ratio="pad")
     viewed = ViewedModel(folder, "cpu")
-    about = viewed.about(folder)
+    about = viewed.about(folder, "less")
     assert (about.detached, about.switches) == (("edges",), ("depth", "normals", "shapes"))
     with pytest.raises(UserError, match="does not say where the weights of `edges` come from"):
         viewed.look(Look(model=0, picture=scene))
@@ -139,7 +139,7 @@ def test_what_is_detached_on_disk_keeps_its_mean_term(demo_folder, scene, tmp_pa
 def test_the_command_writes_the_state_that_is_shown(viewed, demo_folder, scene, tmp_path):
     from tove_lvlm.view.words import detach_command
 
-    command = detach_command(viewed.about(demo_folder / "tove"), ("edges", "depth"))
+    command = detach_command(viewed.about(demo_folder / "tove", "tove"), ("edges", "depth"))
     assert command == f"tove detach {demo_folder}/tove --experts depth,edges --output outputs/tove-detached"
     detach(demo_folder / "tove", tmp_path / "less", ["depth", "edges"])
     asked = Ask(model=0, picture=scene, question=QUESTION, detached=("depth", "edges"), max_new_tokens=9)
@@ -160,6 +160,6 @@ def test_the_base_model_is_asked_without_what_was_said(tmp_path, tiny_tower_yaml
     model, processor = build_base(make_decoder(tmp_path / "decoder", "gpt2"), tiny_tower_yaml)
     folder = save_base(tmp_path / "base", model, processor)
     viewed = ViewedModel(folder, "cpu")
-    assert not viewed.about(folder).keeps_conversation
+    assert not viewed.about(folder, "less").keeps_conversation
     answer = viewed.ask(Ask(model=0, picture=scene, question="what color ?", max_new_tokens=4), told_to([]))
     assert answer.text == Chat.load(folder, "cpu").ask(scene, "what color ?", max_new_tokens=4)

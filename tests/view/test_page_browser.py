@@ -224,6 +224,19 @@ def test_three_visitors_stand_in_line(shown, tab, scene):
     assert len(answers) == 1
 
 
+def test_who_leaves_holds_nobody_up(shown, tab, scene, chat):
+    leaving, staying = (tab(f"{shown.address}/?picture={scene.name}") for _ in range(2))
+    for page in (leaving, staying):
+        page.wait_for_selector(".tove-bar")
+    with shown.paused():
+        ask(leaving)
+        time.sleep(1)
+        leaving.context.close()
+        ask(staying)
+        time.sleep(1)
+    assert answer_of(staying) == chat.ask(scene, QUESTION)
+
+
 def test_a_model_that_dies_says_why_and_the_page_stays(shown, tab, scene, chat):
     page = tab(f"{shown.address}/?picture={scene.name}")
     page.wait_for_selector(".tove-bar")

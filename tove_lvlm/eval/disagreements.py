@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import UserError
+from ..storage import short_names
 from .benchmark import Benchmark, read_benchmark, task_class
 from .compare import incomparable
 from .io import record
@@ -111,7 +112,7 @@ def _replies(benchmark: Benchmark, file: Path) -> dict[str, Reply]:
     found = {}
     for item in benchmark.items:
         text = texts.get(item.question_id)
-        accuracy = None if expected_text(item) is None else share_of(benchmark, item, text or "")
+        accuracy = None if expected_text(item) is None else share_of(benchmark, item, text)
         found[item.question_id] = Reply(text=text, accuracy=accuracy)
     return found
 
@@ -132,6 +133,4 @@ def _check_labels(benchmark: Benchmark, saved: dict[str, Any], data: Path) -> No
 def _names(folders: Sequence[Path], records: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     of_models = [(saved.get("model") or {}).get("id") for saved in records]
     names = [str(name or folder.name) for name, folder in zip(of_models, folders, strict=True)]
-    if len({*names}) == len(names):
-        return tuple(names)
-    return tuple(f"{folder.parent.name}/{folder.name}" for folder in folders)
+    return tuple(names if len({*names}) == len(names) else short_names(folders))

@@ -55,15 +55,16 @@ def scored_answers(benchmark: Benchmark, texts: Mapping[str, str]) -> Iterator[S
         yield ScoredAnswer(item=item, text=text, expected=expected, share=share)
 
 
-def share_of(benchmark: Benchmark, item: Item, text: str) -> float | None:
+def share_of(benchmark: Benchmark, item: Item, text: str | None) -> float | None:
     """What an answer is worth by the task's own rules, in [0, 1]; None where the task has no accuracy.
 
     Args:
         benchmark: Whose convention counts.
         item: The question, with a label.
-        text: The answer; empty where there is none.
+        text: The answer; None where there is none, which is another thing than an empty one.
     """
-    score = benchmark.task.score([item], {item.question_id: text}, benchmark.convention, Problems())
+    answers = {} if text is None else {item.question_id: text}
+    score = benchmark.task.score([item], answers, benchmark.convention, Problems())
     accuracy = score.metrics.get(_ACCURACY)
     if accuracy is None:
         return None

@@ -15,7 +15,7 @@ import yaml
 from ..config import UserError
 from ..config.model import MODEL_FILE
 from ..provenance import RUN_FILE
-from ..storage import load_json
+from ..storage import load_json, short_names
 
 METRICS_FILE, CONFIG_FILE = "metrics.jsonl", "run.yaml"
 _DEEPEST = 2
@@ -82,7 +82,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
         UserError: A folder is absent or holds no run, or a file of a run is not what a training script writes.
     """
     found = dict.fromkeys(path for folder in folders for path in _runs_in(Path(folder)))
-    names = _short_names(list(found))
+    names = short_names(list(found))
     return [_read(path, name) for path, name in zip(found, names, strict=True)]
 
 
@@ -132,13 +132,6 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
         for entry in sorted(folder.iterdir()):
             if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith(_NO_RUN):
                 yield from _walk(entry, depth - 1)
-
-
-def _short_names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as many as tell all apart."""
-    longest = max(len(path.parts) for path in folders)
-    candidates = (["/".join(path.parts[-length:]) for path in folders] for length in range(1, longest + 1))
-    return next(names for names in candidates if len(set(names)) == len(names))
 
 
 def _read(folder: Path, name: str) -> Run:

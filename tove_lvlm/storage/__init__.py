@@ -10,7 +10,16 @@ See docs/design.md, "Saved towers".
 from typing import TYPE_CHECKING, Any
 
 from .atomic import atomic_dir, atomic_file, clear_leftovers, sync_to_disk, temporary_folder
-from .files import ASSETS, MissingWeightsError, PartialWeightsError, WeightsError, load_json, save_json, to_json
+from .files import (
+    ASSETS,
+    MissingWeightsError,
+    PartialWeightsError,
+    WeightsError,
+    load_json,
+    save_json,
+    short_names,
+    to_json,
+)
 from .layout import (
     INDEX,
     STANDARD_NAMES,
@@ -67,6 +76,7 @@ __all__ = [
     "save_json",
     "save_tensors",
     "shard_names",
+    "short_names",
     "standard_names",
     "sync_to_disk",
     "temporary_folder",

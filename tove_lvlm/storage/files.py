@@ -5,7 +5,7 @@ See docs/design.md, "Saved towers".
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +70,15 @@ def load_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"file `{path}` holds a {type(content).__name__}; expected a JSON object")
     return content
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as many as tell all apart.
+
+    Args:
+        folders: Paths that lie in different places; equal ones get equal names.
+    """
+    paths = [folder.resolve() for folder in folders]
+    longest, distinct = max(len(path.parts) for path in paths), len({*paths})
+    candidates = (["/".join(path.parts[-length:]) for path in paths] for length in range(1, longest + 1))
+    return next(names for names in candidates if len({*names}) == distinct)

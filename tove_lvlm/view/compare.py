@@ -9,7 +9,7 @@ from .ask import NO_PICTURE, NO_QUESTION
 from .components import gr
 from .desk import Desk
 from .events import QUEUED, connect_cancel, visitor
-from .parts import MAX_QUESTION
+from .links import MAX_QUESTION
 from .requests import Answer, Ask, Failed, Text
 
 

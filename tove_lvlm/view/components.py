@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported
+os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}  # before it is imported
 
 from ..data.errors import DataError
 from ..registry import require

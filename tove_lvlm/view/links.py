@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 from .pictures import Example
 from .requests import ModelAbout
 
-_LONGEST_QUESTION = 1000
+MAX_QUESTION = 1000
+"""Characters of a question, in an address and on the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ def to_query(state: State, models: Sequence[ModelAbout]) -> str:
     """
     fields = {"model": models[state.model].name} if len(models) > 1 else {}
     fields |= {"picture": state.example} if state.example else {}
-    fields |= {"ask": state.question[:_LONGEST_QUESTION]} if state.question else {}
+    fields |= {"ask": state.question[:MAX_QUESTION]} if state.question else {}
     fields |= {"off": ",".join(state.detached)} if state.detached else {}
     return "?" + urlencode(fields, safe=",")
 
@@ -53,6 +54,6 @@ def from_query(query: Mapping[str, str], models: Sequence[ModelAbout], examples:
     return State(
         model=number,
         example=wanted if wanted in {example.name for example in examples} else "",
-        question=query.get("ask", "")[:_LONGEST_QUESTION],
+        question=query.get("ask", "")[:MAX_QUESTION],
         detached=tuple(name for name in models[number].experts if name in off),
     )

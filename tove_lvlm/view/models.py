@@ -47,17 +47,18 @@ class ViewedModel:
         self._experts = () if tower is None else tuple(tower.expert_names)
         self._first_detached = () if tower is None else tuple(tower.config.detached)
 
-    def about(self, folder: Path) -> ModelAbout:
+    def about(self, folder: Path, name: str) -> ModelAbout:
         """What the page says of it.
 
         Args:
             folder: As it was given.
+            name: Unlike those of the other models.
         """
         count = sum(parameter.numel() for parameter in self._loaded.model.parameters())
         dtype = str(self._loaded.dtype).removeprefix("torch.")
         return ModelAbout(
             folder=folder,
-            name=folder.resolve().name,
+            name=name,
             experts=self._experts,
             detached=self._first_detached,
             keeps_conversation=not self._loaded.checkpoint.is_bare,
@@ -77,7 +78,7 @@ class ViewedModel:
         self._switch(request.detached)
         conversation = _conversation(request.earlier, request.question)
         row = self._responder.encode_turns(conversation, num_images=1)
-        pixels_3HW = self._pixels(request.picture)
+        pixels_3HW = self._read_pixels(request.picture)
         times: list[float] = []
         goes_on = True
 
@@ -110,7 +111,7 @@ class ViewedModel:
             UserError, DataError: There is no such picture or expert.
         """
         self._switch(request.detached)
-        pixels_13HW = self._pixels(request.picture)[None].to(self._loaded.device, self._loaded.dtype)
+        pixels_13HW = self._read_pixels(request.picture)[None].to(self._loaded.device, self._loaded.dtype)
         tower, gates, why = None, None, ""
         try:
             tower = find_gated_tower(self._loaded)
@@ -140,9 +141,6 @@ class ViewedModel:
             return Usage(report=measure_usage(self._loaded, data, batch_size=request.batch_size, progress=progress))
         except Cancelled:
             return Usage(report=None)
-
-    def _pixels(self, picture: Path) -> torch.Tensor:
-        return self._read_pixels(picture)
 
     def _switch(self, detached: Sequence[str]) -> None:
         """Let exactly these experts take no part."""

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 from . import words
 from .components import PictureInput, gr
 from .gate_view import static
+from .links import MAX_QUESTION
 from .pictures import Example
 from .requests import ModelAbout
 
 MAX_NEW_TOKENS = 256
-MAX_QUESTION = 1000
-"""Characters."""
 
 
 class Choices(NamedTuple):

@@ -10,6 +10,8 @@ from ..data.errors import DataError
 from ..data.images import FORMATS, read_image
 from ..surgery.probe_data import SUFFIXES
 
+TEMPORARY = "GRADIO_TEMP_DIR"
+"""Variable of the environment: where uploads lie, and all else that goes when the page ends."""
 MAX_BYTES = 20 << 20
 """Largest file that is taken: 20 MiB."""
 MAX_PIXELS = 40_000_000
@@ -46,6 +48,11 @@ def find_examples(folder: Path | None, models: list[Path]) -> list[Example]:
     return next((found for place in beside if place.is_dir() and (found := _pictures_in(place))), [])
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file is called like a picture."""
+    return path.suffix.lower() in SUFFIXES
+
+
 def check_upload(path: Path, name: str) -> Path:
     """A file that somebody brought, if it is a picture that can be shown to a model.
 
@@ -77,5 +84,5 @@ def check_upload(path: Path, name: str) -> Path:
 def _pictures_in(folder: Path) -> list[Example]:
     if not folder.is_dir():
         raise UserError(f"--examples `{folder}` is no folder")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = sorted(path for path in folder.resolve().iterdir() if is_picture(path) and path.is_file())
     return [Example(path.name, path) for path in files[:MOST_EXAMPLES]]

@@ -14,7 +14,7 @@ from typing import Any
 from ..config import UserError
 from ..eval.disagreements import read_side_by_side
 from .desk import Desk
-from .pictures import MAX_BYTES, find_examples
+from .pictures import MAX_BYTES, TEMPORARY, find_examples
 from .safety import LOOPBACK, SameOriginOnly
 from .worker import Worker
 
@@ -75,7 +75,7 @@ def serving(config: ViewConfig) -> Iterator[str]:
     runs = read_side_by_side(config.runs, config.data, config.images) if config.runs else None
     worker = Worker(config.models, config.device)
     with tempfile.TemporaryDirectory(prefix="tove-view-") as folder, contextlib.closing(worker):
-        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        os.environ[TEMPORARY] = folder  # before gradio is imported
         from .components import theme
         from .disagreements import Paging
         from .gate_view import STATIC, static
@@ -93,7 +93,7 @@ def serving(config: ViewConfig) -> Iterator[str]:
                 prevent_thread_lock=True,
                 show_error=True,
                 max_file_size=MAX_BYTES,
-                allowed_paths=[str(example.path.resolve()) for example in examples],
+                allowed_paths=[str(example.path) for example in examples],
                 enable_monitoring=False,
                 footer_links=[],
                 run_history=False,

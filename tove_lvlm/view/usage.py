@@ -1,8 +1,10 @@
 """The figures of `tove usage` over some pictures, started from the page."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from . import words
 from .components import gr
 from .desk import Desk
 from .events import QUEUED, connect_cancel, visitor
-from .pictures import Example, check_upload
+from .pictures import TEMPORARY, Example, check_upload, is_picture
 from .requests import Done, Failed, MeasureUsage, Usage
 
 MOST_PICTURES = 500
@@ -47,15 +49,17 @@ class Measuring:
             files: Uploaded; none takes the examples.
             visitor: Gradio's session.
         """
-        pictures = [Path(file) for file in files or []] or [example.path for example in self._examples]
+        pictures = [path for path in map(Path, files or []) if is_picture(path)]
+        if not files:
+            pictures = [example.path for example in self._examples]
         if not pictures:
-            yield words.status("Choose a folder of pictures first.", is_failure=True), "", "", 0.0
+            yield words.status("Choose a folder with pictures in it first.", is_failure=True), "", "", 0.0
             return
         if len(pictures) > MOST_PICTURES:
             line = f"These are {len(pictures)} pictures; at most {MOST_PICTURES} are measured from this page."
             yield words.status(line, is_failure=True), "", "", 0.0
             return
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=os.environ.get(TEMPORARY)) as folder:
             try:
                 _gather(pictures, Path(folder))
             except DataError as error:
@@ -116,7 +120,7 @@ def table(report: dict[str, Any]) -> str:
         if not row["detached"]:
             cells = [format(row[key], form) for key, form in _COLUMNS.values()]
         body = "".join(f'<td class="tove-number">{cell}</td>' for cell in cells)
-        rows.append(f"<tr><th scope='row'>{words.escape(name)}</th>{body}</tr>")
+        rows.append(f"<tr><th scope='row'>{escape(name)}</th>{body}</tr>")
     head = "".join(f"<th scope='col'>{name}</th>" for name in ("Expert", *_COLUMNS))
     shown = f'<table class="tove-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     return f'<div class="tove-scroll" tabindex="0" role="region" aria-label="Usage of each expert">{shown}</div>'

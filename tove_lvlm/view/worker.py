@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import UserError
+from ..storage import short_names
 from .requests import Answer, Ask, Event, Failed, Look, MeasureUsage, ModelAbout, Request, Seen, Usage
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,8 @@ def _serve(pipe: Connection, folders: Sequence[Path], device: str, cancel: Any) 
 
         quiet_transformers()
         models = [ViewedModel(folder, device) for folder in folders]
-        pipe.send([model.about(folder) for model, folder in zip(models, folders, strict=True)])
+        named = zip(models, folders, short_names(folders), strict=True)
+        pipe.send([model.about(folder, name) for model, folder, name in named])
     except Exception as error:
         pipe.send(Failed(message=_sentence(error)))
         return
