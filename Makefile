@@ -10,7 +10,7 @@ RUN    := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 help:
 	@echo "make demo       train ToVE_Vicuna and CLIP-only in the miniature world and compare them (6 to 14 minutes, 2 cores)"
 	@echo "make demo-base  the same for the base model, which has no large language model (13 minutes, 2 cores)"
-	@echo "make test       the tests that every change must pass (CPU, no hub; 11 to 18 minutes, 2 cores)"
+	@echo "make test       the tests that every change must pass (CPU, no hub; 12 to 19 minutes, 2 cores)"
 	@echo "make test-all   all tests with coverage: tutorials, wheels, other versions, many kills (an hour at most)"
 	@echo "make vllm       an environment with vLLM for CPUs (3 GB) and the tests of serving in it"
 	@echo "make lint       ruff check and format check;  make format mends them"
