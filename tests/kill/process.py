@@ -51,6 +51,7 @@ class Process:
     """
 
     def __init__(self, start: Start):
+        start.log.touch()  # a process that is killed at once has not made it
         self.started = time.monotonic()
         self.pid = _fork(lambda: _lead(start))
         self.code: int | None = None

@@ -11,7 +11,7 @@ from helpers.paths import ROOT
 from kill.bench import Bench, Outcome
 from kill.commands import Command
 from kill.events import Plan
-from kill.moments import AtChange
+from kill.moments import AtChange, AtTime, Moment
 
 
 def run_suite(folder, *arguments: str) -> list[dict]:
@@ -71,8 +71,8 @@ open(source / "input", "a").write("more")
 """
 
 
-def outcome(folder, body: str, index: int, calls: int) -> Outcome:
-    """One run of a script that is killed at its change `index`."""
+def outcome(folder, body: str, *moments: Moment) -> Outcome:
+    """One run of a script that is killed at each of these moments."""
     script = folder / "script.py"
     script.write_text(
         "import os, sys\nfrom pathlib import Path\nsource, out = map(Path, sys.argv[1:])\n"
@@ -87,12 +87,16 @@ def outcome(folder, body: str, index: int, calls: int) -> Outcome:
     )
     bench = Bench(command, 1, folder)
     bench.prepare()
-    return bench.run(0, [AtChange(Plan(0, index, calls))])
+    return bench.run(0, moments)
+
+
+def at_change(index: int, calls: int) -> AtChange:
+    return AtChange(Plan(0, index, calls))
 
 
 @pytest.mark.parametrize(("index", "calls"), [(0, 0), (1, 1), (2, 0), (2, 1)])
 def test_what_is_written_whole_passes(tmp_path, index, calls):
-    found = outcome(tmp_path, WHOLE, index, calls)
+    found = outcome(tmp_path, WHOLE, at_change(index, calls))
     assert (found.problems, found.hits) == ([], 1)
 
 
@@ -107,15 +111,20 @@ def test_what_is_written_whole_passes(tmp_path, index, calls):
     ids=["in place", "temporary", "goes on wrongly", "lock"],
 )
 def test_what_is_wrong_is_seen(tmp_path, body, index, calls, problem):
-    found = outcome(tmp_path, body, index, calls)
+    found = outcome(tmp_path, body, at_change(index, calls))
     assert found.hits == 1
     assert any(problem in line for line in found.problems), found.problems
 
 
 def test_a_changed_input_is_seen(tmp_path):
-    assert "the inputs are not as they were" in outcome(tmp_path, CHANGES_ITS_INPUT, 2, 0).problems
+    assert "the inputs are not as they were" in outcome(tmp_path, CHANGES_ITS_INPUT, at_change(2, 0)).problems
 
 
 def test_a_run_that_is_over_before_its_moment_is_no_hit(tmp_path):
-    found = outcome(tmp_path, WHOLE, 99, 0)
+    found = outcome(tmp_path, WHOLE, at_change(99, 0))
     assert (found.problems, found.hits) == ([], 0)
+
+
+def test_a_run_that_is_killed_before_it_prints_has_a_log_all_the_same(tmp_path):
+    found = outcome(tmp_path, WHOLE, *[AtTime(0.0)] * 5)
+    assert (found.problems, found.hits) == ([], 5)
