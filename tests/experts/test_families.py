@@ -21,13 +21,16 @@ NAMES = EXPERT_CONFIGS.folders()
 IN_USE = {
     "dense_vit",
     "depth",
+    "detector",
     "dexined",
     "edge_filter",
     "hed",
     "normal_bae",
     "normals_from_depth",
+    "onnx",
     "open_clip",
     "text_map",
+    "tflite",
     "timm",
     "transformers",
 }

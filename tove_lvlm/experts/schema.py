@@ -52,6 +52,8 @@ class ExpertConfig:
     """Package whose networks the family's are."""
     has_weights: ClassVar[bool] = True
     """Whether the family has weights at all; one without needs no `pretrained`."""
+    read_off_file: ClassVar[tuple[str, ...]] = ()
+    """Fields that are read off the weight file itself where an entry leaves one of them out (`stated_by_file`)."""
     name: str
     """Name within the tower; lower case letters, digits and `_`."""
     family: str
@@ -103,6 +105,21 @@ class ExpertConfig:
         if "image_size" not in stated and "input_size" in hub:
             stated["image_size"] = hub["input_size"][-1]
         return stated
+
+    @classmethod
+    def stated_by_file(cls, entry: Mapping[str, Any], file: Path) -> dict[str, Any]:
+        """The fields `read_off_file`, of a family that has such.
+
+        Args:
+            entry: The fields that are known.
+            file: With the weights.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def needs_file(cls, entry: Mapping[str, Any]) -> bool:
+        """Whether a field is left out that has to be read off the weight file."""
+        return any(entry.get(name) is None for name in cls.read_off_file)
 
 
 def expert_config_class(family: str) -> type[ExpertConfig]:
@@ -170,6 +187,12 @@ def complete_fields(entry: Mapping[str, Any], source: str | None, where: str) ->
     """
     entry = dict(entry)
     if source is not None and isinstance(entry.get("family"), str) and entry["family"] in EXPERT_CONFIGS:
-        folder = Path(source) if Path(source).is_dir() else Path(source).parent
-        entry = {**EXPERT_CONFIGS.get(entry["family"]).stated_in(folder), **entry}
+        schema, folder = EXPERT_CONFIGS.get(entry["family"]), Path(source)
+        entry = {**schema.stated_in(folder if folder.is_dir() else folder.parent), **entry}
+        if schema.needs_file(entry) and Path(source).is_file():
+            checked = parse_expert(entry, where)
+            try:
+                entry |= schema.stated_by_file(checked, Path(source))
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from error
     return parse_expert(entry, where)

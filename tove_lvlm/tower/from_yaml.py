@@ -34,7 +34,7 @@ from ..config.tower import (
     check_names,
 )
 from ..experts.catalogue import resolve_entry
-from ..experts.schema import EXPERT_CONFIGS, complete_fields, expert_config_class
+from ..experts.schema import EXPERT_CONFIGS, ExpertConfig, complete_fields, expert_config_class
 from ..storage import MissingWeightsError
 from ..weights.sources import fetch
 
@@ -124,18 +124,35 @@ def _expert(entry_or_name: str | Mapping[str, Any], where: str, path: Path) -> T
 
 
 def _stating(fields: Mapping[str, Any], weights: WeightSource, where: str) -> str | None:
-    """Where a config.json may state what the entry leaves out. The hub is asked only when it must be: for a network
-    whose architecture is not given.
+    """Where a config.json, or the weight file itself, may state what the entry leaves out. The hub is asked only when
+    it must be: for a network whose architecture is not given.
     """
     source, family = weights.pretrained, fields.get("family")
-    if source is None or not is_hub_id(source) or not isinstance(family, str) or "architecture" in fields:
+    if source is None or not isinstance(family, str):
         return source
-    if "architecture" not in {item.name for item in dataclasses.fields(expert_config_class(family))}:
+    schema = expert_config_class(family)
+    if schema.read_off_file:
+        return _stating_file(schema, fields, weights, where)
+    if not is_hub_id(source) or "architecture" in fields:
+        return source
+    if "architecture" not in {item.name for item in dataclasses.fields(schema)}:
         return source
     try:
         return str(fetch(weights, weights=False))
     except MissingWeightsError as error:
         raise ConfigError(f"{where}: {error}; or state `architecture`, where only the sizes are needed") from error
+
+
+def _stating_file(
+    schema: type[ExpertConfig], fields: Mapping[str, Any], weights: WeightSource, where: str
+) -> str | None:
+    if not schema.needs_file(fields):
+        return weights.pretrained
+    try:
+        return str(fetch(weights))
+    except MissingWeightsError as error:
+        names = ", ".join(f"`{name}`" for name in schema.read_off_file)
+        raise ConfigError(f"{where}: {error}; or state {names}, where only the sizes are needed") from error
 
 
 def _needs_weights(family: Any) -> bool:

@@ -1,0 +1,1 @@
+"""The family `onnx`: any network in an ONNX file, run by onnxruntime."""

@@ -1,0 +1,1 @@
+"""The family `tflite`: any network in a TFLite file, run by LiteRT."""
