@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import UserError
+from .metrics.score import normalize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,6 @@ def read_questions(path: str | Path) -> list[FamilyQuestion]:
     if not questions:
         raise UserError(f"{path}: no questions in it")
     return questions
-
-
-def normalize(answer: str) -> str:
-    """Lower case, without surrounding blanks and a final full stop."""
-    return answer.strip().rstrip(".").strip().lower()
 
 
 def score(questions: Sequence[FamilyQuestion], answers: Sequence[str]) -> dict:

@@ -33,11 +33,12 @@ def test_a_task_says_what_it_is(name):
     assert len(set(task.conventions)) == len(task.conventions) >= 1
     assert ("{question}" in task.prompt) == (name not in ("coco_caption", "nocaps")), "a caption has no question"
     assert task.layouts[0].labels[0].startswith("playground/data/eval/")
-    assert (task.form == LIKELIHOOD) == bool(getattr(task, "choices", ()))
+    assert (task.form == LIKELIHOOD) == bool(getattr(task, "choices", ()) or getattr(task, "needs_choices", False))
 
 
 PEOPLE = [{"answer": "bus"}] * 10
 VSR = {"image": "a.jpg", "caption": "A cat.", "label": 1, "relation": "on"}
+OWN = {"question_id": 1, "image": "a.jpg", "text": "Is it?", "answer": "yes", "family": "a"}
 GOOD = {
     "pope": {"random.json": [{"question_id": 1, "image": "a.jpg", "text": "Is it?", "label": "yes"}]},
     "vqav2": {
@@ -58,6 +59,9 @@ GOOD = {
         "g.json": {"1": {"question": "?", "imageId": "3", "answer": "yes", "types": {"structural": "query"}}},
     },
     "vsr": {"t.json": [VSR]},
+    "easyvqa": {"questions.json": [["Is there a circle?", "yes", 3]]},
+    "questions": {"q.json": [OWN]},
+    "questions_likelihood": {"q.json": [{**OWN, "choices": ["yes", "no"]}]},
     "vsr_likelihood": {"t.json": [VSR]},
 }
 WRONG = [None, 5, "", [], {}, ["x"], {"a": 1}, [None]]

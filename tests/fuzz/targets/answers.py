@@ -34,12 +34,17 @@ _COCO = {
     "images": [{"id": 1, "file_name": "a.jpg", "domain": "in-domain"}, {"id": 2, "file_name": "b.jpg"}],
     "annotations": [{"id": 3, "image_id": 1, "caption": "A cat."}, {"id": 4, "image_id": 2, "caption": "A dog."}],
 }
+_OWN = {"question_id": "1", "image": "a.png", "text": "What?", "answer": "bus", "family": "naming"}
+_EASY = [["is there a circle?", "yes", 0], ["what shape?", "circle", 0]]
 _KARPATHY = {"images": [{"cocoid": 1, "filename": "a.jpg", "split": "test", "sentences": [{"raw": "A cat."}]}]}
 LABELS: dict[str, list[dict[str, Any]]] = {
     "coco_caption": [{"c.json": _COCO}, {"c.json": _KARPATHY}, {"c.json": [{"image": "v/1.jpg", "caption": ["A."]}]}],
+    "easyvqa": [{"questions.json": _EASY}],
     "gqa": [{"g.json": {"1": _GQA, "2": {**_GQA, "answer": "no"}}}],
     "nocaps": [{"n.json": _COCO}],
     "pope": [{"random.json": _POPE}, {"coco_pope_random.json": _POPE, "coco_pope_popular.json": _POPE}],
+    "questions": [{"q.jsonl": [_OWN, {**_OWN, "question_id": "2", "family": "other"}]}],
+    "questions_likelihood": [{"q.jsonl": [{**_OWN, "choices": ["bus", "yes"]}]}],
     "textvqa": [{"t.json": {"data": [_TEXT]}}],
     "textvqa_ocr": [{"t.json": {"data": [_TEXT]}, "l.json": [{"question_id": "a", "image": "a.jpg", "text": "What?"}]}],
     "vizwiz": [{"v.json": [_VIZWIZ, {**_VIZWIZ, "image": "b.jpg", "answerable": 0}]}],

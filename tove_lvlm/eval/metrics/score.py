@@ -18,6 +18,11 @@ class Score:
     """Sentences for who reads the score: what was left out of it, and what to do about that."""
 
 
+def normalize(answer: str) -> str:
+    """Lower case, without surrounding blanks and a final full stop: of exact match, where a benchmark has no rules."""
+    return answer.strip().rstrip(".").strip().lower()
+
+
 def accuracy(values: Sequence[float], scale: float = 1.0, digits: int | None = None) -> float:
     """Scaled mean, 0 for nothing, rounded if `digits` is given."""
     mean = scale * sum(values) / len(values) if values else 0.0
