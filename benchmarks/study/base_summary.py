@@ -4,12 +4,12 @@
  spread: the same, data: {1/100 | 1/10 | 1: {clip | tove: the same}}, vsr_interval: {variant: [low, high]}}
 """
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .base import SHARES
+from .intervals import wilson
 
 VARIANTS = ("clip", "matched", "tove", "detached", "merged")
 NUMBERS = ("cider", "vsr", "pope_f1", "vqa")
@@ -57,10 +57,7 @@ def _interval(found: Sequence[dict]) -> list[float]:
     """
     num = sum(one["vsr_n"] for one in found)
     share = sum(one["vsr"] / 100 * one["vsr_n"] for one in found) / num
-    z = statistics.NormalDist().inv_cdf(0.975)
-    middle = (share + z * z / (2 * num)) / (1 + z * z / num)
-    half = z / (1 + z * z / num) * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num))
-    return [round(100 * (middle - half), 2), round(100 * (middle + half), 2)]
+    return [round(100 * end, 2) for end in wilson(share, num)]
 
 
 def table(results: Mapping[str, Any]) -> str:

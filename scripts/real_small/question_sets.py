@@ -32,7 +32,7 @@ HELD_OUT = 0.25
 PER_CONCEPT = 80
 """Pictures of one concept at most."""
 NUM_CHOICES = 10
-EASY_VQA, EASY_VQA_QUESTIONS = {"train": 200, "test": 80}, {"train": 2, "test": 5}
+EASY_VQA, EASY_VQA_QUESTIONS = {"train": 200, "test": 80}, {"train": 2, "test": 2}
 """Pictures, and questions about each."""
 CLOTHING = {"train": 200, "t10k": 100}
 GARMENTS = (

@@ -1,0 +1,135 @@
+"""What real experts are worth to a small real language model on real pictures (projects/real_small).
+
+    python benchmarks/real_small.py --only base tove --seeds 0    # `make real`: an hour, once the expert cache is full
+    python benchmarks/real_small.py                               # every row, 3 seeds
+
+Needs what `scripts/fetch_real_small.py` and `scripts/make_real_small_data.py` write into `--root`. Writes
+`real_small.json` (every seed) and `real_small.md` into `--results` after every row; what is there is not trained again.
+"""
+
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1"}
+
+import argparse
+import functools
+import sys
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "real_small"
+
+
+def main() -> int:
+    """Do what is missing and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="these rows")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at once, one thread each")
+    parser.add_argument("--root", type=Path, default=ROOT / "outputs" / "real_small", help="data, cache and models")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="JSON and table")
+    parser.add_argument("--steps", type=int, help="of each stage; for a try")
+    arguments = parser.parse_args()
+    os.chdir(ROOT)  # the tower's YAML names what was fetched from here
+
+    import transformers  # noqa: F401  before the fork
+    from study import pool
+    from study.real_small import ROWS
+
+    from tove_lvlm.storage import atomic_file, load_json, save_json
+
+    known = [row.id for row in ROWS]
+    if unknown := sorted({*(arguments.only or [])} - {*known}):
+        sys.exit(f"--only names {', '.join(unknown)}; the rows are {', '.join(known)}")
+    root = arguments.root.resolve()
+    if not (root / "data" / "heldout" / "questions.jsonl").is_file():
+        sys.exit(f"{root / 'data'} does not exist; see projects/real_small/README.md for the two commands that make it")
+    file = arguments.results / "real_small.json"
+    results: dict[str, Any] = load_json(file) if file.is_file() else {}
+    jobs = [
+        job
+        for seed in arguments.seeds
+        for row in ROWS
+        if row.id in (arguments.only or known) and str(seed) not in results.get(row.id, {})
+        for job in row_jobs(row, seed, root, arguments.steps)
+    ]
+
+    def write() -> None:
+        for row in ROWS:
+            for seed in arguments.seeds:
+                found = root / "rows" / row.id / f"seed{seed}" / "score.json"
+                if found.is_file():
+                    results.setdefault(row.id, {})[str(seed)] = load_json(found)
+        arguments.results.mkdir(parents=True, exist_ok=True)
+        save_json(file, results)
+        with atomic_file(arguments.results / "real_small.md") as path:
+            path.write_text(table(results, {row.id: row.label for row in ROWS}), encoding="utf-8")
+
+    started = time.time()
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        write()
+
+    pool.run_jobs(jobs, arguments.workers, say)
+    write()
+    print((arguments.results / "real_small.md").read_text(encoding="utf-8"))
+    print(f"{time.time() - started:.0f} s")
+    return 0
+
+
+def row_jobs(row: Any, seed: int, root: Path, steps: int | None) -> list[Any]:
+    """Stage 1, stage 2, and the questions."""
+    from study.pool import Job
+    from study.real_small import evaluate, train
+
+    folder = root / "rows" / row.id / f"seed{seed}"
+    pretrain, finetune, score = (folder / f"{name}.json" for name in ("pretrain", "finetune", "score"))
+    return [
+        Job(result=pretrain, work=functools.partial(train, row, "pretrain", seed, root, folder, steps)),
+        Job(
+            result=finetune,
+            work=functools.partial(train, row, "finetune", seed, root, folder, steps),
+            needs=(pretrain,),
+        ),
+        Job(result=score, work=functools.partial(evaluate, folder / "model", root), needs=(finetune,)),
+    ]
+
+
+def table(results: dict[str, Any], labels: dict[str, str]) -> str:
+    """Markdown: accuracy by the likeliest choice, of each family and row, mean over seeds."""
+    done = {row: by_seed for row, by_seed in results.items() if by_seed}
+    if not done:
+        return "nothing yet\n"
+    first = next(iter(next(iter(done.values())).values()))
+    families = [*first["likelihood"]["families"], "overall"]
+    lines = [
+        "Held-out questions, % right: the likeliest choice (in words; in words with another question's picture).",
+        "",
+        f"| row | seeds | {' | '.join(families)} |",
+        f"|{'---|' * (len(families) + 2)}",
+        f"| text alone | | {' | '.join(_percent([first['chance']], family) for family in families)} |",
+    ]
+    for row, by_seed in done.items():
+        cells = [" ".join(_cell(list(by_seed.values()), family)) for family in families]
+        lines.append(f"| {labels.get(row, row)} | {len(by_seed)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(runs: Sequence[dict], family: str) -> Collection[str]:
+    by_choice, in_words, shuffled = (
+        _percent([run[form] for run in runs], family) for form in ("likelihood", "words", "shuffled")
+    )
+    return by_choice, f"({in_words}; {shuffled})"
+
+
+def _percent(scores: Sequence[dict], family: str) -> str:
+    values = [(score["overall"] if family == "overall" else score["families"][family])["accuracy"] for score in scores]
+    return f"{100 * sum(values) / len(values):.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""One row of projects/real_small: trained by the scripts' own code, asked about the held-out pictures."""
+
+import dataclasses
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tove_lvlm.checkpoints import load_model
+from tove_lvlm.config import read_yaml
+from tove_lvlm.eval.benchmark import Benchmark, read_benchmark
+from tove_lvlm.eval.families import chance, read_questions
+from tove_lvlm.eval.gates import mean_gate_mass
+from tove_lvlm.eval.generate import answers
+from tove_lvlm.eval.io.items import Item
+from tove_lvlm.feature_cache import CacheFolder, FeatureCache
+from tove_lvlm.inference.batching import DecodingConfig
+from tove_lvlm.project_files import project_files
+from tove_lvlm.provenance import commit, cpu_has_fast_bf16, hardware
+from tove_lvlm.tower.recorder import find_tower
+
+from .intervals import wilson
+from .training import matched_hidden, trained_parameters
+
+PROJECT = project_files() / "projects" / "real_small"
+LIKELIHOOD, WORDS = "questions_likelihood", "questions"
+CACHE_DTYPE = "float16"
+BATCH_SIZE = 32
+EXPERTS = ("dinov2", "edges", "saliency", "person", "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One variant."""
+
+    id: str
+    label: str
+    experts: tuple[str, ...] = EXPERTS
+    """Of the project's tower, or `own`: the base network again, so that parameters are all that is added."""
+    fusion: Mapping[str, Any] = field(default_factory=dict)
+    """Changes to the tower's `fusion`."""
+
+
+ROWS = (
+    Row(id="base", label="base alone", experts=()),
+    Row(id="tove", label="ToVE, all experts"),
+    Row(id="matched", label="base, as many parameters", experts=("own",), fusion={"mlp_hidden": "matched"}),
+    Row(id="dinov2", label="ToVE, DINOv2 alone", experts=("dinov2",)),
+    Row(id="concat", label="channel concatenation", fusion={"kind": "concat"}),
+)
+
+
+def write_tower(row: Row, folder: Path) -> Path:
+    """The row's tower as a YAML."""
+    tower = read_yaml(PROJECT / "tower.yaml")
+    base = {key: value for key, value in tower["base"].items() if key != "input_size"}
+    entries = {entry["name"]: entry for entry in tower["experts"]} | {"own": {"name": "own", **base}}
+    tower["experts"] = [entries[name] for name in row.experts]
+    changes = dict(row.fusion)
+    if changes.get("mlp_hidden") == "matched":
+        whole = read_yaml(PROJECT / "tower.yaml")
+        changes["mlp_hidden"] = matched_hidden(whole, entries[row.experts[0]])
+    tower["fusion"] |= changes
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tower.yaml").write_text(yaml.safe_dump(tower, sort_keys=False), encoding="utf-8")
+    return folder / "tower.yaml"
+
+
+def train(row: Row, stage: str, seed: int, root: Path, folder: Path, steps: int | None) -> dict[str, Any]:
+    """A stage of a row in this process, as the launcher runs it with one rank.
+
+    Args:
+        row: What is trained.
+        stage: `pretrain` or `finetune`.
+        seed: Of initialisation and data order.
+        root: Folder with `data` and `expert_cache`.
+        folder: Of the row.
+        steps: Optimizer steps; none takes the YAML's.
+
+    Returns:
+        First and last logged losses, and steps.
+    """
+    from tove_lvlm.recipes import llava
+    from tove_lvlm.train.launch import main
+
+    output = folder / ("pretrain" if stage == "pretrain" else "model")
+    options = [
+        f"model.vision_tower={'tove' if row.experts else 'clip'}",
+        f"model.tower={write_tower(row, folder)}",
+        f"data.train=[{root / 'data' / 'train' / f'{stage}.json'}]",
+        f"data.image_folder={root / 'data' / 'train' / 'images'}",
+        f"train.output_dir={output}",
+        f"train.seed={seed}",
+        f"train.expert_cache={root / 'expert_cache'}",
+        f"train.bf16={str(cpu_has_fast_bf16()).lower()}",
+    ]
+    options += [f"model.pretrain_mm_mlp_adapter={folder / 'pretrain'}"] if stage == "finetune" else []
+    options += [] if steps is None else [f"train.max_steps={steps}", "train.logging_steps=1"]
+    recipe = {"pretrain": llava.PRETRAIN, "finetune": llava.FINETUNE}[stage]
+    if code := main(recipe, ["--cfg-path", str(PROJECT / f"{stage}.yaml"), "--options", *options]):
+        raise RuntimeError(f"{stage} of {row.id} ended with exit code {code}")
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {"first_loss": lines[0]["loss"], "last_loss": lines[-1]["loss"], "steps": lines[-1]["step"]}
+
+
+# ---- asking ----
+
+
+@torch.no_grad()
+def evaluate(model: Path, root: Path, detached: Sequence[str] = ()) -> dict[str, Any]:
+    """Held-out accuracies by family with their 95 % intervals.
+
+    `likelihood` takes the likeliest choice, `words` what the model says, and `shuffled` what it says when each question
+    gets a picture of another question of its family: a model that looks at pictures falls to what the text alone is
+    worth (`chance`).
+
+    Args:
+        model: A merged model's folder.
+        root: Folder with `data` and `expert_cache`.
+        detached: Experts to take out first.
+    """
+    loaded = load_model(model)
+    tower = find_tower(loaded.model)
+    if tower is not None:
+        if detached:
+            tower.detach(*detached)
+        tower.feature_cache = FeatureCache(CacheFolder(root / "expert_cache"), tower, CACHE_DTYPE)
+    heldout = root / "data" / "heldout"
+    by_choice, in_words = (read_benchmark(name, [heldout / "questions.jsonl"]) for name in (LIKELIHOOD, WORDS))
+
+    def asked(benchmark: Benchmark, items: Sequence[Item]) -> dict[str, Any]:
+        decoding = DecodingConfig(max_new_tokens=8)
+        found = answers(loaded, items, heldout / "images", decoding, BATCH_SIZE, benchmark.problems)
+        return _by_family(benchmark, {prediction.item.question_id: prediction.text for prediction in found})
+
+    names = [heldout / "images" / name for name in sorted({item.image for item in by_choice.items})]
+    return {
+        "likelihood": asked(by_choice, by_choice.items),
+        "words": asked(in_words, in_words.items),
+        "shuffled": asked(in_words, shuffled(in_words.items)),
+        "chance": chance(read_questions(heldout / "questions.jsonl")),
+        "gate_mass": _mass(loaded, names),
+        "trained": trained_parameters(loaded.model),
+        "detached": list(detached),
+        "commit": commit(),
+        "hardware": hardware(),
+    }
+
+
+def shuffled(items: Sequence[Item], seed: int = 0) -> list[Item]:
+    """Each question with the picture of another one of its family, where that has a picture of another answer.
+
+    Args:
+        items: With a family as their group.
+        seed: Of the order.
+    """
+    by_family = defaultdict(list)
+    for item in items:
+        by_family[item.group].append(item)
+    changed = []
+    for family, of_family in sorted(by_family.items()):
+        images = [item.image for item in of_family]
+        random.Random(f"{seed}:{family}").shuffle(images)
+        changed += [dataclasses.replace(item, image=image) for item, image in zip(of_family, images, strict=True)]
+    return changed
+
+
+def _by_family(benchmark: Benchmark, texts: Mapping[str, str]) -> dict[str, Any]:
+    score = benchmark.score(texts)
+    families = {
+        name: {**found, "interval": wilson(found["accuracy"], int(found["n"]))} for name, found in score.groups.items()
+    }
+    overall = score.metrics["accuracy"]
+    return {"overall": {"accuracy": overall, "interval": wilson(overall, score.num_items)}, "families": families}
+
+
+def _mass(loaded: Any, images: Sequence[Path]) -> dict[str, float]:
+    mass: Callable[..., Mapping[str, float]] = mean_gate_mass
+    found = mass(loaded.model, loaded.image_processor, images, loaded.image_aspect_ratio)
+    return {name: round(value, 4) for name, value in found.items()}

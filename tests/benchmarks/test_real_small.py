@@ -1,0 +1,127 @@
+"""The benchmark on real networks: its rows, its table, and with the networks at hand two steps of two rows."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from PIL import Image
+from study import real_small as study
+from study.intervals import wilson
+
+from helpers.paths import ROOT
+from tove_lvlm.eval.io.items import Item
+
+SOURCE = ROOT / "outputs" / "real_small" / "source"
+NEEDED = ("networks/smollm2", "networks/efficientnet_lite2", "networks/dinov2_s14", "networks/hed", "files/u2net.onnx")
+
+
+def items(family: str, answers: str) -> list[Item]:
+    return [
+        Item(question_id=f"{family}{k}", image=f"{family}{k}.png", text="?", group=family)
+        for k, _ in enumerate(answers)
+    ]
+
+
+def test_shuffled_pictures_stay_in_their_family():
+    asked = [*items("a", "xxxxxxxx"), *items("b", "yyyyyyyy")]
+    changed = study.shuffled(asked)
+    assert {item.question_id for item in changed} == {item.question_id for item in asked}
+    assert sorted(item.image for item in changed) == sorted(item.image for item in asked)
+    assert all(item.image.startswith(item.group) for item in changed)
+    assert sum(f"{item.question_id}.png" != item.image for item in changed) > 8
+    assert changed == study.shuffled(asked)
+
+
+def test_wilsons_interval():
+    low, high = wilson(0.5, 100)  # known: 0.404 to 0.596
+    assert (low, high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
+    assert wilson(0.0, 10)[0] == pytest.approx(0.0, abs=1e-9)
+    assert wilson(1.0, 10)[1] == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("row", study.ROWS, ids=lambda row: row.id)
+def test_a_row_changes_the_experts_and_the_fusion_alone(row, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "matched_hidden", lambda tower, expert: 77)
+    written = yaml.safe_load(study.write_tower(row, tmp_path).read_text())
+    project = yaml.safe_load((study.PROJECT / "tower.yaml").read_text())
+    assert written["base"] == project["base"]
+    assert [entry["name"] for entry in written["experts"]] == list(row.experts)
+    changed = {key: value for key, value in written["fusion"].items() if project["fusion"].get(key) != value}
+    assert changed == {key: 77 if value == "matched" else value for key, value in row.fusion.items()}
+
+
+def test_the_rows_names_are_the_projects_experts():
+    project = yaml.safe_load((study.PROJECT / "tower.yaml").read_text())
+    assert tuple(entry["name"] for entry in project["experts"]) == study.EXPERTS
+
+
+def test_the_table(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import real_small
+
+    def scored(value: float) -> dict:
+        families = {"naming": {"accuracy": value, "n": 4}}
+        return {"overall": {"accuracy": value, "n": 4}, "families": families}
+
+    run = {"likelihood": scored(0.75), "words": scored(0.5), "shuffled": scored(0.25), "chance": scored(0.125)}
+    text = real_small.table({"base": {"0": run, "1": run}, "tove": {}}, {"base": "base alone"})
+    assert "| text alone | | 12.5 | 12.5 |" in text
+    assert "| base alone | 2 | 75.0 (50.0; 25.0) | 75.0 (50.0; 25.0) |" in text
+    assert "tove" not in text
+    assert real_small.table({}, {}) == "nothing yet\n"
+
+
+@pytest.mark.full
+def test_two_steps_of_two_rows(tmp_path):
+    if missing := [name for name in NEEDED if not (SOURCE / name).exists()]:
+        pytest.skip(f"{missing[0]} was not fetched: python scripts/fetch_real_small.py --only networks")
+    write_data(tmp_path / "data")
+    command = [sys.executable, ROOT / "benchmarks" / "real_small.py", "--only", "base", "tove", "--seeds", "0"]
+    command += ["--steps", "2", "--root", tmp_path, "--results", tmp_path / "results"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "results" / "real_small.json").read_text())
+    for row in study.ROWS[:2]:
+        found = results[row.id]["0"]
+        assert found["likelihood"]["families"]["naming"]["n"] == 3
+        assert set(found["gate_mass"]) == set(row.experts)
+        trained = json.loads((tmp_path / "rows" / row.id / "seed0" / "finetune.json").read_text())
+        assert (trained["steps"], trained["last_loss"] < 20) == (2, True)
+    assert results["tove"]["0"]["trained"] > results["base"]["0"]["trained"] > 500_000
+    assert "| base alone | 1 |" in done.stdout
+
+
+def write_data(folder):
+    """Three of scikit-image's photographs, to learn and to be asked about."""
+    from skimage import data
+
+    names = {"chelsea": "cat", "astronaut": "person", "coffee": "glass"}
+    for split in ("train", "heldout"):
+        (folder / split / "images").mkdir(parents=True)
+        for name in names:
+            Image.fromarray(getattr(data, name)()).resize((160, 120)).save(folder / split / "images" / f"{name}.png")
+    rows = [
+        {
+            "id": f"{name}{k}",
+            "image": f"{name}.png",
+            "conversations": [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": answer}],
+        }
+        for k in range(6)
+        for name, answer in names.items()
+    ]
+    for stage in ("pretrain", "finetune"):
+        (folder / "train" / f"{stage}.json").write_text(json.dumps(rows))
+    questions = [
+        {
+            "question_id": name,
+            "image": f"{name}.png",
+            "text": "What is this?",
+            "answer": answer,
+            "family": "naming",
+            "choices": list(names.values()),
+        }
+        for name, answer in names.items()
+    ]
+    (folder / "heldout" / "questions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in questions))
