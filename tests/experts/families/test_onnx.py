@@ -59,6 +59,13 @@ def test_copies_run_and_other_bytes_make_another_network(tmp_path, pixels):
     torch.testing.assert_close(made(pixels), convolution(pixels, seed=1), atol=1e-5, rtol=1e-5)
 
 
+def test_compiling_leaves_it_to_the_runtime(tmp_path, pixels):
+    made = expert(make_onnx(tmp_path / "net.onnx"))
+    before = made(pixels)
+    made.compile(backend="eager")
+    assert torch.equal(made(pixels), before)
+
+
 def test_in_a_tower_that_is_saved_and_read_again(tmp_path):
     file = make_onnx(tmp_path / "net.onnx")
     entry = {"name": "net", "family": "onnx", "image_size": SIZE, "pretrained": str(file), "license": "mit"}

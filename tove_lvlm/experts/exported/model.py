@@ -45,6 +45,7 @@ class ExportedNetwork(Expert):
             )
         return (fields["channels"], *fields["grid"])
 
+    @torch.compiler.disable  # there is nothing of torch to compile
     def encode(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         """What the runtime gives, (B, C, h, w) in the dtype and on the device of the pixels."""
         if pixels_B3HW.is_meta:
@@ -77,7 +78,8 @@ class ExportedNetwork(Expert):
 
     def _run(self, device: torch.device) -> Run:
         buffer = self.file
-        key = (buffer.data_ptr(), buffer._version, str(device), torch.get_num_threads())
+        version = 0 if buffer.is_inference() else buffer._version  # the former cannot be changed in place outside
+        key = (buffer.data_ptr(), version, str(device), torch.get_num_threads())
         if self._opened is None or self._opened[0] != key:
             content, on_cuda = buffer.cpu().numpy().tobytes(), device.type == "cuda"
             self._opened = (key, _config(self.fields).open(content, self.fields, torch.get_num_threads(), on_cuda))
