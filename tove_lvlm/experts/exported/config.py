@@ -12,7 +12,7 @@ from ... import storage
 from ...config import ConfigError
 from ...config.ranges import number
 from ..schema import ExpertConfig
-from .arrays import ORDERS, Run, black_image
+from .arrays import INPUT_LAYOUTS, ORDERS, OUTPUT_LAYOUTS, Run, black_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,3 +66,14 @@ class ExportedConfig(ExpertConfig):
             "channels": int(grid_1Chw.shape[1]),
             "grid": [int(side) for side in grid_1Chw.shape[2:]],
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridConfig(ExportedConfig):
+    """What a network has that gives its grid as one of its outputs."""
+
+    result: str | None = None
+    """Name of the output that is read; the first one when left out."""
+    input_layout: str = field(default="nchw", metadata={"choices": INPUT_LAYOUTS})
+    output_layout: str = field(default="nchw", metadata={"choices": OUTPUT_LAYOUTS})
+    """`tokens`: (B, N, C), class and register tokens first, the others a square grid."""

@@ -9,11 +9,11 @@ See docs/design.md, "Experts".
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ...exported.arrays import INPUT_LAYOUTS, OUTPUT_LAYOUTS, Run
-from ...exported.config import ExportedConfig
+from ...exported.arrays import Run
+from ...exported.config import GridConfig
 from ...schema import EXPERT_CONFIGS, Library
 
 ONNXRUNTIME = Library(name="onnxruntime", module="onnxruntime", extra="onnx", license="mit")
@@ -21,15 +21,10 @@ ONNXRUNTIME = Library(name="onnxruntime", module="onnxruntime", extra="onnx", li
 
 @EXPERT_CONFIGS.register("onnx")
 @dataclass(frozen=True, kw_only=True)
-class OnnxConfig(ExportedConfig):
+class OnnxConfig(GridConfig):
     """A network in an ONNX file; channels and grid are read off it."""
 
     library: ClassVar = ONNXRUNTIME
-    result: str | None = None
-    """Name of the output that is read; the first one when left out."""
-    input_layout: str = field(default="nchw", metadata={"choices": INPUT_LAYOUTS})
-    output_layout: str = field(default="nchw", metadata={"choices": OUTPUT_LAYOUTS})
-    """`tokens`: (B, N, C), class and register tokens first, the others a square grid."""
 
     @classmethod
     def open(cls, content: bytes, fields: Mapping[str, Any], threads: int = 1, on_cuda: bool = False) -> Run:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ...exported.arrays import INPUT_LAYOUTS, OUTPUT_LAYOUTS, Run
-from ...exported.config import ExportedConfig
+from ...exported.config import GridConfig
 from ...schema import EXPERT_CONFIGS, Library
 
 LITERT = Library(name="LiteRT", module="ai_edge_litert", extra="tflite", license="apache-2.0")
@@ -20,15 +20,12 @@ LITERT = Library(name="LiteRT", module="ai_edge_litert", extra="tflite", license
 
 @EXPERT_CONFIGS.register("tflite")
 @dataclass(frozen=True, kw_only=True)
-class TfliteConfig(ExportedConfig):
+class TfliteConfig(GridConfig):
     """A network in a TFLite file; channels and grid are read off it."""
 
     library: ClassVar = LITERT
-    result: str | None = None
-    """Name of the output that is read; the first one when left out."""
     input_layout: str = field(default="nhwc", metadata={"choices": INPUT_LAYOUTS})
     output_layout: str = field(default="nhwc", metadata={"choices": OUTPUT_LAYOUTS})
-    """`tokens`: (B, N, C), class and register tokens first, the others a square grid."""
 
     @classmethod
     def open(cls, content: bytes, fields: Mapping[str, Any], threads: int = 1, on_cuda: bool = False) -> Run:
