@@ -17,6 +17,8 @@ SCRIPTS = (
     "finetune_base.py",
 )
 """Of `scripts/`, those that train; the others are for developers of this package."""
+OF_CHECKOUT = ("real_small",)
+"""Of `projects/`, what needs scripts that a wheel does not have."""
 SHARED = ("towers", "deepspeed")
 """Of `projects/`, what the projects' YAMLs refer to."""
 _PACKED = Path(__file__).resolve().parent / "_project_files"
@@ -39,8 +41,9 @@ def project_files() -> Path:
 
 
 def project_names() -> list[str]:
-    """The projects that train: the folders of `projects/` with a YAML to pre-train by, sorted."""
-    return sorted({yaml.parent.name for yaml in (project_files() / "projects").glob("*/pretrain*.yaml")})
+    """The projects that train and need nothing else: the folders of `projects/` with a YAML to pre-train by, sorted."""
+    found = {yaml.parent.name for yaml in (project_files() / "projects").glob("*/pretrain*.yaml")}
+    return sorted(found - set(OF_CHECKOUT))
 
 
 def check_project(name: str) -> str:

@@ -40,13 +40,16 @@ VALID = {
 FAMILIES = {
     "dense_vit": VIT,
     "depth": {"architecture": {"model_type": "dpt"}},
+    "detector": {"classes": 3},
     "dexined": {},
     "edge_filter": {"filter": "canny"},
     "hed": {},
     "normal_bae": {},
     "normals_from_depth": DEPTH,
+    "onnx": {},
     "open_clip": {"architecture": "ViT-B-32"},
     "text_map": {},
+    "tflite": {},
     "timm": {"architecture": "resnet18"},
     "transformers": {"architecture": {"model_type": "clip_vision_model"}},
 }
