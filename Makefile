@@ -64,7 +64,7 @@ test-all: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "" --durations=30 \
 		--cov=tove_lvlm --cov-report=term:skip-covered
 
-# What real experts are worth on real pictures; the cache is filled once (an hour and a half on 2 cores).
+# What real experts are worth on real pictures; the cache is filled once. Not run from end to end yet.
 real: $(REAL)/data/counts.json
 	$(RUN) $(BIN)/tove cache build --cfg-path projects/real_small/pretrain.yaml \
 		--options 'data.train=[$(REAL)/data/train/pretrain.json,$(REAL)/data/train/finetune.json]'

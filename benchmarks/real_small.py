@@ -1,7 +1,8 @@
 """What real experts are worth to a small real language model on real pictures (projects/real_small).
 
-    python benchmarks/real_small.py --only base tove --seeds 0    # `make real`: an hour, once the expert cache is full
+    python benchmarks/real_small.py --only base tove --seeds 0    # as `make real` does
     python benchmarks/real_small.py                               # every row, 3 seeds
+    python benchmarks/real_small.py --steps 2                     # a try, which keeps all it writes below ROOT/try
 
 Needs what `scripts/fetch_real_small.py` and `scripts/make_real_small_data.py` write into `--root`. Writes
 `real_small.json` (every seed) and `real_small.md` into `--results` after every row; what is there is not trained again.
@@ -15,7 +16,7 @@ import argparse
 import functools
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at once, one thread each")
     parser.add_argument("--root", type=Path, default=ROOT / "outputs" / "real_small", help="data, cache and models")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="JSON and table")
+    parser.add_argument("--results", type=Path, help=f"JSON and table; default {RESULTS.relative_to(ROOT)}")
     parser.add_argument("--steps", type=int, help="of each stage; for a try")
     arguments = parser.parse_args()
     os.chdir(ROOT)  # the tower's YAML names what was fetched from here
@@ -47,25 +48,27 @@ def main() -> int:
     root = arguments.root.resolve()
     if not (root / "data" / "heldout" / "questions.jsonl").is_file():
         sys.exit(f"{root / 'data'} does not exist; see projects/real_small/README.md for the two commands that make it")
-    file = arguments.results / "real_small.json"
+    rows = root / "rows" if arguments.steps is None else root / "try"
+    results_folder = arguments.results or (RESULTS if arguments.steps is None else rows)
+    file = results_folder / "real_small.json"
     results: dict[str, Any] = load_json(file) if file.is_file() else {}
     jobs = [
         job
         for seed in arguments.seeds
         for row in ROWS
         if row.id in (arguments.only or known) and str(seed) not in results.get(row.id, {})
-        for job in row_jobs(row, seed, root, arguments.steps)
+        for job in row_jobs(row, rows / row.id / f"seed{seed}", seed, root, arguments.steps)
     ]
 
     def write() -> None:
         for row in ROWS:
             for seed in arguments.seeds:
-                found = root / "rows" / row.id / f"seed{seed}" / "score.json"
+                found = rows / row.id / f"seed{seed}" / "score.json"
                 if found.is_file():
                     results.setdefault(row.id, {})[str(seed)] = load_json(found)
-        arguments.results.mkdir(parents=True, exist_ok=True)
+        results_folder.mkdir(parents=True, exist_ok=True)
         save_json(file, results)
-        with atomic_file(arguments.results / "real_small.md") as path:
+        with atomic_file(results_folder / "real_small.md") as path:
             path.write_text(table(results, {row.id: row.label for row in ROWS}), encoding="utf-8")
 
     started = time.time()
@@ -76,17 +79,16 @@ def main() -> int:
 
     pool.run_jobs(jobs, arguments.workers, say)
     write()
-    print((arguments.results / "real_small.md").read_text(encoding="utf-8"))
+    print((results_folder / "real_small.md").read_text(encoding="utf-8"))
     print(f"{time.time() - started:.0f} s")
     return 0
 
 
-def row_jobs(row: Any, seed: int, root: Path, steps: int | None) -> list[Any]:
-    """Stage 1, stage 2, and the questions."""
+def row_jobs(row: Any, folder: Path, seed: int, root: Path, steps: int | None) -> list[Any]:
+    """Stage 1, stage 2, and the questions, in the row's folder."""
     from study.pool import Job
     from study.real_small import evaluate, train
 
-    folder = root / "rows" / row.id / f"seed{seed}"
     pretrain, finetune, score = (folder / f"{name}.json" for name in ("pretrain", "finetune", "score"))
     return [
         Job(result=pretrain, work=functools.partial(train, row, "pretrain", seed, root, folder, steps)),
@@ -114,16 +116,16 @@ def table(results: dict[str, Any], labels: dict[str, str]) -> str:
         f"| text alone | | {' | '.join(_percent([first['chance']], family) for family in families)} |",
     ]
     for row, by_seed in done.items():
-        cells = [" ".join(_cell(list(by_seed.values()), family)) for family in families]
+        cells = [_cell(list(by_seed.values()), family) for family in families]
         lines.append(f"| {labels.get(row, row)} | {len(by_seed)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(runs: Sequence[dict], family: str) -> Collection[str]:
+def _cell(runs: Sequence[dict], family: str) -> str:
     by_choice, in_words, shuffled = (
         _percent([run[form] for run in runs], family) for form in ("likelihood", "words", "shuffled")
     )
-    return by_choice, f"({in_words}; {shuffled})"
+    return f"{by_choice} ({in_words}; {shuffled})"
 
 
 def _percent(scores: Sequence[dict], family: str) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def train(row: Row, stage: str, seed: int, root: Path, folder: Path, steps: int 
 
 
 @torch.no_grad()
-def evaluate(model: Path, root: Path, detached: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(model: Path, root: Path) -> dict[str, Any]:
     """Held-out accuracies by family with their 95 % intervals.
 
     `likelihood` takes the likeliest choice, `words` what the model says, and `shuffled` what it says when each question
@@ -123,13 +123,10 @@ def evaluate(model: Path, root: Path, detached: Sequence[str] = ()) -> dict[str,
     Args:
         model: A merged model's folder.
         root: Folder with `data` and `expert_cache`.
-        detached: Experts to take out first.
     """
     loaded = load_model(model)
     tower = find_tower(loaded.model)
     if tower is not None:
-        if detached:
-            tower.detach(*detached)
         tower.feature_cache = FeatureCache(CacheFolder(root / "expert_cache"), tower, CACHE_DTYPE)
     heldout = root / "data" / "heldout"
     by_choice, in_words = (read_benchmark(name, [heldout / "questions.jsonl"]) for name in (LIKELIHOOD, WORDS))
@@ -139,22 +136,22 @@ def evaluate(model: Path, root: Path, detached: Sequence[str] = ()) -> dict[str,
         found = answers(loaded, items, heldout / "images", decoding, BATCH_SIZE, benchmark.problems)
         return _by_family(benchmark, {prediction.item.question_id: prediction.text for prediction in found})
 
-    names = [heldout / "images" / name for name in sorted({item.image for item in by_choice.items})]
+    pictures = [heldout / "images" / name for name in sorted({item.image for item in by_choice.items})]
+    mass = mean_gate_mass(loaded.model, loaded.image_processor, pictures, loaded.image_aspect_ratio)
     return {
         "likelihood": asked(by_choice, by_choice.items),
         "words": asked(in_words, in_words.items),
         "shuffled": asked(in_words, shuffled(in_words.items)),
         "chance": chance(read_questions(heldout / "questions.jsonl")),
-        "gate_mass": _mass(loaded, names),
+        "gate_mass": {name: round(value, 4) for name, value in mass.items()},
         "trained": trained_parameters(loaded.model),
-        "detached": list(detached),
         "commit": commit(),
         "hardware": hardware(),
     }
 
 
 def shuffled(items: Sequence[Item], seed: int = 0) -> list[Item]:
-    """Each question with the picture of another one of its family, where that has a picture of another answer.
+    """The pictures of each family dealt out anew among its questions; a few get their own again.
 
     Args:
         items: With a family as their group.
@@ -178,9 +175,3 @@ def _by_family(benchmark: Benchmark, texts: Mapping[str, str]) -> dict[str, Any]
     }
     overall = score.metrics["accuracy"]
     return {"overall": {"accuracy": overall, "interval": wilson(overall, score.num_items)}, "families": families}
-
-
-def _mass(loaded: Any, images: Sequence[Path]) -> dict[str, float]:
-    mass: Callable[..., Mapping[str, float]] = mean_gate_mass
-    found = mass(loaded.model, loaded.image_processor, images, loaded.image_aspect_ratio)
-    return {name: round(value, 4) for name, value in found.items()}

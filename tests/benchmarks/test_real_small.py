@@ -79,15 +79,15 @@ def test_two_steps_of_two_rows(tmp_path):
         pytest.skip(f"{missing[0]} was not fetched: python scripts/fetch_real_small.py --only networks")
     write_data(tmp_path / "data")
     command = [sys.executable, ROOT / "benchmarks" / "real_small.py", "--only", "base", "tove", "--seeds", "0"]
-    command += ["--steps", "2", "--root", tmp_path, "--results", tmp_path / "results"]
+    command += ["--steps", "2", "--root", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    results = json.loads((tmp_path / "results" / "real_small.json").read_text())
+    results = json.loads((tmp_path / "try" / "real_small.json").read_text())
     for row in study.ROWS[:2]:
         found = results[row.id]["0"]
         assert found["likelihood"]["families"]["naming"]["n"] == 3
         assert set(found["gate_mass"]) == set(row.experts)
-        trained = json.loads((tmp_path / "rows" / row.id / "seed0" / "finetune.json").read_text())
+        trained = json.loads((tmp_path / "try" / row.id / "seed0" / "finetune.json").read_text())
         assert (trained["steps"], trained["last_loss"] < 20) == (2, True)
     assert results["tove"]["0"]["trained"] > results["base"]["0"]["trained"] > 500_000
     assert "| base alone | 1 |" in done.stdout

@@ -35,6 +35,8 @@ def pixels() -> torch.Tensor:
 def test_the_same_grid_as_in_torch(tmp_path, pixels, batch):
     made = expert(make_onnx(tmp_path / "net.onnx", batch))
     assert (made.spec.channels, made.spec.grid, made.spec.output) == (CHANNELS, (SIZE, SIZE), "features")
+    assert made.spec.kind == "embedding"
+    assert expert(tmp_path / "net.onnx", output="map").spec.kind == "low_level"
     torch.testing.assert_close(made(pixels), convolution(pixels), atol=1e-5, rtol=1e-5)
     assert made(pixels.bfloat16()).dtype == torch.bfloat16
 

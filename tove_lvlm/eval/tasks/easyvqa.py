@@ -26,7 +26,7 @@ class EasyVqa(Questions):
 
     name = "easyvqa"
     about = "questions about one coloured shape; exact match"
-    source = "pypi.org/project/easy-vqa (the wheel's easy_vqa/data)"
+    source = "the PyPI package easy-vqa (its wheel's easy_vqa/data)"
     layouts = (
         Layout(
             labels=("playground/data/eval/easyvqa/test/questions.json",),

@@ -8,6 +8,7 @@ Shapes: B images, C channels of the grid, h w its sides.
 See docs/design.md, "Experts".
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any, cast
@@ -16,7 +17,7 @@ import torch
 
 from ... import storage
 from ...config import ConfigError
-from ..base import Expert
+from ..base import Expert, ExpertSpec
 from ..pictures import probability_picture
 from ..schema import expert_config_class
 from .arrays import Run
@@ -26,7 +27,6 @@ from .config import ExportedConfig
 class ExportedNetwork(Expert):
     """Base of the families `onnx`, `tflite` and `detector`; the runtime is `ExportedConfig.open` of the family."""
 
-    kind = "low_level"
     file: torch.Tensor
     """The network's file, (bytes,) uint8."""
 
@@ -34,6 +34,12 @@ class ExportedNetwork(Expert):
         super().__init__(fields)
         self.register_buffer("file", torch.zeros(fields["file_bytes"], dtype=torch.uint8))
         self._opened: tuple[Any, Run] | None = None
+
+    @classmethod
+    def describe(cls, fields: Mapping[str, Any]) -> ExpertSpec:
+        """As `Expert.describe`: what predicts a map is low level, what gives features is an embedding."""
+        kind = "low_level" if fields["output"] == "map" else "embedding"
+        return dataclasses.replace(super().describe(fields), kind=kind)
 
     @classmethod
     def shape_of(cls, fields: Mapping[str, Any]) -> tuple[int, int, int]:
