@@ -1,5 +1,6 @@
 """When a command is killed: drawn from a seed, so that a run can be made again."""
 
+import os
 import random
 import time
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ class Writing:
         """As `AtTime.strike`."""
         seen: set[str] = set()
         while process.poll() is None:
-            seen |= {str(path) for path in place.rglob("*") if is_unfinished(path)}
+            seen |= unfinished_entries(place)
             if len(seen) >= self.number:
                 time.sleep(self.delay)
                 return process.kill()
@@ -62,6 +63,12 @@ class AtChange:
 
 
 Moment = AtTime | Writing | AtChange
+
+
+def unfinished_entries(place: Path) -> set[str]:
+    """Paths of what is temporary now; folders that vanish while they are looked at are passed over."""
+    found = (Path(folder, name) for folder, folders, files in os.walk(place) for name in (*folders, *files))
+    return {str(path) for path in found if is_unfinished(path)}
 
 
 def is_unfinished(path: Path) -> bool:

@@ -11,7 +11,7 @@ from helpers.paths import ROOT
 from kill.bench import Bench, Outcome
 from kill.commands import Command
 from kill.events import Plan
-from kill.moments import AtChange, AtTime, Moment
+from kill.moments import AtChange, AtTime, Moment, unfinished_entries
 
 
 def run_suite(folder, *arguments: str) -> list[dict]:
@@ -128,3 +128,17 @@ def test_a_run_that_is_over_before_its_moment_is_no_hit(tmp_path):
 def test_a_run_that_is_killed_before_it_prints_has_a_log_all_the_same(tmp_path):
     found = outcome(tmp_path, WHOLE, *[AtTime(0.0)] * 5)
     assert (found.problems, found.hits) == ([], 5)
+
+
+def test_a_folder_that_vanishes_while_it_is_looked_at_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / ".out.part").mkdir()
+    (tmp_path / "gone").mkdir()
+    scandir = os.scandir
+
+    def vanishing(path):
+        if os.fspath(path).endswith("gone"):
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert unfinished_entries(tmp_path) == {str(tmp_path / ".out.part")}
