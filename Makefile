@@ -68,7 +68,7 @@ test-all: $(VENV)/.ready-dev
 real: $(REAL)/data/counts.json
 	$(RUN) $(BIN)/tove cache build --cfg-path projects/real_small/pretrain.yaml \
 		--options 'data.train=[$(REAL)/data/train/pretrain.json,$(REAL)/data/train/finetune.json]'
-	$(RUN) $(BIN)/python benchmarks/real_small.py --only base tove --seeds 0 --results $(REAL)/results
+	$(RUN) $(BIN)/python benchmarks/real_small_study.py --only base tove --seeds 0 --results $(REAL)/results
 
 $(REAL)/data/counts.json: $(VENV)/.ready-test
 	$(BIN)/python scripts/fetch_real_small.py --to $(REAL)/source

@@ -79,6 +79,17 @@ def test_a_module_is_found_by_path_and_name(test, expected):
     assert has_module(Path(test)) == expected
 
 
+def test_scripts_and_benchmarks_have_no_name_in_common():
+    """Tests import both by name in one process."""
+    scripts, benchmarks = (
+        {path.stem for path in (ROOT / folder).iterdir() if path.suffix == ".py" or path.is_dir()} - {"__pycache__"}
+        for folder in ("scripts", "benchmarks")
+    )
+    assert "fetch_test_weights" in scripts
+    assert "study" in benchmarks
+    assert not scripts & benchmarks
+
+
 def test_no_file_is_too_long_and_none_changes_the_path():
     wrong = []
     for path in MODULES:

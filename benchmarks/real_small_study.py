@@ -1,8 +1,8 @@
 """What real experts are worth to a small real language model on real pictures (projects/real_small).
 
-    python benchmarks/real_small.py --only base tove --seeds 0    # as `make real` does
-    python benchmarks/real_small.py                               # every row, 3 seeds
-    python benchmarks/real_small.py --steps 2                     # a try, which keeps all it writes below ROOT/try
+    python benchmarks/real_small_study.py --only base tove --seeds 0  # as `make real` does
+    python benchmarks/real_small_study.py                             # every row, 3 seeds
+    python benchmarks/real_small_study.py --steps 2                   # a try, which keeps all it writes below ROOT/try
 
 Needs what `scripts/fetch_real_small.py` and `scripts/make_real_small_data.py` write into `--root`. Writes
 `real_small.json` (every seed) and `real_small.md` into `--results` after every row; what is there is not trained again.

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import real_small_study
 import yaml
 from PIL import Image
 from study import real_small as study
@@ -57,20 +58,17 @@ def test_the_rows_names_are_the_projects_experts():
     assert tuple(entry["name"] for entry in project["experts"]) == study.EXPERTS
 
 
-def test_the_table(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import real_small
-
+def test_the_table():
     def scored(value: float) -> dict:
         families = {"naming": {"accuracy": value, "n": 4}}
         return {"overall": {"accuracy": value, "n": 4}, "families": families}
 
     run = {"likelihood": scored(0.75), "words": scored(0.5), "shuffled": scored(0.25), "chance": scored(0.125)}
-    text = real_small.table({"base": {"0": run, "1": run}, "tove": {}}, {"base": "base alone"})
+    text = real_small_study.table({"base": {"0": run, "1": run}, "tove": {}}, {"base": "base alone"})
     assert "| text alone | | 12.5 | 12.5 |" in text
     assert "| base alone | 2 | 75.0 (50.0; 25.0) | 75.0 (50.0; 25.0) |" in text
     assert "tove" not in text
-    assert real_small.table({}, {}) == "nothing yet\n"
+    assert real_small_study.table({}, {}) == "nothing yet\n"
 
 
 @pytest.mark.full
@@ -78,7 +76,7 @@ def test_two_steps_of_two_rows(tmp_path):
     if missing := [name for name in NEEDED if not (SOURCE / name).exists()]:
         pytest.skip(f"{missing[0]} was not fetched: python scripts/fetch_real_small.py --only networks")
     write_data(tmp_path / "data")
-    command = [sys.executable, ROOT / "benchmarks" / "real_small.py", "--only", "base", "tove", "--seeds", "0"]
+    command = [sys.executable, ROOT / "benchmarks" / "real_small_study.py", "--only", "base", "tove", "--seeds", "0"]
     command += ["--steps", "2", "--root", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
