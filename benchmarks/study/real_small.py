@@ -22,7 +22,7 @@ from tove_lvlm.eval.io.items import Item
 from tove_lvlm.feature_cache import CacheFolder, FeatureCache
 from tove_lvlm.inference.batching import DecodingConfig
 from tove_lvlm.project_files import project_files
-from tove_lvlm.provenance import commit, cpu_has_fast_bf16, hardware
+from tove_lvlm.provenance import commit, hardware
 from tove_lvlm.tower.recorder import find_tower
 
 from .intervals import wilson
@@ -98,7 +98,6 @@ def train(row: Row, stage: str, seed: int, root: Path, folder: Path, steps: int 
         f"train.output_dir={output}",
         f"train.seed={seed}",
         f"train.expert_cache={root / 'expert_cache'}",
-        f"train.bf16={str(cpu_has_fast_bf16()).lower()}",
     ]
     options += [f"model.pretrain_mm_mlp_adapter={folder / 'pretrain'}"] if stage == "finetune" else []
     options += [] if steps is None else [f"train.max_steps={steps}", "train.logging_steps=1"]
