@@ -6,14 +6,12 @@ import pytest
 import torch
 import yaml
 
-from helpers import llava_runs, merge_runs, tiny_bases, tiny_qwen, tiny_towers, training
+from helpers import llava_runs, merge_runs, tiny_bases, tiny_qwen, training
 from helpers.tiny_lvlm import make_data, make_llm
-from tove_lvlm import build_tower
 from tove_lvlm.checkpoints import open_checkpoint
-from tove_lvlm.config import ConfigError, UserError
+from tove_lvlm.config import ConfigError
 from tove_lvlm.inference.chat import Chat
 from tove_lvlm.lvlm.build import stock_vision
-from tove_lvlm.recipes.merge.student import whole_student
 from tove_lvlm.surgery.detach import detach
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -137,13 +135,6 @@ def test_the_base_alone_is_the_baseline(way):
 
 
 # ---- what cannot be done is said ----
-
-
-def test_a_base_of_timm_cannot_be_merged_into(tmp_path):
-    base = {"family": "timm", "architecture": "vit_tiny_patch16_224", "model_args": tiny_towers.VIT_ARGS}
-    tower = build_tower(tiny_bases.make_tower_on(tmp_path, {**base, "image_size": 16, "pretrained": "none"}))
-    with pytest.raises(UserError, match="a stock class of transformers, and the tower's base is of family `timm`"):
-        whole_student(tower, None)
 
 
 @pytest.mark.parametrize(

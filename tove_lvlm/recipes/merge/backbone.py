@@ -12,24 +12,17 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ...config import UserError
 from ...tower.backbone import backbone_of, read_as, stop_as
 from ...tower.modeling import ToVEVisionModel
 
 
-def stock_backbone(tower: ToVEVisionModel) -> PreTrainedModel:
-    """The tower's base in float32, as transformers itself would have it.
-
-    Raises:
-        UserError: It is of a family that gives no class of transformers.
+def stock_backbone(tower: ToVEVisionModel) -> PreTrainedModel | None:
+    """The tower's base in float32, as transformers itself would have it; None where it is of a family that gives no
+    class of transformers.
     """
     network = backbone_of(tower.clip)
     if network is None:
-        family = (tower.config.base or {}).get("family")
-        raise UserError(
-            f"merging writes a stock class of transformers, and the tower's base is of family `{family}`; a base of "
-            "family `transformers` (or a CLIP) can be merged into"
-        )
+        return None
     backbone = copy.deepcopy(network)
     for module in backbone.modules():
         module.__dict__.pop("forward", None)  # layers that only pass on
@@ -57,7 +50,9 @@ def trainable_backbone(backbone: PreTrainedModel, tower: ToVEVisionModel) -> Pre
 
 def linear_layers(student: PreTrainedModel) -> list[str]:
     """Names of the linear layers that learn and lie in a list of layers: where LoRA goes."""
-    lists = tuple(f"{name}." for name, module in student.named_modules() if isinstance(module, nn.ModuleList))
+    # timm's layers lie in an nn.Sequential.
+    kinds = (nn.ModuleList, nn.Sequential) if isinstance(student, ToVEVisionModel) else nn.ModuleList
+    lists = tuple(f"{name}." for name, module in student.named_modules() if isinstance(module, kinds))
     return [
         name
         for name, module in student.named_modules()

@@ -1,6 +1,5 @@
 """A base model with its experts merged: the same decoder behind a tower that is the student CLIP alone."""
 
-import dataclasses
 from pathlib import Path
 from typing import cast
 
@@ -9,33 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel, VisionEncoderDecoderModel
 
 from ...checkpoints import LoadedCheckpoint
-from ...config.tower import FusionConfig
-from ...tower.backbone import backbone_of
-from ...tower.configuration import ToVEVisionConfig
-from ...tower.modeling import ToVEVisionModel
-
-
-def tower_of(student: PreTrainedModel, like: ToVEVisionConfig) -> ToVEVisionModel:
-    """A tower without experts whose tokens are a student's.
-
-    Args:
-        student: A whole CLIPVisionModel, or of the class of the tower's base; its weights are copied.
-        like: Of the tower that it stands for, whose pixels and layer it has.
-    """
-    config = ToVEVisionConfig(
-        clip_config=student.config.to_dict() if like.base is None else None,
-        base=like.base,
-        select_layer=like.select_layer,
-        image_mean=like.image_mean,
-        image_std=like.image_std,
-        input_size=like.input_size,
-        experts=[],
-        fusion=dataclasses.asdict(FusionConfig()),
-    )
-    tower = ToVEVisionModel(config)
-    encoder: nn.Module = backbone_of(tower.clip) or tower.clip
-    encoder.load_state_dict(student.state_dict())
-    return tower.eval()
+from .bare_tower import around
 
 
 def replace_encoder(loaded: LoadedCheckpoint, student: PreTrainedModel) -> VisionEncoderDecoderModel:
@@ -46,7 +19,7 @@ def replace_encoder(loaded: LoadedCheckpoint, student: PreTrainedModel) -> Visio
         student: What stands in its place.
     """
     old = cast(VisionEncoderDecoderModel, loaded.model)
-    tower = tower_of(student, loaded.require_tower().config).to(old.dtype)
+    tower = around(student, loaded.require_tower().config).to(old.dtype)
     model = VisionEncoderDecoderModel(encoder=tower, decoder=old.decoder)
     if hasattr(old, "enc_to_dec_proj"):
         model.enc_to_dec_proj = old.enc_to_dec_proj

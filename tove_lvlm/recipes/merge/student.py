@@ -1,5 +1,7 @@
 """The student: a stock CLIP, trained up to the layer that the LVLM reads and whole again when it is written.
 
+Where the tower's base is another encoder of transformers it is that one, and else a tower without experts.
+
 Hidden state L of a CLIP depends on its first layers only, so what learns is a CLIP cut there: nothing above is run or
 trained, and the layers above, which no LVLM of ours reads, go into the written model as they were.
 """
@@ -17,29 +19,33 @@ from ...config.sources import WeightSource
 from ...registry import require
 from ...tower.backbone import read_as
 from ...tower.clip import load_clip, read_architecture, read_normalisation
+from ...tower.configuration import ToVEVisionConfig
 from ...tower.modeling import ToVEVisionModel
 from ...weights.sources import fetch
 from .backbone import linear_layers, stock_backbone, trainable_backbone
+from .bare_tower import base_alone, base_tokens, trainable_base
 
 # Without these sizes the tokens or the pixels would be others.
 _SAME = ("hidden_size", "image_size", "patch_size", "num_channels")
 
 
 def whole_student(tower: ToVEVisionModel, source: str | None) -> PreTrainedModel:
-    """A stock model in float32: the tower's own base, or another CLIP of its CLIP's sizes.
+    """In float32 the tower's own base, as a stock model or as a tower without experts, or another CLIP of its CLIP's
+    sizes.
 
     Args:
         tower: Teacher.
         source: Folder or hub id of another CLIP.
 
     Raises:
-        UserError: The other CLIP's tokens or pixels are not of the tower's sizes, or the base cannot be merged into.
+        UserError: The other CLIP's tokens or pixels are not of the tower's sizes, or the base is no CLIP.
     """
     fields = tower.config.clip_config
     if fields is None:
         if source is not None:
             raise UserError("`model.student` names another CLIP, and the tower's base is none; leave it out")
-        return stock_backbone(tower)
+        stock = stock_backbone(tower)
+        return base_alone(tower) if stock is None else stock
     if source is None:
         clip = CLIPVisionModel(CLIPVisionConfig(**fields))
         clip.load_state_dict(tower.clip.state_dict())
@@ -76,6 +82,8 @@ def trained_part(whole: PreTrainedModel, tower: ToVEVisionModel) -> PreTrainedMo
     """
     if isinstance(whole, CLIPVisionModel) and tower.config.base is None:
         return cut(whole, tower.config.select_layer)
+    if isinstance(whole, ToVEVisionModel):
+        return trainable_base(whole)
     return trainable_backbone(whole, tower)
 
 
@@ -87,6 +95,8 @@ def student_tokens(student: nn.Module, pixels_B3HW: torch.Tensor, tower: ToVEVis
         pixels_B3HW: As the tower's base takes them.
         tower: Teacher.
     """
+    if isinstance(student.config, ToVEVisionConfig):
+        return base_tokens(student, pixels_B3HW)
     if tower.config.base is not None:
         return read_as(student, tower.clip, pixels_B3HW)
     tokens_BND: torch.Tensor = student(pixel_values=pixels_B3HW).last_hidden_state[:, 1:]
@@ -125,11 +135,20 @@ def add_lora(student: PreTrainedModel, options: LoraConfig) -> nn.Module:
     Args:
         student: From `trained_part`.
         options: The `lora` block.
+
+    Raises:
+        UserError: It has no linear layer that could learn.
     """
     peft = require("peft", extra="train")
     of_clip = r"encoder\..*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
     target = of_clip if isinstance(student, CLIPVisionModel) else linear_layers(student)
-    student.requires_grad_(False)
+    if not target:
+        raise UserError(
+            "`lora.lora_enable` is true, and the tower's base has no linear layers in its list of layers; leave it out "
+            "to train the base whole"
+        )
+    for parameter in student.parameters():
+        parameter.requires_grad_(False)
     config = peft.LoraConfig(
         r=options.lora_r,
         lora_alpha=options.lora_alpha,

@@ -1,6 +1,7 @@
 """What merging leaves behind: a stock CLIP folder, and of an LVLM the whole model with that CLIP in the tower's place.
 
-Where the tower's base is another encoder of transformers, that one's class stands for the CLIP in all of it.
+Where the tower's base is another encoder of transformers, that one's class stands for the CLIP in all of it; where it
+is of another library, a tower without experts, which needs this package (or what `tove export` writes) to be read.
 
 * clip/      CLIPVisionModel, its image processor, README.md, merge.json: loads where this package is not installed
 * lvlm/      LlavaForConditionalGeneration with that CLIP, the same projector and language model
@@ -12,7 +13,7 @@ model.llm=llm/.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ from ...config import ConfigError, to_dict
 from ...config.merge import MergeRunConfig
 from ...config.model import ModelConfig
 from ...licenses import commercial_use
-from ...lvlm.build import assemble, make_processor, stock_vision, without_zero3_init
+from ...lvlm.build import assemble, make_processor, stock_vision, tove_vision, without_zero3_init
 from ...lvlm.image_processor import as_trained
 from ...lvlm.parts import causal_language_model
 from ...storage import save_json
@@ -87,7 +88,7 @@ class MergeSource:
         parts |= {name: (weight_sources.get("experts") or {}).get(name) or {} for name in tower.attached_names}
         layer = tower.config.select_layer if tower.config.base is None else tower.config.base.get("layer")
         unreadable = None
-        if isinstance(loaded.model, LlavaForConditionalGeneration):
+        if isinstance(loaded.model, LlavaForConditionalGeneration) and not isinstance(student, ToVEVisionModel):
             unreadable = _unreadable(student, plain_processor(loaded.image_processor, tower.config.base_size), layer)
         if unreadable is not None:
             logger.warning("only %s will be written, no LVLM: %s", CLIP, unreadable)
@@ -140,8 +141,11 @@ def write(folder: Path, clip: PreTrainedModel, source: MergeSource, report: dict
 
 def write_clip(folder: Path, clip: PreTrainedModel, source: MergeSource, report: dict) -> None:
     """The stock CLIP with its image processor, a README and the report."""
-    save_stock(clip, folder)
-    plain_processor(source.image_processor, source.side).save_pretrained(folder)
+    if isinstance(clip, ToVEVisionModel):
+        clip.save_pretrained(folder)
+    else:
+        save_stock(clip, folder)
+        plain_processor(source.image_processor, source.side).save_pretrained(folder)
     (folder / "README.md").write_text(model_card(source, report, type(clip).__name__), encoding="utf-8")
     save_json(folder / REPORT, report)
 
@@ -174,12 +178,10 @@ def write_lvlm(
     folder: Path, clip: PreTrainedModel, source: MergeSource, config: MergeRunConfig, loaded: LoadedCheckpoint
 ) -> None:
     """The LVLM with the student in place of the tower, and what further tuning starts from."""
-    model, dtype = replace_tower(loaded, clip, cast(int, source.select_layer))  # a number where it can be read
-    block: dict[str, Any] = {
-        "llm": f"../{LLM}",
-        "vision_tower": f"../{CLIP}",
-        "mm_vision_select_layer": source.select_layer,
-    }
+    model, dtype = replace_tower(loaded, clip, source.select_layer)
+    block: dict[str, Any] = {"llm": f"../{LLM}", "vision_tower": f"../{CLIP}"}
+    if not isinstance(clip, ToVEVisionModel):
+        block["mm_vision_select_layer"] = source.select_layer
     frozen_llm = loaded.checkpoint.frozen_llm
     if frozen_llm is not None:
         block["llm"] = frozen_llm
@@ -209,14 +211,14 @@ class PlainClipLVLM:
 
 
 def replace_tower(
-    loaded: LoadedCheckpoint, clip: PreTrainedModel, select_layer: int
+    loaded: LoadedCheckpoint, clip: PreTrainedModel, select_layer: int | None
 ) -> tuple[PlainClipLVLM, torch.dtype]:
     """Put a CLIP in the tower's place: same projector, same language model.
 
     Args:
         loaded: An LVLM, which gives its parts away.
-        clip: A whole CLIPVisionModel, or another encoder of transformers.
-        select_layer: Hidden state that the projector reads.
+        clip: A whole CLIPVisionModel, another encoder of transformers, or a tower without experts.
+        select_layer: Hidden state that the projector reads; a tower's own counts.
 
     Returns:
         (the model, the dtype it had)
@@ -228,15 +230,22 @@ def replace_tower(
     dtype = old.dtype
     llm = causal_language_model(old)
     cast(nn.Module, clip).to(dtype)  # as above
-    vision_config = old.model.vision_tower.config
-    side = vision_config.base_size if isinstance(vision_config, ToVEVisionConfig) else vision_config.image_size
-    image_processor = plain_processor(loaded.image_processor, side)
-    image_processor = as_trained(image_processor, loaded.image_aspect_ratio, loaded.transparency)
-    vision = stock_vision(clip, image_processor, select_layer)
+    if isinstance(clip, ToVEVisionModel):
+        vision = tove_vision(clip)
+        vision = replace(vision, image_processor=_as_trained(vision.image_processor, loaded))
+    else:
+        vision_config = old.model.vision_tower.config
+        side = vision_config.base_size if isinstance(vision_config, ToVEVisionConfig) else vision_config.image_size
+        processor = _as_trained(plain_processor(loaded.image_processor, side), loaded)
+        vision = stock_vision(clip, processor, cast(int, select_layer))  # a number where it can be read
     tokenizer = loaded.processor.tokenizer
     new = assemble(llm, vision, tokenizer, dtype)
     new.model.multi_modal_projector = old.model.multi_modal_projector
     return PlainClipLVLM(model=new, processor=make_processor(vision, tokenizer), llm=llm), dtype
+
+
+def _as_trained(image_processor: Any, loaded: LoadedCheckpoint) -> Any:
+    return as_trained(image_processor, loaded.image_aspect_ratio, loaded.transparency)
 
 
 def model_card(source: MergeSource, report: dict, kind: str) -> str:
@@ -247,17 +256,25 @@ def model_card(source: MergeSource, report: dict, kind: str) -> str:
         report: Figures.
         kind: The student's class.
     """
-    state = "its own last hidden state" if source.select_layer is None else f"hidden state {source.select_layer}"
+    if kind == ToVEVisionModel.__name__:
+        title, state = "A base with experts merged in", "its tokens"
+        about = f"A `{kind}` without experts"
+        use = "It takes no more time than the base did."
+    else:
+        title = f"{'A CLIP' if kind == 'CLIPVisionModel' else f'A {kind}'} with experts merged in"
+        state = "its own last hidden state" if source.select_layer is None else f"hidden state {source.select_layer}"
+        about = f"A stock `{kind}`"
+        use = f"Use the patch tokens of {state}, without the class token where there is one, as LLaVA does."
     rows = "\n".join(
         f"| {name} | {license or 'not recorded'} | {commercial_use([license])} |"
         for name, license in source.licenses.items()
     )
     figures = ", ".join(f"{key} {report[key]:.4f}" for key in ("loss", "gap", "cosine") if key in report)
-    return f"""# {"A CLIP" if kind == "CLIPVisionModel" else f"A {kind}"} with experts merged in
+    return f"""# {title}
 
-A stock `{kind}`. In {state} it has learnt what a ToVE tower gave there ({", ".join(source.experts)} fused into the
-encoder's tokens), from {report["images"]} images in {report["steps"]} steps; the layers above are the original ones.
-Use the patch tokens of {state}, without the class token where there is one, as LLaVA does.
+{about}. In {state} it has learnt what a ToVE tower gave there ({", ".join(source.experts)} fused into the
+encoder's tokens), from {report["images"]} images in {report["steps"]} steps; layers that are not read are the original
+ones. {use}
 
     {kind}.from_pretrained(folder); AutoImageProcessor.from_pretrained(folder)
 
