@@ -22,6 +22,7 @@ from tove_lvlm import storage
 from tove_lvlm.config import UserError, exit_on_error
 
 DEFAULT = Path("outputs") / "real_small"
+CAPTION_QUESTION = "Describe the picture in a few words."
 SPLITS = ("train", "heldout")
 
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def write_questions(pictures: Sequence[Asked], folder: Path) -> dict[str, object]:
     """Write everything but the images; how many of what."""
     learned = [picture for picture in pictures if not picture.is_held_out]
-    captions = [_conversation(picture, "", picture.caption) for picture in learned if picture.caption]
+    captions = [_conversation(picture, CAPTION_QUESTION, picture.caption) for picture in learned if picture.caption]
     rows = [
         _conversation(picture, question.text, question.answer) for picture in learned for question in picture.questions
     ]
@@ -89,7 +90,7 @@ def write_questions(pictures: Sequence[Asked], folder: Path) -> dict[str, object
 
 def _conversation(picture: Asked, question: str, answer: str) -> dict[str, object]:
     """A row of LLaVA's JSON, the image before the question."""
-    said = [{"from": "human", "value": f"<image>\n{question}".strip()}, {"from": "gpt", "value": answer}]
+    said = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
     return {"id": picture.name, "image": f"{picture.name}.png", "conversations": said}
 
 

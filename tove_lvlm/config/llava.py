@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..errors import ConfigError
 from .loop import LoopConfig
-from .model import LoraConfig, ModelConfig
+from .model import PLAIN_TEMPLATE, LoraConfig, ModelConfig
 from .ranges import number
 
 
@@ -31,6 +31,10 @@ class DataConfig:
     and nearly the same pixels. LLaVA decodes all."""
     direct_resize: bool = True
     """Resize only what is kept of an image: half of the time, pixels within 1 of 255 of the image processor's."""
+    caption_template: str = field(default=PLAIN_TEMPLATE, metadata={"choices": (PLAIN_TEMPLATE, "chat")})
+    """What stage 1 learns from a caption: `plain`, LLaVA's, the image and then the caption; `chat`, what stage 2 learns
+    from a conversation (`model.chat_template`). A language model without a BOS token has nothing before the image in
+    `plain`, and learns from few captions far better by `chat` (docs/design.md, "Data")."""
     on_error: str = field(default="raise", metadata={"choices": ("raise", "skip")})
     """What to do with a broken sample; `skip` counts, reports, and stops when too many are broken."""
     max_error_share: float = field(default=0.01, metadata=number(low=0, high=1))

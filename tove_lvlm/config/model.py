@@ -10,6 +10,8 @@ from .tower import TowerConfig
 
 MODEL_FILE = "tove_model.json"
 """Beside a model's weights: the `model` block that it was built from, and what else loading must know."""
+PLAIN_TEMPLATE = "plain"
+"""LLaVA's stage 1: images, then the caption."""
 V1_TEMPLATE = "v1"
 """LLaVA's conversation, as `model.chat_template` names it."""
 PROJECTOR_FILE = "projector.safetensors"

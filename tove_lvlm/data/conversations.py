@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
-from ..config.model import V1_TEMPLATE
+from ..config.model import PLAIN_TEMPLATE, V1_TEMPLATE
 from .chat_template import ChatTemplate
 from .errors import DataError
 from .turns import IMAGE_TOKEN, Conversation, Turns, mentions_image, read_turns
@@ -28,7 +28,7 @@ IGNORE_INDEX = -100
 IMAGE_TOKEN_INDEX = -200
 """Stands for one whole image in encoded ids; no vocabulary has it. The collator expands it."""
 
-PLAIN, V1, CHAT = "plain", V1_TEMPLATE, "chat"
+PLAIN, V1, CHAT = PLAIN_TEMPLATE, V1_TEMPLATE, "chat"
 Span = tuple[int, int]
 
 

@@ -81,6 +81,34 @@ def test_baseline_runs_through_the_same_code(world, train):
     assert (model.config.vision_feature_layer, model.config.vision_feature_select_strategy) == (-2, "default")
 
 
+def test_captions_in_the_form_of_conversations(world, train, make_trainer, capfd):
+    """`data.caption_template: chat` learns from a caption what stage 2 would."""
+    plain, chat = (
+        make_trainer("pretrain", f"data.caption_template={form}").train_dataset[0] for form in ("plain", "chat")
+    )
+    same_data = [f"data.train=[{world / 'data' / 'pretrain.json'}]", f"data.image_folder={world / 'data' / 'images'}"]
+    tuned = make_trainer("finetune", *same_data).train_dataset[0]
+    assert list(chat["input_ids"]) == list(tuned["input_ids"])
+    assert list(chat["labels"]) == list(tuned["labels"])
+    assert len(chat["input_ids"]) > len(plain["input_ids"]) + 3
+    learned = [[label for label in row["labels"] if label >= 0] for row in (plain, chat)]
+    assert learned[0][:2] == learned[1][:2], "the same caption"
+    assert train("pretrain", "train.max_steps=2") == 0
+    assert train("pretrain", "train.max_steps=2", "data.caption_template=chat") == 2
+    assert "`data.caption_template`" in capfd.readouterr().err.splitlines()[-1]
+    assert train("finetune", "train.max_steps=2", "data.caption_template=chat") == 2
+    assert "it is for stage 1" in capfd.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_plain_captions_with_nothing_before_the_image_are_warned_of(world, make_trainer, caplog, adds_bos):
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(world / "llm", add_bos_token=adds_bos).save_pretrained(world / "llm")
+    make_trainer("pretrain")
+    assert ("nothing stands before an image" in caplog.text) != adds_bos
+
+
 def test_shards_train_as_loose_files_do(world, train):
     samples = json.loads((world / "data" / "finetune.json").read_text())
     for shard in range(2):

@@ -54,9 +54,11 @@ _DEFAULT_CHANGED = ("transfer", "expert_resample")
 """Keys of a tower's YAML whose default is another one since there are checkpoints that do not name them."""
 
 
-def template_for(stage: str, tokenizer: Any) -> str:
-    """The conversation that a stage learns: captions alone in stage 1, in stage 2 what the model is asked with."""
-    return PLAIN if stage == "pretrain" else template_of(tokenizer)
+def template_for(stage: str, caption_template: str, tokenizer: Any) -> str:
+    """The conversation that a stage learns: in stage 1 captions alone, if they are plain, else what the model is asked
+    with.
+    """
+    return PLAIN if stage == "pretrain" and caption_template == PLAIN else template_of(tokenizer)
 
 
 def build(stage: str, config: RunConfig) -> TrainingSetup:
@@ -85,10 +87,14 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         recorder = GateRecorder(model)
     vision_tower, forget = base_model(model).model.vision_tower, recorder.clear if recorder is not None else None
     pictures = gate_pictures(config.train, vision_tower, [dataset], table, forget)
-    identity = block_values(config, "model", "data", "lora")
+    # First what the next but one follows from: the first that differs is named.
+    identity = {"data.caption_template": config.data.caption_template}
+    identity |= block_values(config, "model", "data", "lora")
     identity["train.bits"] = config.train.bits
     identity["train.group_by_modality_length"] = config.train.group_by_modality_length
-    identity["model.chat_template"] = _template_identity(stage, processor.tokenizer)
+    identity["model.chat_template"] = _template_identity(
+        template_for(stage, config.data.caption_template, processor.tokenizer), processor.tokenizer
+    )
     if recorder is not None:
         tower = cast("ToVEVisionConfig", base_model(model).config.vision_config)
         identity |= {f"tower.{key}": value for key, value in tower_settings(tower).items() if key in _DEFAULT_CHANGED}
@@ -103,6 +109,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
             "train.bits": 16,
             "lora.use_dora": False,
             "lora.use_rslora": False,
+            "data.caption_template": PLAIN,
             "data.transparency": "ignore",
             "data.reduce_large_images": False,
             "data.direct_resize": False,
@@ -117,8 +124,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
     )
 
 
-def _template_identity(stage: str, tokenizer: Any) -> str:
-    template = template_for(stage, tokenizer)
+def _template_identity(template: str, tokenizer: Any) -> str:
     if template != CHAT:
         return template
     return f"{template} {hashlib.sha256(tokenizer.chat_template.encode()).hexdigest()[:16]}"
@@ -152,13 +158,19 @@ def build_data(
     """(data set, collator, sampler)."""
     data, train = config.data, config.train
     num_image_tokens = as_llava(model).config.image_seq_length
+    template = template_for(stage, data.caption_template, processor.tokenizer)
+    if template == PLAIN and not processor.tokenizer("").input_ids:
+        logger.warning(
+            "the tokenizer puts no BOS first, so that with `data.caption_template: plain` nothing stands before an "
+            "image; with few captions `chat` learns far more (docs/design.md)"
+        )
     dataset = ToVEDataset(
         data.train,
         tokenizer=processor.tokenizer,
         image_processor=processor.image_processor,
         num_image_tokens=num_image_tokens,
         model_max_length=train.model_max_length,
-        template=template_for(stage, processor.tokenizer),
+        template=template,
         image_folder=data.image_folder,
         image_aspect_ratio=data.image_aspect_ratio,
         on_error=data.on_error,

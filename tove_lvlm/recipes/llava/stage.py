@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...config import ConfigError
 from ...config.llava import RunConfig
-from ...config.model import PROJECTOR_FILE, V1_TEMPLATE
+from ...config.model import PLAIN_TEMPLATE, PROJECTOR_FILE, V1_TEMPLATE
 from ...config.trained import left_out_of_start
 from ...tower.from_yaml import read_tower_yaml
 from ...train.stage import Resolve, TrainingSetup
@@ -30,6 +30,11 @@ class LlavaStage:
             )
         if self.name == "pretrain" and train.save_merged:
             raise ConfigError("`train.save_merged` is true, but stage 1 has nothing to merge; it is for stage 2")
+        if self.name == "finetune" and data.caption_template != PLAIN_TEMPLATE:
+            raise ConfigError(
+                f"`data.caption_template` is `{data.caption_template}`, but stage 2 always learns conversations by "
+                "`model.chat_template`; it is for stage 1"
+            )
         if train.bits != 16 and self.name == "finetune" and not config.lora.lora_enable:
             raise ConfigError(
                 f"`train.bits` is {train.bits}, but without LoRA the whole language model is trained, which quantised "
