@@ -39,10 +39,12 @@ def main() -> int:
     import transformers  # noqa: F401  before the fork
     from study import pool
     from study.real_small import ROWS
+    from study.real_small_surgery import MADE
 
     from tove_lvlm.storage import atomic_file, load_json, save_json
 
-    known = [row.id for row in ROWS]
+    labels = {row.id: row.label for row in ROWS} | MADE
+    known = list(labels)
     if unknown := sorted({*(arguments.only or [])} - {*known}):
         sys.exit(f"--only names {', '.join(unknown)}; the rows are {', '.join(known)}")
     root = arguments.root.resolve()
@@ -55,21 +57,21 @@ def main() -> int:
     jobs = [
         job
         for seed in arguments.seeds
-        for row in ROWS
-        if row.id in (arguments.only or known) and str(seed) not in results.get(row.id, {})
-        for job in row_jobs(row, rows / row.id / f"seed{seed}", seed, root, arguments.steps)
+        for row_id in arguments.only or known
+        if str(seed) not in results.get(row_id, {})
+        for job in row_jobs(row_id, rows, seed, root, arguments.steps)
     ]
 
     def write() -> None:
-        for row in ROWS:
+        for row_id in known:
             for seed in arguments.seeds:
-                found = rows / row.id / f"seed{seed}" / "score.json"
+                found = rows / row_id / f"seed{seed}" / "score.json"
                 if found.is_file():
-                    results.setdefault(row.id, {})[str(seed)] = load_json(found)
+                    results.setdefault(row_id, {})[str(seed)] = load_json(found)
         results_folder.mkdir(parents=True, exist_ok=True)
         save_json(file, results)
         with atomic_file(results_folder / "real_small.md") as path:
-            path.write_text(table(results, {row.id: row.label for row in ROWS}), encoding="utf-8")
+            path.write_text(table(results, labels), encoding="utf-8")
 
     started = time.time()
 
@@ -77,28 +79,39 @@ def main() -> int:
         print(line, flush=True)
         write()
 
-    pool.run_jobs(jobs, arguments.workers, say)
+    pool.run_jobs(list({job.result: job for job in jobs}.values()), arguments.workers, say)
     write()
     print((results_folder / "real_small.md").read_text(encoding="utf-8"))
     print(f"{time.time() - started:.0f} s")
     return 0
 
 
-def row_jobs(row: Any, folder: Path, seed: int, root: Path, steps: int | None) -> list[Any]:
-    """Stage 1, stage 2, and the questions, in the row's folder."""
+def row_jobs(row_id: str, rows: Path, seed: int, root: Path, steps: int | None) -> list[Any]:
+    """Stage 1, stage 2, and the questions, in the row's folder; for what is made of `tove`, that row's too."""
     from study.pool import Job
-    from study.real_small import evaluate, train
+    from study.real_small import ROWS, evaluate, train
+    from study.real_small_surgery import MADE, evaluate_detached, merge
 
-    pretrain, finetune, score = (folder / f"{name}.json" for name in ("pretrain", "finetune", "score"))
-    return [
+    trained = "tove" if row_id in MADE else row_id
+    row = next(row for row in ROWS if row.id == trained)
+    folder, own = rows / trained / f"seed{seed}", rows / row_id / f"seed{seed}"
+    pretrain, finetune, merged = folder / "pretrain.json", folder / "finetune.json", own / "merge.json"
+    jobs = [
         Job(result=pretrain, work=functools.partial(train, row, "pretrain", seed, root, folder, steps)),
         Job(
             result=finetune,
             work=functools.partial(train, row, "finetune", seed, root, folder, steps),
             needs=(pretrain,),
         ),
-        Job(result=score, work=functools.partial(evaluate, folder / "model", root), needs=(finetune,)),
     ]
+    work, needed = functools.partial(evaluate, folder / "model", root), finetune
+    if row_id == "detached":
+        work = functools.partial(evaluate_detached, folder / "model", root, own)
+    if row_id == "merged":
+        merging = functools.partial(merge, folder / "model", own / "model", seed, root, steps)
+        jobs.append(Job(result=merged, work=merging, needs=(finetune,)))
+        work, needed = functools.partial(evaluate, own / "model" / "lvlm", root), merged
+    return [*jobs, Job(result=own / "score.json", work=work, needs=(needed,))]
 
 
 def table(results: dict[str, Any], labels: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 
-from tove_lvlm.checkpoints import load_model
+from tove_lvlm.checkpoints import LoadedCheckpoint, load_model
 from tove_lvlm.config import read_yaml
 from tove_lvlm.eval.benchmark import Benchmark, read_benchmark
 from tove_lvlm.eval.families import chance, read_questions
@@ -87,7 +87,6 @@ def train(row: Row, stage: str, seed: int, root: Path, folder: Path, steps: int 
         First and last logged losses, and steps.
     """
     from tove_lvlm.recipes import llava
-    from tove_lvlm.train.launch import main
 
     output = folder / ("pretrain" if stage == "pretrain" else "model")
     options = [
@@ -100,19 +99,57 @@ def train(row: Row, stage: str, seed: int, root: Path, folder: Path, steps: int 
         f"train.expert_cache={root / 'expert_cache'}",
     ]
     options += [f"model.pretrain_mm_mlp_adapter={folder / 'pretrain'}"] if stage == "finetune" else []
-    options += [] if steps is None else [f"train.max_steps={steps}", "train.logging_steps=1"]
     recipe = {"pretrain": llava.PRETRAIN, "finetune": llava.FINETUNE}[stage]
-    if code := main(recipe, ["--cfg-path", str(PROJECT / f"{stage}.yaml"), "--options", *options]):
-        raise RuntimeError(f"{stage} of {row.id} ended with exit code {code}")
-    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = run_script(recipe, PROJECT / f"{stage}.yaml", options, output, steps)
     return {"first_loss": lines[0]["loss"], "last_loss": lines[-1]["loss"], "steps": lines[-1]["step"]}
+
+
+def run_script(recipe: Any, cfg_path: Path, options: list[str], output: Path, steps: int | None) -> list[dict]:
+    """Run a training script's code in this process; what it logged, line by line.
+
+    Args:
+        recipe: The script's stage.
+        cfg_path: Its YAML.
+        options: `a.b=c` strings over it, `train.output_dir` among them.
+        output: That folder.
+        steps: Optimizer steps; none takes the YAML's.
+    """
+    from tove_lvlm.train.launch import main
+
+    changes = [] if steps is None else [f"train.max_steps={steps}", "train.logging_steps=1"]
+    if code := main(recipe, ["--cfg-path", str(cfg_path), "--options", *options, *changes]):
+        raise RuntimeError(f"{cfg_path.name} for {output} ended with exit code {code}")
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 # ---- asking ----
 
 
-@torch.no_grad()
 def evaluate(model: Path, root: Path) -> dict[str, Any]:
+    """Held-out accuracies of a trained row; see `ask`.
+
+    Args:
+        model: A merged model's folder.
+        root: Folder with `data` and `expert_cache`.
+    """
+    return ask(open_cached(model, root), root)
+
+
+def open_cached(model: Path, root: Path) -> LoadedCheckpoint:
+    """A trained row that takes its features from the cache.
+
+    Args:
+        model: A merged model's folder.
+        root: Folder with `expert_cache`.
+    """
+    loaded = load_model(model)
+    if (tower := find_tower(loaded.model)) is not None:
+        tower.feature_cache = FeatureCache(CacheFolder(root / "expert_cache"), tower, CACHE_DTYPE)
+    return loaded
+
+
+@torch.no_grad()
+def ask(loaded: LoadedCheckpoint, root: Path) -> dict[str, Any]:
     """Held-out accuracies by family with their 95 % intervals.
 
     `likelihood` takes the likeliest choice, `words` what the model says, and `shuffled` what it says when each question
@@ -120,13 +157,9 @@ def evaluate(model: Path, root: Path) -> dict[str, Any]:
     worth (`chance`).
 
     Args:
-        model: A merged model's folder.
-        root: Folder with `data` and `expert_cache`.
+        loaded: From `open_cached`.
+        root: Folder with `data`.
     """
-    loaded = load_model(model)
-    tower = find_tower(loaded.model)
-    if tower is not None:
-        tower.feature_cache = FeatureCache(CacheFolder(root / "expert_cache"), tower, CACHE_DTYPE)
     heldout = root / "data" / "heldout"
     by_choice, in_words = (read_benchmark(name, [heldout / "questions.jsonl"]) for name in (LIKELIHOOD, WORDS))
 

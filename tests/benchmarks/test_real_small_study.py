@@ -1,6 +1,7 @@
 """The benchmark on real networks: its rows, its table, and with the networks at hand two steps of two rows."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -76,8 +77,17 @@ def test_two_steps_of_two_rows(tmp_path):
     if missing := [name for name in NEEDED if not (SOURCE / name).exists()]:
         pytest.skip(f"{missing[0]} was not fetched: python scripts/fetch_real_small.py --only networks")
     write_data(tmp_path / "data")
-    command = [sys.executable, ROOT / "benchmarks" / "real_small_study.py", "--only", "base", "tove", "--seeds", "0"]
-    command += ["--steps", "2", "--root", tmp_path]
+    command = [
+        sys.executable,
+        ROOT / "benchmarks" / "real_small_study.py",
+        "--only",
+        "base",
+        "detached",
+        "merged",
+        "tove",
+    ]
+    command += ["--seeds", "0", "--steps", "2", "--root", tmp_path]
+    build_cache(tmp_path)
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((tmp_path / "try" / "real_small.json").read_text())
@@ -87,8 +97,24 @@ def test_two_steps_of_two_rows(tmp_path):
         assert set(found["gate_mass"]) == set(row.experts)
         trained = json.loads((tmp_path / "try" / row.id / "seed0" / "finetune.json").read_text())
         assert (trained["steps"], trained["last_loss"] < 20) == (2, True)
+        for log in sorted((tmp_path / "try" / row.id / "seed0").glob("*e*.log")):
+            said = log.read_text()
+            found = re.search(r"(\d+) of (\d+) features were read", said)
+            assert found, said[-2000:]
+            assert found[1] == found[2], "all had been computed before"
+    assert len(results["detached"]["0"]["detached"]) == 2
+    assert set(results["merged"]["0"]["gate_mass"]) == set()
+    assert json.loads((tmp_path / "try" / "merged" / "seed0" / "merge.json").read_text())["first_gap"] == 1
     assert results["tove"]["0"]["trained"] > results["base"]["0"]["trained"] > 500_000
     assert "| base alone | 1 |" in done.stdout
+
+
+def build_cache(root):
+    data = [f"{root}/data/train/{stage}.json" for stage in ("pretrain", "finetune")]
+    options = [f"data.train=[{','.join(data)}]", f"data.image_folder={root}/data/train/images"]
+    command = ["cache", "build", "--cfg-path", study.PROJECT / "pretrain.yaml", "--options", *options]
+    command += [f"train.expert_cache={root / 'expert_cache'}"]
+    subprocess.run([sys.executable, "-m", "tove_lvlm.cli", *command], check=True, cwd=ROOT, capture_output=True)
 
 
 def write_data(folder):
