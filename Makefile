@@ -64,10 +64,12 @@ test-all: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "" --durations=30 \
 		--cov=tove_lvlm --cov-report=term:skip-covered
 
-# What real experts are worth on real pictures; the cache is filled once. Not run from end to end yet.
+# What real experts are worth on real pictures; the cache is filled once.
 real: $(REAL)/data/counts.json
 	$(RUN) $(BIN)/tove cache build --cfg-path projects/real_small/pretrain.yaml \
 		--options 'data.train=[$(REAL)/data/train/pretrain.json,$(REAL)/data/train/finetune.json]'
+	$(RUN) $(BIN)/tove cache build --cfg-path projects/real_small/pretrain.yaml \
+		--options 'data.train=[$(REAL)/data/heldout/pictures.json]' data.image_folder=$(REAL)/data/heldout/images
 	$(RUN) $(BIN)/python benchmarks/real_small_study.py --only base tove --seeds 0 --results $(REAL)/results
 
 $(REAL)/data/counts.json: $(VENV)/.ready-test

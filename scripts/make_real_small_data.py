@@ -5,6 +5,7 @@
     train/pretrain.json        captions of stage 1
     train/finetune.json        conversations of stage 2: a question each, since an answer would give the next one away
     heldout/questions.jsonl    a question a line, with the choices, as `tove eval questions` reads them
+    heldout/pictures.json      a conversation about each held-out picture, to fill an expert cache with
     */images/                  PNG, on white, at most 320 pixels a side
 
 The same files come out each time (`counts.json` says how many of what); about a minute.
@@ -73,6 +74,9 @@ def write_questions(pictures: Sequence[Asked], folder: Path) -> dict[str, object
         if picture.is_held_out
         for number, question in enumerate(picture.questions)
     ]
+    asked_about = [picture for picture in pictures if picture.is_held_out and picture.questions]
+    first = [_conversation(one, one.questions[0].text, one.questions[0].answer) for one in asked_about]
+    storage.save_json(folder / "heldout" / "pictures.json", first)
     storage.save_json(folder / "train" / "pretrain.json", captions)
     storage.save_json(folder / "train" / "finetune.json", rows)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in held_out)

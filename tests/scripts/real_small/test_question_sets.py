@@ -99,6 +99,8 @@ def test_the_script_writes_the_same_files_each_time(packages, tmp_path, monkeypa
     held_out = [json.loads(line) for line in lines]
     assert not {row["image"] for row in held_out} & {row["image"] for row in rows}
     assert all(row["answer"] in row["choices"] for row in held_out)
+    pictures = json.loads((tmp_path / "one" / "heldout" / "pictures.json").read_text())
+    assert sorted(row["image"] for row in pictures) == sorted({row["image"] for row in held_out})
 
 
 def test_without_packages_the_command_is_named(tmp_path, capsys):
