@@ -151,7 +151,8 @@ class ToVEVisionModel(PreTrainedModel):
     @torch.no_grad()
     def clip_tokens(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         """The base's patch tokens of the layer that is read, (B, N, D); run whatever is cached."""
-        seen_B3HW = self.clip_pixels(pixels_B3HW).to(next(self.clip.parameters()).dtype)
+        dtype = next((parameter.dtype for parameter in self.clip.parameters()), pixels_B3HW.dtype)  # ONNX has none
+        seen_B3HW = self.clip_pixels(pixels_B3HW).to(dtype)
         if isinstance(self.clip, Expert):
             grid_BDSS: torch.Tensor = self.clip(seen_B3HW)
             return grid_BDSS.flatten(2).transpose(1, 2).contiguous()  # as it comes out of a cache

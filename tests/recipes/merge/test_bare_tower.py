@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from helpers import llava_runs, merge_runs, tiny_bases, tiny_towers, training
+from helpers.exported_networks import make_onnx
 from helpers.small_experts import ENTRIES
 from helpers.tiny_lvlm import make_data, make_llm
 from tove_lvlm import build_tower
@@ -128,6 +129,19 @@ def test_a_student_starts_as_the_base(tmp_path, kind):
     assert all(name.startswith("clip.") for name in learns)
     assert all(dict(student.named_parameters())[name].grad is not None for name in learns)
     assert not any(parameter.requires_grad for parameter in tower.clip.parameters())
+
+
+def test_a_base_in_a_file_of_onnx_gives_tokens_and_cannot_learn(tmp_path):
+    make_onnx(tmp_path / "net.onnx")
+    base = {"family": "onnx", "pretrained": "./net.onnx", "output": "features", "image_size": 16}
+    tower = tiny_towers.wake(build_tower(tiny_bases.make_tower_on(tmp_path, base))).eval()
+    t_clip, t_fuse = tower(pixels(16)).hidden_states
+    assert t_clip.shape == t_fuse.shape
+    assert not torch.equal(t_clip, t_fuse)
+    whole = whole_student(tower, None)
+    assert torch.equal(whole(pixels(16)).last_hidden_state, t_clip)
+    with pytest.raises(UserError, match="of family `onnx`, is run by another library and cannot learn"):
+        trained_part(whole, tower)
 
 
 def test_lora_on_a_vision_transformer_of_timm(tmp_path):

@@ -87,7 +87,7 @@ def build(stage: str, config: RunConfig) -> TrainingSetup:
         recorder = GateRecorder(model)
     vision_tower, forget = base_model(model).model.vision_tower, recorder.clear if recorder is not None else None
     pictures = gate_pictures(config.train, vision_tower, [dataset], table, forget)
-    # First what the next but one follows from: the first that differs is named.
+    # Before `model.chat_template`, which follows from it: of several differences the first is named.
     identity: dict[str, Any] = {"data.caption_template": config.data.caption_template}
     identity |= block_values(config, "model", "data", "lora")
     identity["train.bits"] = config.train.bits

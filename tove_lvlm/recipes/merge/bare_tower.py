@@ -1,7 +1,7 @@
 """A tower without experts: what a student is where its base is of no class of transformers, and what a base model has
 in its encoder's place.
 
-Shapes: B images, N tokens, D width, H W pixels.
+Shapes: B images, N tokens, D width, S side of the token grid, H W pixels.
 """
 
 import copy
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ...config import UserError
 from ...config.tower import FusionConfig
 from ...tower.backbone import backbone_of
 from ...tower.configuration import ToVEVisionConfig
@@ -69,13 +70,22 @@ def trainable_base(whole: ToVEVisionModel) -> ToVEVisionModel:
 
     Args:
         whole: From `base_alone`.
+
+    Raises:
+        UserError: It has no weights that could learn.
     """
     student = copy.deepcopy(whole)
     student.tove_fusion.requires_grad_(False)
     student.clip.requires_grad_(True)
     size = student.config.base_size
     with torch.enable_grad():
-        base_tokens(student, torch.zeros(1, 3, size, size)).square().sum().backward()
+        tokens_1ND = base_tokens(student, torch.zeros(1, 3, size, size))
+    if not tokens_1ND.requires_grad:
+        raise UserError(
+            f"the tower's base, of family `{(whole.config.base or {}).get('family')}`, is run by another library and "
+            "cannot learn, so that nothing can be merged into it"
+        )
+    tokens_1ND.square().sum().backward()
     for parameter in student.clip.parameters():
         parameter.requires_grad_(parameter.grad is not None)
         parameter.grad = None
@@ -90,5 +100,6 @@ def base_tokens(student: nn.Module, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         pixels_B3HW: As the base takes them.
     """
     base = cast(nn.Module, student.clip)  # peft passes its model's attributes on
-    grid_BDSS: torch.Tensor = base(pixels_B3HW.to(next(base.parameters()).dtype))
+    dtype = next((parameter.dtype for parameter in base.parameters()), pixels_B3HW.dtype)
+    grid_BDSS: torch.Tensor = base(pixels_B3HW.to(dtype))
     return grid_BDSS.flatten(2).transpose(1, 2)
