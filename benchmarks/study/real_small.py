@@ -26,7 +26,7 @@ from tove_lvlm.provenance import commit, hardware
 from tove_lvlm.tower.recorder import find_tower
 
 from .intervals import wilson
-from .training import matched_hidden, trained_parameters
+from .training import matched_hidden, run_script, trained_parameters
 
 PROJECT = project_files() / "projects" / "real_small"
 LIKELIHOOD, WORDS = "questions_likelihood", "questions"
@@ -86,39 +86,31 @@ def train(row: Row, stage: str, seed: int, root: Path, folder: Path, steps: int 
     Returns:
         First and last logged losses, and steps.
     """
-    from tove_lvlm.recipes import llava
-
     output = folder / ("pretrain" if stage == "pretrain" else "model")
     options = [
         f"model.vision_tower={'tove' if row.experts else 'clip'}",
         f"model.tower={write_tower(row, folder)}",
         f"data.train=[{root / 'data' / 'train' / f'{stage}.json'}]",
         f"data.image_folder={root / 'data' / 'train' / 'images'}",
-        f"train.output_dir={output}",
         f"train.seed={seed}",
         f"train.expert_cache={root / 'expert_cache'}",
     ]
     options += [f"model.pretrain_mm_mlp_adapter={folder / 'pretrain'}"] if stage == "finetune" else []
-    recipe = {"pretrain": llava.PRETRAIN, "finetune": llava.FINETUNE}[stage]
-    lines = run_script(recipe, PROJECT / f"{stage}.yaml", options, output, steps)
+    lines = run_logged(stage, options, output, steps)
     return {"first_loss": lines[0]["loss"], "last_loss": lines[-1]["loss"], "steps": lines[-1]["step"]}
 
 
-def run_script(recipe: Any, cfg_path: Path, options: list[str], output: Path, steps: int | None) -> list[dict]:
-    """Run a training script's code in this process; what it logged, line by line.
+def run_logged(stage: str, options: list[str], output: Path, steps: int | None) -> list[dict]:
+    """Run a script of the project in this process; what it logged, line by line.
 
     Args:
-        recipe: The script's stage.
-        cfg_path: Its YAML.
-        options: `a.b=c` strings over it, `train.output_dir` among them.
+        stage: `pretrain`, `finetune` or `merge`.
+        options: `a.b=c` strings over its YAML, without its folder.
         output: That folder.
         steps: Optimizer steps; none takes the YAML's.
     """
-    from tove_lvlm.train.launch import main
-
     changes = [] if steps is None else [f"train.max_steps={steps}", "train.logging_steps=1"]
-    if code := main(recipe, ["--cfg-path", str(cfg_path), "--options", *options, *changes]):
-        raise RuntimeError(f"{cfg_path.name} for {output} ended with exit code {code}")
+    run_script(stage, [*options, f"train.output_dir={output}", *changes], PROJECT)
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 

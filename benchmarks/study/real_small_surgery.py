@@ -13,7 +13,7 @@ from tove_lvlm.surgery.mean_terms import measure_mean_terms
 from tove_lvlm.surgery.probe import Probe
 from tove_lvlm.surgery.probe_data import read_probe_data
 
-from .real_small import EXPERTS, PROJECT, ask, open_cached, run_script
+from .real_small import EXPERTS, ask, open_cached, run_logged
 
 KEPT = 3
 """Experts that stay when the least useful are detached."""
@@ -77,14 +77,11 @@ def merge(model: Path, output: Path, seed: int, root: Path, steps: int | None) -
     Returns:
         First and last `gap`, the share of the distance from the base's tokens to the tower's that is left.
     """
-    from tove_lvlm.recipes.merge import MERGE
-
     options = [
         f"model.checkpoint={model}",
         f"data.images=[{root / 'data' / 'train' / 'images'}]",
-        f"train.output_dir={output}",
         f"train.seed={seed}",
         f"train.expert_cache={root / 'expert_cache'}",
     ]
-    lines = run_script(MERGE, PROJECT / "merge.yaml", options, output, steps)
+    lines = run_logged("merge", options, output, steps)
     return {"first_gap": lines[0]["gap"], "last_gap": lines[-1]["gap"], "steps": lines[-1]["step"]}

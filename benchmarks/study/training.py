@@ -204,14 +204,14 @@ def cache_options(world: Path) -> list[str]:
     return [f"train.expert_cache={world.parent / 'expert_cache'}", "train.expert_cache_dtype=float32"]
 
 
-def run_script(stage: str, options: list[str]) -> None:
+def run_script(stage: str, options: list[str], project: Path = PROJECT) -> None:
     """The script's main, as `deepspeed scripts/... --cfg-path ... --options ...` calls it with one rank."""
     from tove_lvlm.recipes import encoder_decoder, llava
     from tove_lvlm.recipes.merge import MERGE
     from tove_lvlm.train.launch import main
 
     stages = {known.name: known for known in (llava.PRETRAIN, llava.FINETUNE, encoder_decoder.PRETRAIN, MERGE)}
-    code = main(stages[stage], ["--cfg-path", str(PROJECT / f"{stage}.yaml"), "--options", *options])
+    code = main(stages[stage], ["--cfg-path", str(project / f"{stage}.yaml"), "--options", *options])
     if code != 0:
         raise RuntimeError(f"{stage} ended with exit code {code}")
 

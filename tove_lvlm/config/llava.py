@@ -33,8 +33,8 @@ class DataConfig:
     """Resize only what is kept of an image: half of the time, pixels within 1 of 255 of the image processor's."""
     caption_template: str = field(default=PLAIN_TEMPLATE, metadata={"choices": (PLAIN_TEMPLATE, "chat")})
     """What stage 1 learns from a caption: `plain`, LLaVA's, the image and then the caption; `chat`, what stage 2 learns
-    from a conversation (`model.chat_template`). A language model without a BOS token has nothing before the image in
-    `plain`, and learns from few captions far better by `chat` (docs/design.md, "Conversations")."""
+    from a conversation (`model.chat_template`). With a tokenizer that puts no BOS first nothing stands before the
+    image in `plain`; from few captions `chat` was read off the pictures sooner (docs/design.md, "Conversations")."""
     on_error: str = field(default="raise", metadata={"choices": ("raise", "skip")})
     """What to do with a broken sample; `skip` counts, reports, and stops when too many are broken."""
     max_error_share: float = field(default=0.01, metadata=number(low=0, high=1))

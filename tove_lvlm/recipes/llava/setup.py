@@ -162,7 +162,7 @@ def build_data(
     if template == PLAIN and not processor.tokenizer("").input_ids:
         logger.warning(
             "the tokenizer puts no BOS first, so that with `data.caption_template: plain` nothing stands before an "
-            "image; with few captions `chat` learns far more (docs/design.md)"
+            "image; from few captions `chat` learned to read pictures sooner (docs/design.md, Conversations)"
         )
     dataset = ToVEDataset(
         data.train,

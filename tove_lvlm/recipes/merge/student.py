@@ -38,7 +38,7 @@ def whole_student(tower: ToVEVisionModel, source: str | None) -> PreTrainedModel
         source: Folder or hub id of another CLIP.
 
     Raises:
-        UserError: The other CLIP's tokens or pixels are not of the tower's sizes, or the base is no CLIP.
+        UserError: Another CLIP is named, and its tokens or pixels are not of the tower's sizes, or the base is no CLIP.
     """
     fields = tower.config.clip_config
     if fields is None:
