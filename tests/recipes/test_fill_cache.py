@@ -6,8 +6,10 @@ import pytest
 
 from helpers import merge_runs
 from helpers.paths import ROOT
+from helpers.pictures import paint
 from helpers.training import losses
 from tove_lvlm.config import UserError
+from tove_lvlm.data import images
 from tove_lvlm.experts.base import Expert
 from tove_lvlm.recipes.fill_cache import fill, read_run
 
@@ -37,6 +39,28 @@ def test_runs_of_the_base_model_and_of_merging_find_theirs(
     monkeypatch.setattr(Expert, "forward", lambda self, pixels: pytest.fail("an expert ran"))
     assert train_base("pretrain_base", *options) == 0
     assert merge_runs.run(path, *options[:1]) == 0
+
+
+def test_merging_resizes_as_the_stages_do_and_finds_their_images(world, checkpoints, tmp_path, monkeypatch):
+    inner, resized = images.resize_middle, []
+    monkeypatch.setattr(images, "resize_middle", lambda image, *args: resized.append(image.size) or inner(image, *args))
+    folder, names = tmp_path / "images", ["wide.png", "high.png", "large.png"]
+    for seed, (name, size) in enumerate(zip(names, [(90, 70), (50, 130), (200, 180)], strict=True)):
+        paint(folder / name, seed, size)
+    talk = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "!"}]
+    (tmp_path / "data.json").write_text(
+        json.dumps([{"id": name, "image": name, "conversations": talk} for name in names])
+    )
+    cache = f"train.expert_cache={tmp_path}/cache"
+    options = [cache, f"data.train=[{tmp_path}/data.json]", f"data.image_folder={folder}"]
+    assert fill(world / "pretrain.yaml", options).computed == 3 * 5
+    assert len(resized) == 3
+    path = merge_runs.write_yaml(tmp_path, checkpoints["stage1"], folder)
+    found = fill(path, [cache])
+    assert (found.computed, found.read) == (0, 3 * 5)
+    assert len(resized) == 6
+    fill(path, [cache, "data.direct_resize=false"])
+    assert len(resized) == 6, "nothing of the whole image left out"
 
 
 def test_each_of_several_ranks_takes_its_share(world, monkeypatch):

@@ -35,6 +35,8 @@ class MergeDataConfig:
     """Folder that the JSON files' `image` paths are relative to."""
     image_aspect_ratio: str | None = field(default=None, metadata={"choices": (None, "square", "pad")})
     """None takes what the checkpoint was trained with."""
+    direct_resize: bool = True
+    """As in training, whose expert cache is only read where pixels are resized in the same way."""
     allow_symlinks: bool = False
     """Let links inside the image folder lead out of it."""
     max_error_share: float = field(default=0.01, metadata=number(low=0, high=1))

@@ -216,6 +216,7 @@ def _of_merge(config: Any, dtype: torch.dtype) -> tuple[Any, list[Any]]:
         data.image_aspect_ratio or loaded.image_aspect_ratio,
         image_folder=data.image_folder,
         allow_symlinks=data.allow_symlinks,
+        direct_resize=data.direct_resize,
     )
     return loaded.require_tower(), [dataset]
 

@@ -36,6 +36,7 @@ class ImageDataset(Dataset):
         image_folder: For the JSON files.
         max_error_share: Share of images that may be broken.
         allow_symlinks: As `data.images.resolve_image`.
+        direct_resize: As `data.images.to_pixels`.
 
     Raises:
         ConfigError: There is no image.
@@ -50,8 +51,10 @@ class ImageDataset(Dataset):
         image_folder: str | Path | None = None,
         max_error_share: float = 0.01,
         allow_symlinks: bool = False,
+        direct_resize: bool = False,
     ):
         self.image_processor, self.aspect_ratio = image_processor, aspect_ratio
+        self._direct_resize = direct_resize
         image_folder = None if image_folder is None else Path(image_folder)
         self.image_folder, self.allow_symlinks = image_folder, allow_symlinks
         self._images = list(dict.fromkeys(image for source in sources for image in self._list(Path(source))))
@@ -102,7 +105,8 @@ class ImageDataset(Dataset):
 
     def _load(self, index: int) -> ImageSample:
         path, name = resolve_image(*self._images[index], allow_symlinks=self.allow_symlinks), self.names[index]
-        return ImageSample(to_pixels(read_image(path), self.image_processor, self.aspect_ratio), name)
+        image, direct = read_image(path), self._direct_resize
+        return ImageSample(to_pixels(image, self.image_processor, self.aspect_ratio, direct_resize=direct), name)
 
 
 def collate(samples: Sequence[ImageSample]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ def build(config: MergeRunConfig) -> TrainingSetup:
         image_folder=config.data.image_folder,
         max_error_share=config.data.max_error_share,
         allow_symlinks=config.data.allow_symlinks,
+        direct_resize=config.data.direct_resize,
     )
     del loaded  # the language model; it is read again where the merged one is written
     sampler = SeededSampler(len(dataset), config.train.seed)
@@ -70,6 +71,7 @@ def build(config: MergeRunConfig) -> TrainingSetup:
         collator=collate,
         sampler=sampler,
         identity=identity,
+        identity_before={"data.direct_resize": False},
         close=close_of(cache),
         results=lambda trainer: gather_results(config, trainer, full_student, source, dataset),
     )
