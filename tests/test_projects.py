@@ -19,12 +19,9 @@ RUNS = sorted([*PROJECTS.glob("*/pretrain.yaml"), *PROJECTS.glob("*/finetune.yam
 BASE_RUNS = sorted([*PROJECTS.glob("tove_base/*.yaml"), PROJECTS / "miniature" / "pretrain_base.yaml"])
 MERGES = sorted(PROJECTS.glob("*/merge.yaml"))
 NETWORKS = ROOT / "outputs" / "real_small" / "source" / "networks"  # scripts/fetch_real_small.py brings it
-TOWERS = sorted([*PROJECTS.glob("towers/*.yaml"), *PROJECTS.glob("*/tower.yaml")])
-FETCHED = PROJECTS / "real_small" / "tower.yaml"
-READABLE = [
-    pytest.param(path, marks=pytest.mark.skipif(path == FETCHED and not NETWORKS.is_dir(), reason=f"no {NETWORKS}"))
-    for path in TOWERS
-]
+TOWERS = sorted([*PROJECTS.glob("towers/*.yaml"), *PROJECTS.glob("*/*tower.yaml")])
+WITHOUT_FILES = pytest.mark.skipif(not NETWORKS.is_dir(), reason=f"no {NETWORKS}")
+READABLE = [pytest.param(path, marks=WITHOUT_FILES if path.parent.name == "real_small" else ()) for path in TOWERS]
 SMALL = [PROJECTS / "towers" / f"{name}_base.yaml" for name in ("clip_b16", "siglip2_b16")]
 LAVIS = sorted(PROJECTS.glob("lavis/*.yaml"))  # LAVIS's own format: tests/hosts/lavis/test_run.py runs them
 

@@ -32,6 +32,7 @@ PROJECT = project_files() / "projects" / "real_small"
 LIKELIHOOD, WORDS = "questions_likelihood", "questions"
 CACHE_DTYPE = "float16"
 BATCH_SIZE = 32
+TOWER, DINOV2_TOWER = "tower.yaml", "dinov2_tower.yaml"
 EXPERTS = ("dinov2", "edges", "saliency", "person", "text")
 
 
@@ -41,8 +42,10 @@ class Row:
 
     id: str
     label: str
+    tower: str = TOWER
+    """Of the project."""
     experts: tuple[str, ...] = EXPERTS
-    """Of the project's tower, or `own`: the base network again, so that parameters are all that is added."""
+    """Of the tower, or `own`: the base network again, so that parameters are all that is added."""
     fusion: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the tower's `fusion`."""
 
@@ -53,18 +56,20 @@ ROWS = (
     Row(id="matched", label="base, as many parameters", experts=("own",), fusion={"mlp_hidden": "matched"}),
     Row(id="dinov2", label="ToVE, DINOv2 alone", experts=("dinov2",)),
     Row(id="concat", label="channel concatenation", fusion={"kind": "concat"}),
+    Row(id="dinov2_base", label="DINOv2 as base, alone", tower=DINOV2_TOWER, experts=()),
+    Row(id="dinov2_tove", label="ToVE: DINOv2 as base, ImageNet expert", tower=DINOV2_TOWER, experts=("imagenet",)),
 )
 
 
 def write_tower(row: Row, folder: Path) -> Path:
     """The row's tower as a YAML."""
-    tower = read_yaml(PROJECT / "tower.yaml")
+    tower = read_yaml(PROJECT / row.tower)
     base = {key: value for key, value in tower["base"].items() if key != "input_size"}
     entries = {entry["name"]: entry for entry in tower["experts"]} | {"own": {"name": "own", **base}}
     tower["experts"] = [entries[name] for name in row.experts]
     changes = dict(row.fusion)
     if changes.get("mlp_hidden") == "matched":
-        whole = read_yaml(PROJECT / "tower.yaml")
+        whole = read_yaml(PROJECT / row.tower)
         changes["mlp_hidden"] = matched_hidden(whole, entries[row.experts[0]])
     tower["fusion"] |= changes
     folder.mkdir(parents=True, exist_ok=True)

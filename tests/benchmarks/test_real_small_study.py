@@ -47,16 +47,17 @@ def test_wilsons_interval():
 def test_a_row_changes_the_experts_and_the_fusion_alone(row, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "matched_hidden", lambda tower, expert: 77)
     written = yaml.safe_load(study.write_tower(row, tmp_path).read_text())
-    project = yaml.safe_load((study.PROJECT / "tower.yaml").read_text())
+    project = yaml.safe_load((study.PROJECT / row.tower).read_text())
     assert written["base"] == project["base"]
     assert [entry["name"] for entry in written["experts"]] == list(row.experts)
     changed = {key: value for key, value in written["fusion"].items() if project["fusion"].get(key) != value}
     assert changed == {key: 77 if value == "matched" else value for key, value in row.fusion.items()}
 
 
-def test_the_rows_names_are_the_projects_experts():
-    project = yaml.safe_load((study.PROJECT / "tower.yaml").read_text())
-    assert tuple(entry["name"] for entry in project["experts"]) == study.EXPERTS
+@pytest.mark.parametrize(("tower", "experts"), [(study.TOWER, study.EXPERTS), (study.DINOV2_TOWER, ("imagenet",))])
+def test_the_rows_names_are_the_projects_experts(tower, experts):
+    project = yaml.safe_load((study.PROJECT / tower).read_text())
+    assert tuple(entry["name"] for entry in project["experts"]) == experts
 
 
 def test_the_table():
