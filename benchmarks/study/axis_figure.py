@@ -61,7 +61,7 @@ def _draw(axes: "Axes", curves: Mapping[str, Mapping[int, Seeds]], labels: Mappi
         target = curves[CLIP_ROW][most].mean
         axes.axhline(target, color=colors[CLIP_ROW], linewidth=1, linestyle=(0, (2, 2)), zorder=0.5)
         reached = [number for number, seeds in curves.get(TOVE_ROW, {}).items() if seeds.mean >= target]
-        conclusion = f": ToVE is past it with {reached[0]:,}" if reached and reached[0] < most else ""
+        conclusion = f":\nToVE is past it with {reached[0]:,}" if reached and reached[0] < most else ""
         axes.annotate(f"CLIP-only with {most:,} scenes{conclusion}", (0, target), xycoords=("axes fraction", "data"),
                       xytext=(0, 3), textcoords="offset points", va="bottom", fontsize=SMALL,
                       color=palette.SOFT)  # fmt: skip

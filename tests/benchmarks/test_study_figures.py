@@ -109,7 +109,7 @@ def test_data_axis_is_logarithmic_and_says_where_clip_is_passed():
         assert (band.min(), band.max()) == pytest.approx((100 * np.min(seeds), 100 * np.max(seeds)))
     target = 100 * np.mean([s["overall"] for s in given["rows"]["clip_30000"]["seeds"].values()])
     assert any(line.get_ydata()[0] == pytest.approx(target) for line in axes.lines if len(line.get_xdata()) == 2)
-    assert any(text.get_text() == "CLIP-only with 30,000 scenes: ToVE is past it with 300" for text in axes.texts)
+    assert any(text.get_text() == "CLIP-only with 30,000 scenes:\nToVE is past it with 300" for text in axes.texts)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["30", "300", "3,000", "30,000"]
 
 
