@@ -69,7 +69,8 @@ real: $(REAL)/data/counts.json
 	$(RUN) $(BIN)/tove cache build --cfg-path projects/real_small/pretrain.yaml \
 		--options 'data.train=[$(REAL)/data/train/pretrain.json,$(REAL)/data/train/finetune.json]'
 	$(RUN) $(BIN)/tove cache build --cfg-path projects/real_small/pretrain.yaml \
-		--options 'data.train=[$(REAL)/data/heldout/pictures.json]' data.image_folder=$(REAL)/data/heldout/images
+		--options 'data.train=[$(REAL)/data/heldout/pictures.json]' data.image_folder=$(REAL)/data/heldout/images \
+		data.direct_resize=false  # as questions are asked
 	$(RUN) $(BIN)/python benchmarks/real_small_study.py --only base tove --seeds 0 --results $(REAL)/results
 
 $(REAL)/data/counts.json: $(VENV)/.ready-test

@@ -1,10 +1,11 @@
 """One row of projects/real_small: trained by the scripts' own code, asked about the held-out pictures."""
 
+import contextlib
 import dataclasses
 import json
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,20 +130,29 @@ def evaluate(model: Path, root: Path) -> dict[str, Any]:
         model: A merged model's folder.
         root: Folder with `data` and `expert_cache`.
     """
-    return ask(open_cached(model, root), root)
+    with open_cached(model, root) as loaded:
+        return ask(loaded, root)
 
 
-def open_cached(model: Path, root: Path) -> LoadedCheckpoint:
-    """A trained row that takes its features from the cache.
+@contextlib.contextmanager
+def open_cached(model: Path, root: Path) -> Iterator[LoadedCheckpoint]:
+    """A trained row that takes its features from the cache; how many at the end, for the job's log.
 
     Args:
         model: A merged model's folder.
         root: Folder with `expert_cache`.
     """
     loaded = load_model(model)
-    if (tower := find_tower(loaded.model)) is not None:
-        tower.feature_cache = FeatureCache(CacheFolder(root / "expert_cache"), tower, CACHE_DTYPE)
-    return loaded
+    tower = find_tower(loaded.model)
+    if tower is None:
+        yield loaded
+        return
+    tower.feature_cache = cache = FeatureCache(CacheFolder(root / "expert_cache"), tower, CACHE_DTYPE)
+    try:
+        yield loaded
+    finally:
+        cache.close()
+        print(f"{cache.num_read} of {cache.num_read + cache.num_computed} features were read")
 
 
 @torch.no_grad()
@@ -154,7 +164,7 @@ def ask(loaded: LoadedCheckpoint, root: Path) -> dict[str, Any]:
     worth (`chance`).
 
     Args:
-        loaded: From `open_cached`.
+        loaded: Of `open_cached`.
         root: Folder with `data`.
     """
     heldout = root / "data" / "heldout"

@@ -35,9 +35,9 @@ def evaluate_detached(model: Path, root: Path, folder: Path) -> dict[str, Any]:
         root: Folder with `data` and `expert_cache`.
         folder: Where the questions to choose by are written.
     """
-    loaded = open_cached(model, root)
-    removed = detach_least_useful(loaded, KEPT, root, folder)
-    return {**ask(loaded, root), "detached": removed}
+    with open_cached(model, root) as loaded:
+        removed = detach_least_useful(loaded, KEPT, root, folder)
+        return {**ask(loaded, root), "detached": removed}
 
 
 @torch.no_grad()

@@ -90,7 +90,7 @@ def test_two_steps_of_two_rows_and_what_is_made_of_them(tmp_path):
         assert set(found["gate_mass"]) == set(row.experts)
         trained = json.loads((tmp_path / "try" / row.id / "seed0" / "finetune.json").read_text())
         assert (trained["steps"], trained["last_loss"] < 20) == (2, True)
-        for stage in ("pretrain", "finetune"):
+        for stage in ("pretrain", "finetune", "score"):
             said = (tmp_path / "try" / row.id / "seed0" / f"{stage}.log").read_text()
             from_cache = re.search(r"(\d+) of (\d+) features were read", said)
             assert from_cache, said[-2000:]
@@ -104,11 +104,15 @@ def test_two_steps_of_two_rows_and_what_is_made_of_them(tmp_path):
 
 
 def build_cache(root):
+    """As `make real` does: the held-out pictures are resized as questions are asked."""
     data = [f"{root}/data/train/{stage}.json" for stage in ("pretrain", "finetune")]
-    options = [f"data.train=[{','.join(data)}]", f"data.image_folder={root}/data/train/images"]
-    command = ["cache", "build", "--cfg-path", study.PROJECT / "pretrain.yaml", "--options", *options]
-    command += [f"train.expert_cache={root / 'expert_cache'}"]
-    subprocess.run([sys.executable, "-m", "tove_lvlm.cli", *command], check=True, cwd=ROOT, capture_output=True)
+    for options in (
+        [f"data.train=[{','.join(data)}]", f"data.image_folder={root}/data/train/images"],
+        [f"data.train=[{data[0]}]", f"data.image_folder={root}/data/heldout/images", "data.direct_resize=false"],
+    ):
+        command = ["cache", "build", "--cfg-path", study.PROJECT / "pretrain.yaml", "--options", *options]
+        command += [f"train.expert_cache={root / 'expert_cache'}"]
+        subprocess.run([sys.executable, "-m", "tove_lvlm.cli", *command], check=True, cwd=ROOT, capture_output=True)
 
 
 def write_data(folder):
