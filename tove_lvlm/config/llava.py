@@ -55,6 +55,8 @@ class TrainConfig(LoopConfig):
     """Workers give images as bytes, of which the device makes the same pixels: less work, a quarter of the memory."""
     mm_projector_lr: float | None = field(default=None, metadata=number(above=0))
     """Of the projector and `tove_fusion`; none takes `learning_rate`."""
+    fusion_lr: float | None = field(default=None, metadata=number(above=0))
+    """Of `tove_fusion`; none takes the projector's."""
     gate_lr: float | None = field(default=None, metadata=number(above=0))
     """Of the gate in `tove_fusion`; none takes that of all `tove_fusion`."""
     freeze_mm_mlp_adapter: bool = False

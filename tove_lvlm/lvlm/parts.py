@@ -12,6 +12,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+FUSION = "vision_tower.tove_fusion"
+"""Name of the fusion in LlavaModel."""
+
 
 def adapter_parts(model: nn.Module) -> dict[str, nn.Module]:
     """What stage 1 trains: the projector and, where the tower has one, `tove_fusion`, by their name in LlavaModel.
@@ -23,7 +26,7 @@ def adapter_parts(model: nn.Module) -> dict[str, nn.Module]:
     parts: dict[str, nn.Module] = {"multi_modal_projector": core.multi_modal_projector}
     fusion = getattr(core.vision_tower, "tove_fusion", None)
     if fusion is not None:
-        parts["vision_tower.tove_fusion"] = fusion
+        parts[FUSION] = fusion
     return parts
 
 

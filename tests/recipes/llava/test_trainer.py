@@ -34,6 +34,24 @@ def test_the_gate_has_a_rate_of_its_own_where_it_is_given(make_trainer, stage):
     assert {name for name, rate in rates.items() if rate == 0.125} == gate
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_the_fusion_has_a_rate_of_its_own_where_it_is_given_and_its_gate_too(make_trainer, stage):
+    ours = make_trainer(stage, "train.fusion_lr=0.25", "train.gate_lr=0.125")
+    names = {id(p): name for name, p in ours.model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in ours.create_optimizer().param_groups for p in group["params"]}
+    for name, rate in rates.items():
+        expected = 0.005 if "projector" in name else 0.01
+        if "tove_fusion" in name:
+            expected = 0.125 if ".gate." in name else 0.25
+        assert rate == expected, name
+    assert sum(rate == 0.25 for rate in rates.values()) > 6
+
+
+def test_a_rate_of_the_fusion_changes_nothing_where_there_is_none(make_trainer):
+    ours = make_trainer("pretrain", "train.fusion_lr=0.25", "model.vision_tower=clip")
+    assert {group["lr"] for group in ours.create_optimizer().param_groups} == {0.005}
+
+
 def first_gradients(make_trainer, *options):
     ours = make_trainer("finetune", "lora.lora_dropout=0.0", "train.max_grad_norm=1e9", *options)
     ours.run_gradients = {}

@@ -18,7 +18,7 @@ from ...environment import environment
 from ...lvlm.chunked_loss import chunked_loss
 from ...lvlm.image_tokens import uncounted_image_tokens
 from ...lvlm.padding_free import backend, padding_free_attention
-from ...lvlm.parts import adapter_parts, base_model, text_config
+from ...lvlm.parts import FUSION, adapter_parts, base_model, text_config
 from ...tower.clip import without_unread_layers
 from ...tower.gate import Gate
 from ...train.loop import GuardedTrainer
@@ -60,14 +60,18 @@ class ToVETrainer(GuardedTrainer):
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def rates(self) -> tuple[dict[str, float], dict[int, str]]:
-        """`mm_projector_lr` for projector and fusion, `gate_lr` for the gate where it is given."""
+        """`mm_projector_lr` for projector and fusion; where given, `fusion_lr` for the fusion, `gate_lr` for its gate."""
         train = self.run_config.train
-        adapter = {id(p) for part in adapter_parts(self.model).values() for p in part.parameters()}
+        parts = adapter_parts(self.model)
+        adapter = {id(p) for part in parts.values() for p in part.parameters()}
         kinds = {id(p): "projector" if id(p) in adapter else "language_model" for p in self.model.parameters()}
         rates = {
             "projector": train.mm_projector_lr or train.learning_rate,
             "language_model": train.learning_rate,
         }
+        if train.fusion_lr is not None and FUSION in parts:
+            kinds |= {id(parameter): "fusion" for parameter in parts[FUSION].parameters()}
+            rates["fusion"] = train.fusion_lr
         if train.gate_lr is not None:
             gates = [module for module in self.model.modules() if isinstance(module, Gate)]
             kinds |= {id(parameter): "gate" for gate in gates for parameter in gate.parameters()}
