@@ -49,6 +49,8 @@ class Row:
     """Of the tower, or `own`: the base network again, so that parameters are all that is added."""
     fusion: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the tower's `fusion`."""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Changes to both stages' `train`."""
 
 
 ROWS = (
@@ -59,6 +61,13 @@ ROWS = (
     Row(id="concat", label="channel concatenation", fusion={"kind": "concat"}),
     Row(id="dinov2_base", label="DINOv2 as base, alone", tower=DINOV2_TOWER, experts=()),
     Row(id="dinov2_tove", label="ToVE: DINOv2 as base, ImageNet expert", tower=DINOV2_TOWER, experts=("imagenet",)),
+    Row(
+        id="dinov2_tove_slow",
+        label="the same, tove_fusion at a fifth of the projector's rate",
+        tower=DINOV2_TOWER,
+        experts=("imagenet",),
+        train={"fusion_lr": 2e-4},
+    ),
 )
 
 
@@ -100,6 +109,7 @@ def train(row: Row, stage: str, seed: int, root: Path, folder: Path, steps: int 
         f"data.image_folder={root / 'data' / 'train' / 'images'}",
         f"train.seed={seed}",
         f"train.expert_cache={root / 'expert_cache'}",
+        *(f"train.{key}={value}" for key, value in row.train.items()),
     ]
     options += [f"model.pretrain_mm_mlp_adapter={folder / 'pretrain'}"] if stage == "finetune" else []
     lines = run_logged(stage, options, output, steps)

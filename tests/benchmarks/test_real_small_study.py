@@ -60,6 +60,18 @@ def test_the_rows_names_are_the_projects_experts(tower, experts):
     assert tuple(entry["name"] for entry in project["experts"]) == experts
 
 
+def test_a_rows_rate_reaches_both_stages(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(study, "run_script", lambda stage, options, project: ran.append((stage, options)))
+    (row,) = [row for row in study.ROWS if row.train]
+    for stage, folder in (("pretrain", "pretrain"), ("finetune", "model")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "metrics.jsonl").write_text('{"loss": 2.0, "step": 1}\n')
+        assert study.train(row, stage, 0, tmp_path, tmp_path, 1) == {"first_loss": 2.0, "last_loss": 2.0, "steps": 1}
+    assert [stage for stage, _ in ran] == ["pretrain", "finetune"]
+    assert all("train.fusion_lr=0.0002" in options for _, options in ran)
+
+
 def test_the_table():
     def scored(value: float) -> dict:
         families = {"naming": {"accuracy": value, "n": 4}}

@@ -60,7 +60,7 @@ class ToVETrainer(GuardedTrainer):
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def rates(self) -> tuple[dict[str, float], dict[int, str]]:
-        """`mm_projector_lr` for projector and fusion; where given, `fusion_lr` for the fusion, `gate_lr` for its gate."""
+        """`mm_projector_lr` for projector and fusion; `fusion_lr` and `gate_lr`, where given, for fusion and gate."""
         train = self.run_config.train
         parts = adapter_parts(self.model)
         adapter = {id(p) for part in parts.values() for p in part.parameters()}
