@@ -158,7 +158,8 @@ def extract_debian(package: DebianPackage, folder: Path) -> None:
             raise UserError(f"{package.name} {package.version}: apt-get wrote no file; try `apt-get update` first")
         _check_sha256(archives[0].read_bytes(), package.sha256, f"{package.name} {package.version}")
         with storage.atomic_dir(folder) as temporary:
-            _call(["dpkg-deb", "--extract", str(archives[0]), str(temporary)], package, Path(scratch))
+            target = temporary.resolve()  # the command runs in another folder
+            _call(["dpkg-deb", "--extract", str(archives[0]), str(target)], package, Path(scratch))
 
 
 def _call(command: list[str], package: DebianPackage, folder: Path) -> None:

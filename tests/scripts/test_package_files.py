@@ -110,8 +110,10 @@ def package(module, tmp_path, monkeypatch):
     return module.DebianPackage(name="small", version="1.0", sha256=sha256, license="mit")
 
 
-def test_a_debian_package_is_extracted_and_not_installed(module, package, tmp_path):
-    module.extract_debian(package, tmp_path / "out")
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_debian_package_is_extracted_and_not_installed(module, package, tmp_path, monkeypatch, relative):
+    monkeypatch.chdir(tmp_path)
+    module.extract_debian(package, Path("out") if relative else tmp_path / "out")
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert [str(file.relative_to(tmp_path / "out")) for file in files] == ["usr/share/picture.png"]
     assert files[0].read_bytes() == CONTENT
