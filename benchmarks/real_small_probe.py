@@ -1,6 +1,7 @@
 """What the networks of projects/real_small hold about its held-out questions: a linear probe of each, no training.
 
     python benchmarks/real_small_probe.py     # with the expert cache filled two minutes
+    python benchmarks/real_small_probe.py --without saliency     # the slowest network, where no cache is filled
     python benchmarks/real_small_probe.py --tower dinov2_tower.yaml
 
 Needs what `scripts/fetch_real_small.py` and `scripts/make_real_small_data.py` write into `--root`. Writes
@@ -28,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--root", type=Path, default=ROOT / "outputs" / "real_small", help="data and cache")
     parser.add_argument("--tower", default="tower.yaml", help="of projects/real_small")
+    parser.add_argument("--without", nargs="+", default=(), help="experts to leave out")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     os.chdir(ROOT)  # the tower's YAML names what was fetched from here
@@ -45,7 +47,7 @@ def main() -> int:
     data = root / "data"
     if not (data / "heldout" / "questions.jsonl").is_file():
         sys.exit(f"{data} does not exist; see projects/real_small/README.md for the two commands that make it")
-    tower = build_tower(PROJECT / arguments.tower)
+    tower = build_tower(PROJECT / arguments.tower, detached=arguments.without)
     tower.feature_cache = FeatureCache(CacheFolder(root / "expert_cache"), tower, CACHE_DTYPE)
     processor = as_trained(tove_vision(tower).image_processor, "square", "white")
     results: dict[str, Any] = {}

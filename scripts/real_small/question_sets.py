@@ -16,6 +16,7 @@ import hashlib
 import json
 import random
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -90,10 +91,12 @@ def all_pictures(root: Path) -> list[Asked]:
 
 def _drawn(root: Path) -> list[Asked]:
     found: list[tuple[Picture, set[str]]] = []
-    for picture in [*stamps(root), *clipart(root)]:
-        with Image.open(picture.file) as image:
-            if image.width * image.height <= MAX_PIXELS:
-                found.append((picture, concepts((picture.title, *picture.words))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of those that are left out here
+        for picture in [*stamps(root), *clipart(root)]:
+            with Image.open(picture.file) as image:
+                if image.width * image.height <= MAX_PIXELS:
+                    found.append((picture, concepts((picture.title, *picture.words))))
     by_concept = defaultdict(list)
     for picture, names in found:
         if len(names) == 1:
