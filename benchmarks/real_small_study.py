@@ -38,7 +38,7 @@ def main() -> int:
 
     import transformers  # noqa: F401  before the fork
     from study import pool
-    from study.real_small import ROWS
+    from study.real_small import ROWS, last_losses
     from study.real_small_surgery import MADE
 
     from tove_lvlm.storage import atomic_file, load_json, save_json
@@ -67,7 +67,8 @@ def main() -> int:
             for seed in arguments.seeds:
                 found = rows / row_id / f"seed{seed}" / "score.json"
                 if found.is_file():
-                    results.setdefault(row_id, {})[str(seed)] = load_json(found)
+                    losses = {} if row_id in MADE else {"losses": last_losses(found.parent)}
+                    results.setdefault(row_id, {})[str(seed)] = load_json(found) | losses
         results_folder.mkdir(parents=True, exist_ok=True)
         save_json(file, results)
         with atomic_file(results_folder / "real_small.md") as path:

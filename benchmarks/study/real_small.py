@@ -37,6 +37,11 @@ TOWER, DINOV2_TOWER = "tower.yaml", "dinov2_tower.yaml"
 EXPERTS = ("dinov2", "edges", "saliency", "person", "text")
 
 
+OUTPUTS = {"pretrain": "pretrain", "finetune": "model"}
+"""Stage -> its folder in the row's."""
+LAST_LOGGED = 10
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One variant."""
@@ -101,7 +106,7 @@ def train(row: Row, stage: str, seed: int, root: Path, folder: Path, steps: int 
     Returns:
         First and last logged losses, and steps.
     """
-    output = folder / ("pretrain" if stage == "pretrain" else "model")
+    output = folder / OUTPUTS[stage]
     options = [
         f"model.vision_tower={'tove' if row.experts else 'clip'}",
         f"model.tower={write_tower(row, folder)}",
@@ -128,6 +133,21 @@ def run_logged(stage: str, options: list[str], output: Path, steps: int | None) 
     changes = [] if steps is None else [f"train.max_steps={steps}", "train.logging_steps=1"]
     run_script(stage, [*options, f"train.output_dir={output}", *changes], PROJECT)
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def last_losses(folder: Path) -> dict[str, float]:
+    """Stage -> mean over the last `LAST_LOGGED` logged losses, of the stages that were trained.
+
+    Args:
+        folder: Of the row.
+    """
+    found = {}
+    for stage, name in OUTPUTS.items():
+        file = folder / name / "metrics.jsonl"
+        if file.is_file():
+            lines = file.read_text(encoding="utf-8").splitlines()[-LAST_LOGGED:]
+            found[stage] = round(sum(json.loads(line)["loss"] for line in lines) / len(lines), 4)
+    return found
 
 
 # ---- asking ----

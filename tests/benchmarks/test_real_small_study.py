@@ -72,6 +72,15 @@ def test_a_rows_rate_reaches_both_stages(tmp_path, monkeypatch):
     assert all("train.fusion_lr=0.0002" in options for _, options in ran)
 
 
+def test_the_last_losses_of_both_stages(tmp_path):
+    for folder, losses in (("pretrain", [9.0, 1.0, *[2.0] * 8, 4.0]), ("model", [0.5])):
+        (tmp_path / folder).mkdir()
+        lines = [json.dumps({"loss": loss, "step": 5 * step}) for step, loss in enumerate(losses, 1)]
+        (tmp_path / folder / "metrics.jsonl").write_text("\n".join(lines))
+    assert study.last_losses(tmp_path) == {"pretrain": 2.1, "finetune": 0.5}
+    assert study.last_losses(tmp_path / "pretrain") == {}
+
+
 def test_the_table():
     def scored(value: float) -> dict:
         families = {"naming": {"accuracy": value, "n": 4}}
@@ -100,6 +109,7 @@ def test_two_steps_of_two_rows_and_what_is_made_of_them(tmp_path):
         found = results[row.id]["0"]
         assert found["likelihood"]["families"]["naming"]["n"] == 3
         assert set(found["gate_mass"]) == set(row.experts)
+        assert set(found["losses"]) == {"pretrain", "finetune"}
         trained = json.loads((tmp_path / "try" / row.id / "seed0" / "finetune.json").read_text())
         assert (trained["steps"], trained["last_loss"] < 20) == (2, True)
         for stage in ("pretrain", "finetune", "score"):
