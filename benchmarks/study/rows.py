@@ -87,8 +87,8 @@ GATE = [
     )
     for gate, label in (
         ("constant", "constant gate"),
-        ("image", "one choice for the whole picture"),
         ("shuffled", "gate reads shuffled tokens"),
+        ("image", "one choice for the whole picture"),
         ("token_and_expert", "gate reads the experts' tokens too"),
     )
 ]
