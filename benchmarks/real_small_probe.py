@@ -57,7 +57,7 @@ def main() -> int:
         found = features(
             tower, data / "train" / "images", {one.image for one in train}, processor, direct_resize=True
         ) | features(tower, data / "heldout" / "images", {one.image for one in heldout}, processor, direct_resize=False)
-        experts = tower.expert_names
+        experts = tower.attached_names
         with_base = [(BASE, name) for name in experts] + ([(BASE, *experts)] if len(experts) > 1 else [])
         sets = [(BASE,), *((name,) for name in experts), *with_base]
         results[family] = {"train": len(train), "n": len(heldout)}
