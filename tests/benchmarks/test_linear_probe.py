@@ -8,6 +8,7 @@ import torch
 from study.linear_probe import BASE, Question, asked, features, learned, probe
 
 from helpers.pictures import paint
+from tove_lvlm.config import read_yaml
 from tove_lvlm.data.images import read_image, to_pixels
 from tove_lvlm.tower.image_processing import ToVEImageProcessor
 
@@ -82,3 +83,30 @@ def test_features_are_means_of_tokens_and_grids(tmp_path, tiny_tower):
         else:
             expected = torch.nn.functional.adaptive_avg_pool2d(values, 5).flatten()
         np.testing.assert_allclose(found["2.png"][name], expected.numpy(), atol=1e-6)
+
+
+def test_the_command_leaves_experts_out(tmp_path, tiny_tower_yaml, monkeypatch):
+    import real_small_probe
+
+    monkeypatch.chdir(tmp_path)
+    root, rows, lines = tmp_path / "root", [], []
+    for split in ("train", "heldout"):
+        (root / "data" / split / "images").mkdir(parents=True)
+        for k in range(20):
+            paint(root / "data" / split / "images" / f"{k}.png", k % 4)
+    for text, family in zip(real_small_probe.FAMILIES.values(), real_small_probe.FAMILIES, strict=True):
+        for k in range(20):
+            turns = [{"from": "human", "value": f"<image>\n{text}"}, {"from": "gpt", "value": CLASSES[k % 4]}]
+            rows.append({"image": f"{k}.png", "conversations": turns})
+            lines.append({"image": f"{k}.png", "answer": CLASSES[k % 4], "family": family, "choices": CLASSES})
+    (root / "data" / "train" / "finetune.json").write_text(json.dumps(rows))
+    (root / "data" / "heldout" / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    first, *others = read_yaml(tiny_tower_yaml)["experts"]
+    arguments = ["--root", root, "--tower", tiny_tower_yaml, "--results", tmp_path]
+    arguments += ["--without", *(other["name"] for other in others)]
+    monkeypatch.setattr("sys.argv", ["real_small_probe.py", *map(str, arguments)])
+    assert real_small_probe.main() == 0
+    (found,) = json.loads((tmp_path / "linear_probe.json").read_text()).values()
+    for family in real_small_probe.FAMILIES:
+        assert set(found[family]) == {"train", "n", BASE, first["name"], f"{BASE}+{first['name']}"}
+        assert found[family][BASE]["accuracy"] == 1, "the same pictures again"
