@@ -38,7 +38,7 @@ def main() -> int:
 
     import transformers  # noqa: F401  before the fork
     from study import pool
-    from study.real_small import ROWS, last_losses
+    from study.real_small import ROWS
     from study.real_small_surgery import MADE
 
     from tove_lvlm.storage import atomic_file, load_json, save_json
@@ -67,8 +67,9 @@ def main() -> int:
             for seed in arguments.seeds:
                 found = rows / row_id / f"seed{seed}" / "score.json"
                 if found.is_file():
-                    losses = {} if row_id in MADE else {"losses": last_losses(found.parent)}
-                    results.setdefault(row_id, {})[str(seed)] = load_json(found) | losses
+                    stages = {stage: found.with_name(f"{stage}.json") for stage in ("pretrain", "finetune")}
+                    losses = {stage: load_json(at)["last_loss"] for stage, at in stages.items() if at.is_file()}
+                    results.setdefault(row_id, {})[str(seed)] = load_json(found) | {"losses": losses}
         results_folder.mkdir(parents=True, exist_ok=True)
         save_json(file, results)
         with atomic_file(results_folder / "real_small.md") as path:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -35,11 +36,8 @@ CACHE_DTYPE = "float16"
 BATCH_SIZE = 32
 TOWER, DINOV2_TOWER = "tower.yaml", "dinov2_tower.yaml"
 EXPERTS = ("dinov2", "edges", "saliency", "person", "text")
-
-
-OUTPUTS = {"pretrain": "pretrain", "finetune": "model"}
-"""Stage -> its folder in the row's."""
 LAST_LOGGED = 10
+"""A stage's last loss is the mean over so many logged ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +102,9 @@ def train(row: Row, stage: str, seed: int, root: Path, folder: Path, steps: int 
         steps: Optimizer steps; none takes the YAML's.
 
     Returns:
-        First and last logged losses, and steps.
+        First logged loss, `last_loss` as `LAST_LOGGED` says, and steps.
     """
-    output = folder / OUTPUTS[stage]
+    output = folder / ("pretrain" if stage == "pretrain" else "model")
     options = [
         f"model.vision_tower={'tove' if row.experts else 'clip'}",
         f"model.tower={write_tower(row, folder)}",
@@ -118,7 +116,8 @@ def train(row: Row, stage: str, seed: int, root: Path, folder: Path, steps: int 
     ]
     options += [f"model.pretrain_mm_mlp_adapter={folder / 'pretrain'}"] if stage == "finetune" else []
     lines = run_logged(stage, options, output, steps)
-    return {"first_loss": lines[0]["loss"], "last_loss": lines[-1]["loss"], "steps": lines[-1]["step"]}
+    last_loss = round(fmean(line["loss"] for line in lines[-LAST_LOGGED:]), 4)
+    return {"first_loss": lines[0]["loss"], "last_loss": last_loss, "steps": lines[-1]["step"]}
 
 
 def run_logged(stage: str, options: list[str], output: Path, steps: int | None) -> list[dict]:
@@ -133,21 +132,6 @@ def run_logged(stage: str, options: list[str], output: Path, steps: int | None) 
     changes = [] if steps is None else [f"train.max_steps={steps}", "train.logging_steps=1"]
     run_script(stage, [*options, f"train.output_dir={output}", *changes], PROJECT)
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def last_losses(folder: Path) -> dict[str, float]:
-    """Stage -> mean over the last `LAST_LOGGED` logged losses, of the stages that were trained.
-
-    Args:
-        folder: Of the row.
-    """
-    found = {}
-    for stage, name in OUTPUTS.items():
-        file = folder / name / "metrics.jsonl"
-        if file.is_file():
-            lines = file.read_text(encoding="utf-8").splitlines()[-LAST_LOGGED:]
-            found[stage] = round(sum(json.loads(line)["loss"] for line in lines) / len(lines), 4)
-    return found
 
 
 # ---- asking ----

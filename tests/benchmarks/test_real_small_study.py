@@ -72,13 +72,21 @@ def test_a_rows_rate_reaches_both_stages(tmp_path, monkeypatch):
     assert all("train.fusion_lr=0.0002" in options for _, options in ran)
 
 
-def test_the_last_losses_of_both_stages(tmp_path):
-    for folder, losses in (("pretrain", [9.0, 1.0, *[2.0] * 8, 4.0]), ("model", [0.5])):
+def test_the_last_loss_is_a_mean_over_the_last_logged(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "run_script", lambda stage, options, project: None)
+    for stage, folder, losses in (
+        ("pretrain", "pretrain", [9.0, 1.0, *[2.0] * 8, 4.0]),
+        ("finetune", "model", [0.5]),
+    ):
         (tmp_path / folder).mkdir()
         lines = [json.dumps({"loss": loss, "step": 5 * step}) for step, loss in enumerate(losses, 1)]
         (tmp_path / folder / "metrics.jsonl").write_text("\n".join(lines))
-    assert study.last_losses(tmp_path) == {"pretrain": 2.1, "finetune": 0.5}
-    assert study.last_losses(tmp_path / "pretrain") == {}
+        trained = study.train(study.ROWS[0], stage, 0, tmp_path, tmp_path, None)
+        assert trained == {
+            "first_loss": losses[0],
+            "last_loss": 2.1 if len(losses) > 1 else 0.5,
+            "steps": 5 * len(losses),
+        }
 
 
 def test_the_table():
